@@ -1,0 +1,70 @@
+"""The maths of HierAmp: saliency maps, the salient positions, and what they do to the attention.
+
+Free of models. m_BL: saliency over the L positions of a scale, one map per row, each summing to 1.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hieramp.amplification.settings import ScaleStrength
+
+
+class KeyChange(NamedTuple):
+    """What is done to the keys of a scale: a bias on their logits, a factor on their weights (None: no factor)."""
+
+    bias_BL: Tensor
+    factor_BL: Tensor | None
+
+
+def class_token_saliency(weights_BHL: Tensor) -> Tensor:
+    """m_s: the class token's attention over the image keys, averaged over the heads (Algorithm 1, line 2)."""
+    return weights_BHL.mean(dim=1)
+
+
+def guidance_saliency(conditional_BLV: Tensor, unconditional_BLV: Tensor) -> Tensor:
+    """Saliency without class tokens: how far the class moves the token distribution at each position.
+
+    KL(conditional ‖ unconditional) in nats per position, normalised to sum to 1; uniform where nothing moves.
+    """
+    log_p, log_q = conditional_BLV.float().log_softmax(-1), unconditional_BLV.float().log_softmax(-1)
+    divergence_BL = (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0) + 1e-12
+    return divergence_BL / divergence_BL.sum(-1, keepdim=True)
+
+
+def num_salient(rho: float, num_positions: int) -> int:
+    """k = max(1, floor(ρ·n²)) (Algorithm 1, line 3); the small term keeps 0.29·100 at 29."""
+    return max(1, int(rho * num_positions + 1e-9))
+
+
+def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
+    """a_s: True at the `count_B` largest positions of every row; of equals, the earlier one."""
+    order = m_BL.argsort(dim=-1, descending=True, stable=True)
+    rank_BL = torch.empty_like(order).scatter_(1, order, torch.arange(m_BL.shape[1], device=m_BL.device).expand_as(order))
+    return rank_BL < count_B[:, None]
+
+
+class RowStrengths:
+    """The settings of every row at one scale, as tensors: rows may differ in ρ, strength and mode."""
+
+    def __init__(
+        self, strengths: Sequence[ScaleStrength | None], modes: Sequence[str], num_positions: int, device: torch.device
+    ) -> None:
+        additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
+        factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
+        counts = [num_salient(s.rho, num_positions) if s else 0 for s in strengths]
+        self.any = any(counts)
+        self.beta_B = torch.tensor(additive, device=device)
+        self.gamma_B = torch.tensor(factors, device=device) if any(f != 1.0 for f in factors) else None
+        self.count_B = torch.tensor(counts, device=device)
+
+    def change(self, m_BL: Tensor) -> KeyChange:
+        """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
+        if not self.any:
+            return KeyChange(torch.zeros_like(m_BL), None)
+        chosen_BL = salient_positions(m_BL, self.count_B)
+        bias_BL = self.beta_B[:, None] * chosen_BL
+        factor_BL = None if self.gamma_B is None else torch.where(chosen_BL, self.gamma_B[:, None], 1.0)
+        return KeyChange(bias_BL, factor_BL)

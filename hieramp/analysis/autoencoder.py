@@ -1,0 +1,61 @@
+"""How much of an image the tokens keep, and how well the transformer foretells them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hieramp.data import to_signed
+from hieramp.generation.model import Model
+from hieramp.var.model import token_loss
+from hieramp.vqvae.model import VQVAE
+
+
+@dataclass(frozen=True)
+class TokenFigures:
+    """The transformer on real tokens of one scale, under teacher forcing with the true class."""
+
+    scale: int
+    loss: float  # nats per token
+    accuracy: float
+
+
+@torch.no_grad()
+def reconstruct(vqvae: VQVAE, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstructions in [0, 1] of uint8 images, and the share of all codes used for them per scale and in all."""
+    device = next(vqvae.parameters()).device
+    num_codes = vqvae.config.num_codes
+    used_SV = torch.zeros(len(vqvae.config.sides), num_codes, dtype=torch.bool)
+    pictures = []
+    for images in images_NCHW.split(250):
+        tokens = vqvae.encode(to_signed(images.to(device)))
+        for scale, idx_BL in enumerate(tokens):
+            used_SV[scale, idx_BL.flatten().cpu()] = True
+        pictures.append(vqvae.to_images(vqvae.embed(tokens)).cpu())
+    usage = torch.cat([used_SV, used_SV.any(0, keepdim=True)]).float().mean(1)
+    return torch.cat(pictures), usage
+
+
+def psnr(images_NCHW: Tensor, others_NCHW: Tensor) -> float:
+    """Mean over the images of the peak signal-to-noise ratio in dB; both in [0, 1]."""
+    mse_N = (images_NCHW - others_NCHW).square().mean((1, 2, 3))
+    return (-10 * torch.log10(mse_N.clamp_min(1e-10))).mean().item()
+
+
+@torch.no_grad()
+def token_figures(model: Model, images_NCHW: Tensor, labels_N: Tensor) -> list[TokenFigures]:
+    """Loss and accuracy of the next-scale prediction for every scale."""
+    losses, hits = [], []
+    for images, labels in zip(images_NCHW.split(100), labels_N.split(100), strict=True):
+        tokens = model.vqvae.encode(to_signed(images.to(model.device)))
+        targets_BL = torch.cat(tokens, 1)
+        result = model.var(labels.to(model.device), model.vqvae.teacher_input(tokens))
+        losses.append(token_loss(result.logits_BLV, targets_BL).mean(0).cpu())
+        hits.append((result.logits_BLV.argmax(-1) == targets_BL).float().mean(0).cpu())
+    weights = torch.tensor([len(labels) for labels in labels_N.split(100)]).float()
+    loss_L = (torch.stack(losses) * weights[:, None]).sum(0) / weights.sum()
+    hit_L = (torch.stack(hits) * weights[:, None]).sum(0) / weights.sum()
+    return [
+        TokenFigures(scale, loss_L[span].mean().item(), hit_L[span].mean().item())
+        for scale, span in enumerate(model.var.scales.spans)
+    ]

@@ -1,0 +1,132 @@
+"""Weights and configs on disk: the model folder (safetensors and config.json).
+
+A model folder holds config.json and up to four parts, each in shards under 20 MB:
+vqvae, var, class_tokens, classifier. Everything is written as .part and renamed.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+PARTS = ("vqvae", "var", "class_tokens", "classifier")
+SHARD_BYTES = 18_000_000
+State = Mapping[str, Tensor]
+
+
+def write_config(folder: Path, **entries: Any) -> None:
+    """Merge `entries` into config.json of a model folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = read_config(folder) if (folder / "config.json").exists() else {"format": 1}
+    part = folder / "config.json.part"
+    part.write_text(json.dumps(config | entries, indent=1) + "\n")
+    os.replace(part, folder / "config.json")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder.
+
+    Raises:
+        ValueError: there is none, or it is not one of ours.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a model folder: it has no config.json (train one, or give another --model)")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != 1:
+        raise ValueError(f"{path} was not written by this version of hieramp (format 1 expected)")
+    return config
+
+
+def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights of one part; floating tensors are stored in `dtype`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+        for key, value in state.items()
+    }
+    plan = split_torch_state_dict_into_shards(
+        stored, filename_pattern=part + "{suffix}.safetensors", max_shard_size=SHARD_BYTES
+    )
+    for name, keys in plan.filename_to_tensors.items():
+        save_safetensors(folder / name, {key: stored[key] for key in keys})
+    for old in _shards(folder, part):
+        if old.name not in plan.filename_to_tensors:
+            old.unlink()
+
+
+def save_safetensors(path: Path, state: State, metadata: dict[str, str] | None = None) -> None:
+    """Write one safetensors file as .part, then rename it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(dict(state), part, metadata=metadata)
+        part.chmod(0o644)  # safetensors writes files that only their owner may read
+        os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def has_part(folder: Path, part: str) -> bool:
+    return bool(_shards(folder, part))
+
+
+def load_part(folder: Path, part: str) -> dict[str, Tensor]:
+    """Read the weights of one part as float32.
+
+    Raises:
+        ValueError: a shard is missing, truncated or foreign.
+    """
+    shards = _shards(folder, part)
+    if not shards:
+        raise ValueError(f"{folder} has no {part} weights ({part}.safetensors)")
+    expected = int(shards[0].stem.rsplit("-of-", 1)[1]) if "-of-" in shards[0].stem else 1
+    if len(shards) != expected:
+        raise ValueError(f"{folder} has {len(shards)} of the {expected} shards of {part}: copy the missing ones")
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        state |= read_safetensors(shard)
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+
+
+def _shards(folder: Path, part: str) -> list[Path]:
+    single = folder / f"{part}.safetensors"
+    sharded = sorted(folder.glob(f"{part}-[0-9]*-of-[0-9]*.safetensors"))
+    return sharded or ([single] if single.is_file() else [])
+
+
+def load_strictly(module: nn.Module, state: State, what: str) -> None:
+    """load_state_dict, with a mismatch told in one sentence.
+
+    Raises:
+        ValueError: a tensor is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or unknown:
+        example = f"missing {missing[0]}" if missing else f"unknown {unknown[0]}"
+        count = len(missing) + len(unknown)
+        raise ValueError(f"{what} does not fit this model: {count} tensors are missing or unknown ({example})")
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            got, want = tuple(state[key].shape), tuple(value.shape)
+            raise ValueError(f"{what} does not fit this model: {key} is {got}, the model has {want}")
+    module.load_state_dict(dict(state))

@@ -1,0 +1,58 @@
+"""The classifier that judges images: timm's ResNet with the stem of the student protocol.
+
+Images come in [0, 1], (B, 3, H, W); ImageNet mean and standard deviation even on CIFAR (student-protocol.md).
+"""
+
+from pathlib import Path
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hieramp.checkpoints import load_part, load_strictly, read_config
+from hieramp.config import ClassifierConfig, from_json
+
+
+class Classifier(nn.Module):
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = ResNet(
+            BasicBlock, config.layers, num_classes=config.num_classes, channels=config.channels, zero_init_last=False
+        )
+        if config.cifar_stem:
+            self.network.conv1 = nn.Conv2d(3, self.network.conv1.out_channels, 3, padding=1, bias=False)
+            self.network.maxpool = nn.Identity()
+        for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """Pooled features before the last layer, (B, F)."""
+        x = (self._resized(images_BCHW) - self.mean) / self.std
+        return self.network.forward_head(self.network.forward_features(x), pre_logits=True)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Class logits, (B, K)."""
+        return self.network.fc(self.features(images_BCHW))
+
+    def _resized(self, images_BCHW: Tensor) -> Tensor:
+        size = self.config.image_size
+        if images_BCHW.shape[-2:] == (size, size):
+            return images_BCHW
+        return F.interpolate(images_BCHW, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """The classifier of a model folder, in evaluation mode.
+
+    Raises:
+        ValueError: the folder has none, or its weights do not fit its config.
+    """
+    config = read_config(folder)
+    if "classifier" not in config:
+        raise ValueError(f"{folder} has no classifier: run python -m hieramp train classifier --out {folder} first")
+    classifier = Classifier(from_json(ClassifierConfig, config["classifier"]))
+    load_strictly(classifier, load_part(folder, "classifier"), str(folder / "classifier.safetensors"))
+    return classifier.eval()

@@ -1,0 +1,100 @@
+"""Arguments that several commands share."""
+
+import argparse
+import re
+import sys
+from typing import Any
+
+import torch
+
+import hieramp
+from hieramp import Amplification, Model
+from hieramp.loading import DEFAULT_MODEL
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default=DEFAULT_MODEL, help="cifar10, a model folder, or var-d16 … var-d30")
+    group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
+    group.add_argument("--class-tokens", metavar="FILE", help="class tokens on top of the transformer")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("drawing")
+    group.add_argument("--class", dest="class_name", required=True, metavar="NAME", help="class name, number or wnid")
+    group.add_argument("--seed", type=whole_number, default=0, help="of the first image; the next have seed+1, …")
+    group.add_argument(
+        "--stages", default="all", help="coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name"
+    )
+    group.add_argument("--mode", choices=("logit", "attention"), default="logit", help="add β or multiply by γ")
+    group.add_argument("--blocks", type=block_list, help="blocks to amplify, like 4,5 (default: depth - 2)")
+    group.add_argument("--guidance", type=float, default=4.0)
+    group.add_argument("--top-k", type=int, default=900, help="0 for off")
+    group.add_argument("--top-p", type=float, default=0.95, help="0 for off")
+
+
+def load_model(args: argparse.Namespace) -> Model:
+    return hieramp.load(args.model, args.device, DTYPES[args.dtype], args.var_checkpoint, args.class_tokens)
+
+
+def amplification(args: argparse.Namespace) -> Amplification:
+    return hieramp.parse_stages(args.stages, args.mode, args.blocks)
+
+
+def sampling(args: argparse.Namespace) -> dict[str, Any]:
+    return {"guidance": args.guidance, "top_k": args.top_k, "top_p": args.top_p}
+
+
+def settings_of(args: argparse.Namespace, model: Model, label: int, seeds: list[int]) -> dict[str, Any]:
+    """What a picture was made with, to be stored inside it."""
+    amp = amplification(args)
+    stages = {"coarse": amp.coarse, "mid": amp.mid, "fine": amp.fine}
+    return {
+        "model": model.name,
+        "class": model.class_names[label],
+        "label": label,
+        "seeds": seeds,
+        "stages": stages,
+        "mode": amp.mode,
+        "blocks": amp.resolved_blocks(model.var.config.depth),
+        **sampling(args),
+        "dtype": args.dtype,
+        "hieramp": hieramp.__version__,
+    }
+
+
+def whole_number(text: str) -> int:
+    if not re.fullmatch(r"\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def block_list(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of blocks like 4,5")
+    return tuple(map(int, text.split(",")))
+
+
+def duration(text: str) -> float:
+    """Seconds of "90s", "20m", "1h30m"."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time over 0 like 90s, 20m or 1h30m")
+    return seconds
+
+
+def say(text: str) -> None:
+    """A line for the person; standard output is for results."""
+    print(text, file=sys.stderr)

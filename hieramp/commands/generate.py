@@ -1,0 +1,68 @@
+"""python -m hieramp generate: baseline above amplified, from the same seeds."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from hieramp import figures
+from hieramp.commands import arguments as shared
+
+MAX_COUNT = 64
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("generate", help="draw images of a class, plain and amplified")
+    shared.add_sampling(parser)
+    parser.add_argument("--count", type=shared.positive, default=8, help=f"images per row, at most {MAX_COUNT}")
+    parser.add_argument("--out", type=Path, default=Path("generated.png"), help="where to write the sheet (.png)")
+    parser.add_argument("--steps", action="store_true", help="also write the coarse-to-fine strip, NAME-steps.png")
+    parser.add_argument("--json", action="store_true", help="print settings and timings")
+    shared.add_model(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.count > MAX_COUNT:
+        raise ValueError(f"--count is {args.count}; one sheet holds at most {MAX_COUNT}")
+    check_out(args.out)
+    amp = shared.amplification(args)
+    started = time.perf_counter()
+    model = shared.load_model(args)
+    loaded = time.perf_counter()
+    label = model.label_of(args.class_name)
+    seeds = list(range(args.seed, args.seed + args.count))
+    both = [None] * args.count + [amp] * args.count
+    steps = list(model.steps([label] * len(both), seeds * 2, both, **shared.sampling(args)))
+    images = steps[-1].image
+    drawn = time.perf_counter()
+    settings = shared.settings_of(args, model, label, seeds)
+    rows = {"baseline": range(args.count), "amplified": range(args.count, 2 * args.count)}
+    tiles = [figures.enlarged(figures.to_picture(image)) for image in images]
+    figures.save_png(figures.sheet([(name, [tiles[i] for i in row]) for name, row in rows.items()]), args.out, settings)
+    written = [str(args.out)]
+    if args.steps:
+        path = args.out.with_name(f"{args.out.stem}-steps.png")
+        grown = [[figures.enlarged(figures.to_picture(step.image[i])) for step in steps] for i in (0, args.count)]
+        captions = [f"{side}×{side}" for side in model.var.scales.sides]
+        figures.save_png(figures.sheet(list(zip(rows, grown, strict=True)), captions), path, settings)
+        written.append(str(path))
+    seconds = drawn - loaded
+    if args.json:
+        timings = {"load": loaded - started, "draw": seconds, "per_image": seconds / len(both)}
+        print(json.dumps({"settings": settings, "seconds": timings, "files": written}, indent=1))
+    else:
+        per_image = f"{seconds / len(both):.2f} s an image"
+        print(f"{' and '.join(written)}: {args.count} × {model.class_names[label]}, plain and amplified, {per_image}")
+
+
+def check_out(path: Path) -> None:
+    """Say early what would fail late.
+
+    Raises:
+        ValueError: not a .png, or in a folder that does not exist.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--out is {path}; it must end in .png, since the settings are stored inside the PNG")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out is {path}, but the folder {path.parent} does not exist")

@@ -1,0 +1,71 @@
+"""python -m hieramp train: from a folder of images to a model folder."""
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from hieramp.commands import arguments as shared
+from hieramp.training import runs
+from hieramp.training.loop import Outcome, RunSettings
+from hieramp.training.presets import PRESETS
+
+FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("train", help="train a part of a model: vqvae, then var, class-tokens, classifier")
+    parser.add_argument("part", choices=("vqvae", "var", "class-tokens", "classifier"))
+    parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
+    parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
+    parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
+    parser.add_argument("--budget", type=shared.duration, help="time to train in all, like 20m: the schedule follows")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--warm-start", type=Path, metavar="FOLDER", help="begin from another model folder's weights")
+    parser.add_argument("--batch-size", type=shared.positive, help="over all devices (default: the preset's)")
+    parser.add_argument("--seed", type=shared.whole_number, default=0)
+    parser.add_argument("--device", help="cpu to leave a GPU unused")
+    tokens = parser.add_argument_group("class-tokens")
+    tokens.add_argument("--condition", choices=("dropped", "kept"), default="dropped", help="of the class, for L_cls")
+    tokens.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
+    tokens.add_argument("--with-backbone", action="store_true", help="train the transformer as well")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    preset = PRESETS[args.preset]
+    name = args.part.replace("-", "_")
+    _check_disk(args.out)
+    settings = RunSettings(args.out, name, args.budget, args.resume, args.warm_start, args.device)
+    recipe_name = {"class_tokens": "class_token_recipe"}.get(name, f"{name}_recipe")
+    recipe = replace(getattr(preset, recipe_name), seed=args.seed)
+    if args.batch_size:
+        recipe = replace(recipe, batch_size=args.batch_size)
+    preset = replace(preset, **{recipe_name: recipe})
+    if name == "class_tokens":
+        outcome = runs.train_class_tokens(
+            args.data, preset, settings, args.condition, args.read_only, args.with_backbone
+        )
+    else:
+        outcome = {"vqvae": runs.train_vqvae, "var": runs.train_var, "classifier": runs.train_classifier}[name](
+            args.data, preset, settings
+        )
+    _report(args, name, outcome)
+
+
+def _check_disk(folder: Path) -> None:
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--out is {folder}, but {existing} is a file: give a folder")
+    free = shutil.disk_usage(existing).free
+    if free < FREE_BYTES:
+        raise ValueError(f"only {free / 1e6:.0f} MB are free at {existing}; training needs {FREE_BYTES / 1e6:.0f} MB")
+
+
+def _report(args: argparse.Namespace, name: str, outcome: Outcome) -> None:
+    values = ", ".join(f"{key} {value:.4g}" for key, value in outcome.last.items() if "/" not in key)
+    how = "interrupted" if outcome.interrupted else "done"
+    print(f"{how} after {outcome.steps} steps in {outcome.seconds / 60:.1f} min: {values}")
+    print(f"weights: {args.out}/{name}*.safetensors · samples: {args.out}/samples · losses: tensorboard --logdir {args.out}/logs")
+    if outcome.interrupted:
+        print("go on with the same command and --resume")

@@ -1,0 +1,90 @@
+"""Sizes of the networks: one frozen dataclass per component."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from hieramp.scales import OFFICIAL_SIDES, Scales
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """A multi-scale residual VQ-VAE. The defaults are the official 256 px geometry."""
+
+    sides: tuple[int, ...] = OFFICIAL_SIDES
+    num_codes: int = 4096  # V
+    code_dim: int = 32  # width of a code
+    channels: int = 160
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # channels of each level, in units of `channels`
+    num_res_blocks: int = 2  # per level in the encoder; the decoder has one more
+    attention: bool = True  # self-attention in the blocks of the lowest level
+    patch: int = 1  # pixel-unshuffle before the encoder; 1 is the official, more keeps work off full resolution
+    num_groups: int = 32  # of GroupNorm
+    num_phi: int = 4  # convolutions φ shared over the scales
+    phi_ratio: float = 0.5  # ρ_q in φ(h) = (1-ρ_q)·h + ρ_q·conv(h)
+
+    @property
+    def scales(self) -> Scales:
+        return Scales(self.sides)
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return self.sides[-1] * 2 ** (len(self.multipliers) - 1) * self.patch
+
+
+@dataclass(frozen=True)
+class VARConfig:
+    """A VAR transformer, with or without class tokens. The defaults are var-d16's."""
+
+    sides: tuple[int, ...] = OFFICIAL_SIDES
+    num_codes: int = 4096
+    code_dim: int = 32
+    num_classes: int = 1000
+    depth: int = 16
+    width: int = 1024
+    num_heads: int = 16
+    ffn_ratio: float = 4.0
+    l2_attention: bool = True  # q and k normalised, with a learned temperature per head
+    shared_adaln: bool = False
+    class_token_scales: tuple[int, ...] = ()  # scales that have a class token
+    read_only_class_tokens: bool = False  # image tokens may not attend to the class token
+
+    @property
+    def scales(self) -> Scales:
+        return Scales(self.sides)
+
+    @property
+    def watched_block(self) -> int:
+        """The block whose saliency is read and amplified by default: depth - 2 (method.md)."""
+        return max(0, self.depth - 2)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A ResNet of basic blocks; the defaults are the ResNet-18 for CIFAR of student-protocol.md."""
+
+    image_size: int = 32
+    num_classes: int = 10
+    layers: tuple[int, ...] = (2, 2, 2, 2)
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    cifar_stem: bool = True  # 3×3, stride 1, no max-pool; else 7×7, stride 2, max-pool
+
+
+T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig)
+
+
+def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+def from_json(kind: type[T], values: dict[str, Any]) -> T:
+    """Rebuild a config from its JSON; unknown or missing sizes are a foreign file.
+
+    Raises:
+        ValueError: the keys are not exactly the fields of `kind`.
+    """
+    fields = set(kind.__dataclass_fields__)
+    if set(values) != fields:
+        odd = ", ".join(sorted(fields ^ set(values)))
+        raise ValueError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -1,0 +1,97 @@
+"""Pictures of what the model does: sheets, strips and saliency overlays. Pure functions from tensors to PIL images."""
+
+import json
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from torch import Tensor
+
+SETTINGS_KEY = "hieramp"
+TILE = 128  # small pictures are enlarged to about this many pixels
+GAP, INK, PAPER = 6, "#1c1b22", "#ffffff"
+COLORS = "inferno"
+
+
+def to_picture(image_CHW: Tensor) -> Image.Image:
+    """A (3, H, W) image in [0, 1] as 8-bit RGB, pixel for pixel."""
+    array = image_CHW.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(array.cpu().numpy())
+
+
+def enlarged(picture: Image.Image, size: int = TILE) -> Image.Image:
+    """Whole-number magnification without smoothing, so that every pixel stays what it is."""
+    factor = max(1, size // picture.width)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def overlay(picture: Image.Image, map_HW: Tensor, opacity: float = 0.55, top: float | None = None) -> Image.Image:
+    """A saliency map over a picture; colours run from 0 to `top` (the map's own maximum when left out)."""
+    highest = float(map_HW.max()) if top is None else top
+    level = (map_HW.detach().float().cpu().numpy() / max(highest, 1e-12)).clip(0, 1)
+    heat = Image.fromarray((matplotlib.colormaps[COLORS](level)[..., :3] * 255).astype(np.uint8))
+    heat = heat.resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture.convert("RGB"), heat, opacity)
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str] = ()) -> Image.Image:
+    """Labelled rows of pictures, with a caption under each column where given."""
+    font = ImageFont.load_default(15)
+    pictures = [picture for _, row in rows for picture in row]
+    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
+    margin = GAP + max([int(font.getlength(label)) for label, _ in rows]) + GAP
+    columns = max(len(row) for _, row in rows)
+    below = 24 if captions else 0
+    size = (margin + columns * (width + GAP), GAP + len(rows) * (height + GAP) + below)
+    canvas = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for i, (label, row) in enumerate(rows):
+        y = GAP + i * (height + GAP)
+        pen.text((margin - GAP, y + height // 2), label, INK, font, anchor="rm")
+        for j, picture in enumerate(row):
+            canvas.paste(picture, (margin + j * (width + GAP), y))
+    for j, caption in enumerate(captions):
+        pen.text((margin + j * (width + GAP) + width // 2, size[1] - below // 2 - 2), caption, INK, font, anchor="mm")
+    return canvas
+
+
+def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None:
+    """Write a PNG that carries its settings in a text chunk; whole or not at all.
+
+    Raises:
+        ValueError: the name does not end in .png.
+        OSError: the folder is missing, not writable, or the disk is full.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path} must end in .png: the settings are stored inside the PNG")
+    info = PngImagePlugin.PngInfo()
+    info.add_text(SETTINGS_KEY, json.dumps(settings))
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(buffer.getvalue())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings inside a PNG of ours.
+
+    Raises:
+        ValueError: it is no PNG, or carries none.
+    """
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(SETTINGS_KEY)
+    except OSError as error:
+        raise ValueError(f"{path} is not an image: {error}") from error
+    if text is None:
+        raise ValueError(f"{path} carries no settings: it was not made by hieramp, or was saved again since")
+    return json.loads(text)

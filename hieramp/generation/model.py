@@ -1,0 +1,144 @@
+"""A model that draws: VQ-VAE, VAR and class names under one name."""
+
+import difflib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hieramp.amplification.settings import OFF, Amplification
+from hieramp.generation.loop import Request, Step, draw
+from hieramp.generation.sampling import Sampling
+from hieramp.var.model import VAR
+from hieramp.vqvae.model import VQVAE
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Finished images and how they came about."""
+
+    images: Tensor  # (B, 3, H, W) in [0, 1]
+    tokens: tuple[Tensor, ...]  # per scale (B, n²)
+    saliency: tuple[Tensor, ...]  # per scale (B, n, n), the conditional half's
+    labels: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Model:
+    """Draws images of its classes. Made by `hieramp.load` or `hieramp.from_official`."""
+
+    vqvae: VQVAE
+    var: VAR
+    class_names: tuple[str, ...]
+    name: str = "model"
+    folder: Path | None = None
+    wnids: tuple[str, ...] = field(default=())  # ImageNet ids of the classes, where they have any
+
+    @property
+    def device(self) -> torch.device:
+        return self.var.pos_start.device
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return self.vqvae.config.image_size
+
+    @property
+    def has_class_tokens(self) -> bool:
+        return bool(self.var.config.class_token_scales)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
+        """Move to a device; the transformer computes in `dtype`, the VQ-VAE in float32."""
+        self.vqvae.to(device)
+        self.var.to(device, dtype)
+        return self
+
+    def label_of(self, name: str | int) -> int:
+        """The label of a class name, number or ImageNet id.
+
+        Raises:
+            ValueError: there is no such class; names the nearest ones.
+        """
+        text = str(name).strip()
+        if text.isdigit():
+            if int(text) < self.var.config.num_classes:
+                return int(text)
+            raise ValueError(f"class {text} does not exist: {self.name} has classes 0 to {self.var.config.num_classes - 1}")
+        for names in (self.class_names, self.wnids):
+            lowered = [entry.lower() for entry in names]
+            if text.lower() in lowered:
+                return lowered.index(text.lower())
+            # ImageNet names list synonyms: "tench, Tinca tinca"
+            for i, entry in enumerate(lowered):
+                if text.lower() in (part.strip() for part in entry.split(",")):
+                    return i
+        near = difflib.get_close_matches(text.lower(), [n.lower() for n in self.class_names], n=3, cutoff=0.4)
+        hint = ", ".join(near or self.class_names[:10])
+        raise ValueError(f"unknown class {text!r}; {'the nearest are' if near else 'there are'}: {hint}")
+
+    def generate(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int] | None = None,
+        amplification: Amplification | Sequence[Amplification | None] | None = None,
+        guidance: float = 4.0,
+        top_k: int = 900,
+        top_p: float = 0.95,
+    ) -> Drawing:
+        """Draw one image per label; see `steps` for the arguments and errors."""
+        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details=False)
+        steps = list(draw(self.vqvae, self.var, request))
+        tokens, saliency = tuple(s.tokens for s in steps), tuple(s.saliency for s in steps)
+        return Drawing(steps[-1].image, tokens, saliency, request.labels, request.seeds)
+
+    def steps(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int] | None = None,
+        amplification: Amplification | Sequence[Amplification | None] | None = None,
+        guidance: float = 4.0,
+        top_k: int = 900,
+        top_p: float = 0.95,
+        details: bool = False,
+    ) -> Iterator[Step]:
+        """Draw one image per label, yielding every scale from coarse to fine.
+
+        An image depends on (model, label, seed, settings) alone. `amplification` is one setting for all
+        images or one per image; None is off. `seeds` are drawn at random when left out. `details` adds the
+        saliency of every block and head and what the class tokens believe.
+
+        Raises:
+            ValueError: a label the model does not have, counts that differ, or a setting out of range.
+        """
+        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details)
+        return draw(self.vqvae, self.var, request)
+
+    def _request(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int] | None,
+        amplification: Amplification | Sequence[Amplification | None] | None,
+        sampling: Sampling,
+        details: bool,
+    ) -> Request:
+        labels = tuple(int(label) for label in labels)
+        if not labels:
+            raise ValueError("no labels: name at least one class to draw")
+        for label in labels:
+            if not 0 <= label < self.var.config.num_classes:
+                raise ValueError(f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}")
+        seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(int(s) for s in seeds)
+        if amplification is None or isinstance(amplification, Amplification):
+            amplifications = (amplification or OFF,) * len(labels)
+        else:
+            amplifications = tuple(amp or OFF for amp in amplification)
+        if not len(seeds) == len(amplifications) == len(labels):
+            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(amplifications)} amplifications"
+            raise ValueError(f"counts differ: {counts}; give one of each per image")
+        for amp in set(amplifications):
+            amp.check(self.var.scales, self.var.config.depth)
+        return Request(labels, seeds, amplifications, sampling, details)

@@ -1,0 +1,98 @@
+"""Sampling as pure functions over logits, with noise that belongs to an image, not to a batch.
+
+The noise is a counter-based hash of (seed, label, scale, position, code): the same on every device, at any
+batch size and in any order. Letters: B rows, L positions, V codes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Guidance strength, top-k and top-p; 0 switches either filter off.
+
+    Raises:
+        ValueError: a negative or non-finite value, or top_p over 1.
+    """
+
+    guidance: float = 4.0
+    top_k: int = 900
+    top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.guidance < 1e6:
+            raise ValueError(f"guidance is {self.guidance}; it must be a number of at least 0")
+        if self.top_k < 0 or int(self.top_k) != self.top_k:
+            raise ValueError(f"top_k is {self.top_k}; it must be a whole number, 0 for off")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must lie between 0 and 1, 0 for off")
+
+    def guidance_at(self, scale: int, num_scales: int) -> float:
+        """t = guidance · s/(S-1): it grows with the scale (method.md)."""
+        return self.guidance * scale / (num_scales - 1)
+
+
+def guide(conditional: Tensor, unconditional: Tensor, t: float) -> Tensor:
+    """Classifier-free guidance: (1+t)·conditional - t·unconditional."""
+    return torch.lerp(unconditional, conditional, 1 + t)
+
+
+def filter_logits(logits_BLV: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Everything but the top-k codes, then everything but the smallest set of mass top_p, becomes -inf."""
+    num_codes = logits_BLV.shape[-1]
+    if 0 < top_k < num_codes:
+        smallest = logits_BLV.topk(top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+        logits_BLV = logits_BLV.masked_fill(logits_BLV < smallest, -torch.inf)
+    if 0 < top_p < 1:
+        ascending, order = logits_BLV.sort(dim=-1)
+        drop = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+        drop[..., -1] = False
+        logits_BLV = logits_BLV.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
+    return logits_BLV
+
+
+def noise_keys(labels: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:
+    """Two 32-bit words per image from its label and seed, (B, 2) int64."""
+    words = []
+    for label, seed in zip(labels, seeds, strict=True):
+        digest = hashlib.blake2b(f"{label}/{seed}".encode(), digest_size=8).digest()
+        words.append([int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")])
+    return torch.tensor(words, dtype=torch.int64, device=device)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words that scatters their bits (constants of Wellons' "prospecting for hash functions")."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _WORD
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _WORD
+    return x ^ (x >> 16)
+
+
+def gumbel_noise(keys_B2: Tensor, scale: int, num_positions: int, num_codes: int) -> Tensor:
+    """Standard Gumbel noise of each image for one scale, (B, L, V) float32."""
+    device = keys_B2.device
+    position_L = torch.arange(num_positions, device=device) + (scale + 1) * 65536
+    place_BL = _mix(_mix(position_L) ^ keys_B2[:, :1])
+    offset_V = torch.arange(num_codes, device=device) * _GOLDEN
+    bits = _mix((place_BL[..., None] + offset_V) & _WORD)
+    bits = _mix(bits ^ keys_B2[:, 1, None, None])
+    uniform = ((bits >> 9).float() + 0.5) * 2.0**-23  # exact in float32, never 0 or 1
+    return -torch.log(-torch.log(uniform))
+
+
+def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:
+    """One token per position by the Gumbel-max trick, (B, L): an exact draw from softmax(logits).
+
+    Two settings that share their noise agree on a token wherever their distributions allow it, so a
+    comparison shows what the setting changed and not what chance did.
+    """
+    return (logits_BLV + noise_BLV).argmax(-1)

@@ -1,0 +1,152 @@
+"""`hieramp.load`: a model by name, from a folder or from the official checkpoints."""
+
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hieramp.checkpoints import has_part, load_part, load_strictly, read_config, read_safetensors
+from hieramp.config import VARConfig, VQVAEConfig, from_json
+from hieramp.generation.model import Model
+from hieramp.official import from_official
+from hieramp.var.model import VAR
+from hieramp.vqvae.model import VQVAE
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DEFAULT_MODEL = "cifar10"
+OFFICIAL = ("var-d16", "var-d20", "var-d24", "var-d30")
+HUB_REPOSITORY = "FoundationVision/var"
+HUB_VQVAE = "vae_ch160v4096z32.pth"
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    var_checkpoint: str | Path | None = None,
+    class_tokens: str | Path | None = None,
+) -> Model:
+    """Load a model: "cifar10", a model folder, or "var-d16", "var-d20", "var-d24", "var-d30".
+
+    `var_checkpoint` replaces the transformer's weights (an HierAmp fine-tune, .pth or .safetensors);
+    `class_tokens` puts a class_tokens.safetensors, or the folder that holds one, on top of the transformer.
+    `device` None takes a GPU where there is one.
+
+    Raises:
+        ValueError: an unknown name, a damaged or foreign file, a device that is not there.
+        FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
+    """
+    name, target = str(model), _device(device)
+    if name in OFFICIAL:
+        loaded = _load_official(name, var_checkpoint)
+    else:
+        folder = ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
+        loaded = _load_folder(folder, name, var_checkpoint, class_tokens)
+    return loaded.to(target, dtype)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r} is not to be had here: try cpu") from error
+    return found
+
+
+def _load_folder(folder: Path, name: str, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
+    if not folder.is_dir():
+        shipped = [path.parent.name for path in sorted(ASSETS.glob("*/config.json"))]
+        known = ", ".join([*shipped, *OFFICIAL])
+        raise ValueError(f"there is no model {name!r}: give a model folder, or one of {known}")
+    config = read_config(folder)
+    for part in ("vqvae", "var"):
+        if part not in config:
+            raise ValueError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
+    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
+    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    var_config = from_json(VARConfig, config["var"])
+    state = read_checkpoint(Path(var_checkpoint)) if var_checkpoint else load_part(folder, "var")
+    tokens: dict[str, Tensor] = {}
+    if class_tokens is not None:
+        tokens = _class_tokens(Path(class_tokens))
+        var_config = replace(var_config, read_only_class_tokens=_read_only(Path(class_tokens)))
+    elif has_part(folder, "class_tokens"):
+        tokens = load_part(folder, "class_tokens")
+        var_config = replace(var_config, read_only_class_tokens=config["class_tokens"]["read_only"])
+    scales = sorted(int(key.split(".")[1]) for key in {**state, **tokens} if key.startswith("cls_tokens."))
+    var = VAR(replace(var_config, class_token_scales=tuple(scales)))
+    load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
+    names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
+    return Model(vqvae.eval(), var.eval(), names, name=name, folder=folder, wnids=wnids)
+
+
+def _class_tokens(path: Path) -> dict[str, Tensor]:
+    if path.is_dir():
+        return load_part(path, "class_tokens")
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give a class_tokens.safetensors or the folder that holds one")
+    return read_safetensors(path)
+
+
+def _read_only(path: Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    return bool((folder / "config.json").is_file() and read_config(folder).get("class_tokens", {}).get("read_only"))
+
+
+def _load_official(name: str, var_checkpoint: str | Path | None) -> Model:
+    from timm.data import ImageNetInfo
+
+    var_file = Path(var_checkpoint) if var_checkpoint else hub_file(f"{name.replace('-', '_')}.pth")
+    vae_state = read_checkpoint(hub_file(HUB_VQVAE))
+    loaded = from_official(vae_state, read_checkpoint(var_file))
+    if loaded.name != name:
+        raise ValueError(f"{var_file} is a {loaded.name}, not a {name}: give --model {loaded.name}")
+    info = ImageNetInfo()
+    loaded.wnids = tuple(info.label_names())
+    loaded.class_names = tuple(info.index_to_description(i) for i in range(len(loaded.wnids)))
+    return loaded
+
+
+def hub_file(filename: str) -> Path:
+    """A file of the official repository: from HIERAMP_HOME, the Hub's cache, or the Hub itself."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    home = Path(os.environ.get("HIERAMP_HOME", Path.home() / ".cache" / "hieramp"))
+    if (home / filename).is_file():
+        return home / filename
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, filename))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise FileNotFoundError(
+            f"{filename} is not here and cannot be fetched: download it from "
+            f"https://huggingface.co/{HUB_REPOSITORY} and put it at {home / filename}"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Tensors of a .safetensors file, or of a pickle with nothing but data in it (weights_only).
+
+    Raises:
+        ValueError: the file is missing, truncated, foreign, or wants to run code.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give the path of a checkpoint file")
+    if path.suffix == ".safetensors":
+        return dict(read_safetensors(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is not a checkpoint, or holds more than tensors; it was not opened") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is truncated or not a PyTorch checkpoint") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
+    return state

@@ -1,0 +1,107 @@
+"""The adapter for official VAR and HierAmp checkpoints: sizes read off the tensors, keys renamed in one place.
+
+Our parameter names are the official ones, so what is left is unwrapping and dropping buffers.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hieramp.checkpoints import load_strictly
+from hieramp.config import VARConfig, VQVAEConfig
+from hieramp.generation.model import Model
+from hieramp.scales import OFFICIAL_SIDES, Scales
+from hieramp.var.model import VAR
+from hieramp.vqvae.model import VQVAE
+
+State = Mapping[str, Tensor]
+HEAD_DIM = 64  # official widths are 64·heads
+_BUFFERS = ("lvl_1L", "attn_bias_for_masking", "spatial_idx", "attn_bias_cls", "cls_positions")
+
+
+def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] = OFFICIAL_SIDES) -> Model:
+    """A model from the official state dicts; every size but the sides is read off the tensors.
+
+    Takes shared-AdaLN and non-normalised-attention checkpoints, any depth, and HierAmp fine-tunes.
+
+    Raises:
+        ValueError: a tensor is missing, foreign or of another shape, or the sides do not fit.
+    """
+    vae_state, var_state = _vae_tensors(vae_state), _var_tensors(var_state)
+    try:
+        vae_config = _vqvae_config(vae_state, tuple(sides))
+        var_config = _var_config(var_state, tuple(sides))
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"not an official VAR checkpoint: it has no tensor {error}") from error
+    if (var_config.num_codes, var_config.code_dim) != (vae_config.num_codes, vae_config.code_dim):
+        ours = f"{var_config.num_codes}×{var_config.code_dim}"
+        theirs = f"{vae_config.num_codes}×{vae_config.code_dim}"
+        raise ValueError(f"the VAR was trained on a codebook of {ours}, this VQ-VAE has {theirs}: they do not belong together")
+    length = var_state["pos_1LC"].shape[1]
+    if length != Scales(tuple(sides)).num_tokens:
+        raise ValueError(f"the VAR has {length} positions, sides {tuple(sides)} make {Scales(tuple(sides)).num_tokens}: give its own sides")
+    vqvae, var = VQVAE(vae_config), VAR(var_config)
+    load_strictly(vqvae, vae_state, "the VQ-VAE checkpoint")
+    load_strictly(var, var_state, "the VAR checkpoint")
+    names = tuple(str(i) for i in range(var_config.num_classes))
+    return Model(vqvae.eval(), var.eval(), names, name=f"var-d{var_config.depth}")
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _vae_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {k: v for k, v in _tensors(state).items() if not k.endswith("ema_vocab_hit_SV")}
+
+
+def _var_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Unwrap a trainer's checkpoint and drop the buffers, which follow from the sizes."""
+    for key in ("trainer", "var_wo_ddp"):
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+    dropped = (*_BUFFERS, "zero_k_bias")
+    return {key: value for key, value in _tensors(state).items() if key.rsplit(".", 1)[-1] not in dropped}
+
+
+def _count(state: State, pattern: str) -> int:
+    """How many different numbers stand in the first group of `pattern` over all keys."""
+    return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+
+def _vqvae_config(state: State, sides: tuple[int, ...]) -> VQVAEConfig:
+    num_codes, code_dim = state["quantize.embedding.weight"].shape
+    channels = state["encoder.conv_in.weight"].shape[0]
+    num_levels = _count(state, r"encoder\.down\.(\d+)\.")
+    widths = [state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(num_levels)]
+    return VQVAEConfig(
+        sides=sides,
+        num_codes=num_codes,
+        code_dim=code_dim,
+        channels=channels,
+        multipliers=tuple(width // channels for width in widths),
+        num_res_blocks=_count(state, r"encoder\.down\.0\.block\.(\d+)\."),
+        attention="encoder.mid.attn_1.qkv.weight" in state,
+        num_phi=_count(state, r"quantize\.quant_resi\.qresi_ls\.(\d+)\."),
+    )
+
+
+def _var_config(state: State, sides: tuple[int, ...]) -> VARConfig:
+    width, code_dim = state["word_embed.weight"].shape
+    class_scales = sorted(int(key.split(".")[1]) for key in state if key.startswith("cls_tokens."))
+    l2 = "blocks.0.attn.scale_mul_1H11" in state
+    return VARConfig(
+        sides=sides,
+        num_codes=state["head.weight"].shape[0],
+        code_dim=code_dim,
+        num_classes=state["class_emb.weight"].shape[0] - 1,
+        depth=_count(state, r"blocks\.(\d+)\."),
+        width=width,
+        num_heads=state["blocks.0.attn.scale_mul_1H11"].shape[1] if l2 else width // HEAD_DIM,
+        ffn_ratio=state["blocks.0.ffn.fc1.weight"].shape[0] / width,
+        l2_attention=l2,
+        shared_adaln="shared_ada_lin.1.weight" in state,
+        class_token_scales=tuple(class_scales),
+    )

@@ -1,0 +1,247 @@
+"""The one training loop: clock or step schedule, averaged weights, resumable at any moment.
+
+Devices and processes are Accelerate's; nothing here knows how many there are.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from PIL.Image import Image
+from safetensors import safe_open
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hieramp.checkpoints import read_safetensors, save_safetensors
+from hieramp.data import DataSource, endless_loader
+from hieramp.training.recipe import Recipe, build_optimizers
+
+SAVE_SECONDS = 60.0  # at most this much work is lost
+SAMPLE_SECONDS = 300.0
+LOG_STEPS = 10
+
+
+class Objective(Protocol):
+    """What a part brings to the loop: an nn.Module from a batch to a dict of losses."""
+
+    model: nn.Module  # what is averaged and shipped
+
+    def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]: ...
+
+    def after_step(self, progress: float) -> dict[str, float]: ...
+
+    def matrices(self) -> set[str]: ...
+
+
+@dataclass
+class Clock:
+    """How far a run is: on the clock where there is a budget, else in steps."""
+
+    num_steps: int
+    budget: float | None  # seconds of training in all, earlier sessions counted
+    step: int = 0
+    spent: float = 0.0  # seconds before this session
+    started: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return self.spent + (time.monotonic() - self.started if self.started else 0.0)
+
+    @property
+    def progress(self) -> float:
+        done = self.step / self.num_steps if self.budget is None else self.elapsed / self.budget
+        return min(1.0, done)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    steps: int
+    seconds: float
+    interrupted: bool
+    last: dict[str, float]  # the last values logged
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    folder: Path
+    part: str
+    budget: float | None = None
+    resume: bool = False
+    warm_start: Path | None = None  # a model folder whose weights to begin from
+    device: str | None = None
+
+
+def train(
+    objective: nn.Module,
+    source: DataSource,
+    size: int,
+    recipe: Recipe,
+    settings: RunSettings,
+    draw: Callable[[nn.Module], Image] | None,
+    write: Callable[[nn.Module, Outcome], None],
+) -> Outcome:
+    """Train `objective` on square images of `size` pixels; `write` gets the averaged model at the end.
+
+    Ctrl-C and SIGTERM end the run after the step in hand, with everything saved.
+
+    Raises:
+        ValueError: --resume finds a state of another recipe or model.
+    """
+    cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=cpu, mixed_precision="no" if cpu else "bf16", log_with="tensorboard", project_dir=settings.folder
+    )
+    per_process = max(1, recipe.batch_size // accelerator.num_processes)
+    clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
+    model: nn.Module = objective.model  # type: ignore[assignment]
+    objective.to(accelerator.device)
+    average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True)
+    optimizers = build_optimizers(objective, recipe, objective.matrices())  # type: ignore[operator]
+    keeper = StateKeeper(settings.folder / "training" / f"{settings.part}.safetensors", recipe)
+    if settings.resume:
+        keeper.load(objective, average, optimizers, clock)
+    loader = endless_loader(source, size, per_process, recipe.seed, clock.step * accelerator.num_processes)
+    wrapped, loader, *optimizers = accelerator.prepare(objective, loader, *optimizers)
+    accelerator.init_trackers(f"logs/{settings.part}")
+    main = accelerator.is_main_process
+    last: dict[str, float] = {}
+    samples = settings.folder / "samples"
+    samples.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=100, desc=settings.part, unit="%", disable=not main, mininterval=1.0, bar_format=BAR)
+    clock.started = saved = sampled = time.monotonic()
+    with stop_on_signal() as stop:
+        for images, labels in loader:
+            if stop.is_set() or clock.progress >= 1:
+                break
+            torch.manual_seed(hash((recipe.seed, clock.step, accelerator.process_index)) % 2**63)
+            rate = recipe.rate(clock.progress)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base_lr"] * rate
+            losses = wrapped(images, labels)
+            accelerator.backward(losses["loss"])
+            if recipe.clip:
+                accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            extra = objective.after_step(clock.progress)  # type: ignore[operator]
+            average.update(model, step=clock.step)
+            clock.step += 1
+            if clock.step % LOG_STEPS == 0:
+                last = {key: float(value.detach()) for key, value in losses.items()} | extra
+                if not torch.isfinite(losses["loss"]):
+                    raise ValueError(f"the loss is no longer a number at step {clock.step}: lower the learning rate")
+                accelerator.log(last | {"learning_rate": rate * recipe.learning_rate}, step=clock.step)
+                bar.n = round(100 * clock.progress, 1)
+                bar.set_postfix(step=clock.step, loss=f"{last['loss']:.3f}", refresh=False)
+                bar.update(0)
+            now = time.monotonic()
+            if main and now - saved > SAVE_SECONDS:
+                keeper.save(objective, average, optimizers, clock)
+                saved = now
+            if main and draw and now - sampled > SAMPLE_SECONDS:
+                draw(average.module).save(samples / f"{settings.part}-{clock.step:07d}.png")
+                sampled = now
+        interrupted = clock.progress < 1
+    bar.close()
+    outcome = Outcome(clock.step, clock.elapsed, interrupted, last)
+    if main:
+        keeper.save(objective, average, optimizers, clock)
+        write(average.module, outcome)
+        if draw:
+            draw(average.module).save(samples / f"{settings.part}-{clock.step:07d}.png")
+    accelerator.end_training()
+    return outcome
+
+
+BAR = "{desc}: {n:5.1f}% |{bar}| {elapsed} {postfix}"
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; the handlers before are put back."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, lambda *_: event.set()) for name in names]
+    try:
+        yield event
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+class StateKeeper:
+    """Saves and restores a whole run as one safetensors file (no pickles)."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path = path
+        self.recipe = {"optimizer": recipe.optimizer, "batch_size": recipe.batch_size, "seed": recipe.seed}
+
+    def save(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
+        tensors: dict[str, Tensor] = {}
+        for prefix, state in self._states(objective, average, optimizers).items():
+            tensors |= {f"{prefix}/{key}": value.detach().contiguous().clone() for key, value in state.items()}
+        meta = {"recipe": self.recipe, "step": clock.step, "seconds": clock.elapsed}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_safetensors(self.path, tensors, {"run": json.dumps(meta)})
+
+    def load(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
+        if not self.path.is_file():
+            raise ValueError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
+        tensors = read_safetensors(self.path)
+        with safe_open(self.path, "pt") as file:
+            meta = json.loads((file.metadata() or {}).get("run", "{}"))
+        if meta.get("recipe") != self.recipe:
+            raise ValueError(f"cannot resume {self.path}: it was begun with {meta.get('recipe')}, not {self.recipe}")
+        try:
+            for prefix, module in {"objective": objective, "average": average.module}.items():
+                module.load_state_dict(_under(tensors, prefix))
+        except RuntimeError as error:
+            raise ValueError(f"cannot resume {self.path}: it belongs to a model of other sizes") from error
+        for i, optimizer in enumerate(optimizers):
+            state = optimizer.state_dict()
+            state["state"] = _unflatten(_under(tensors, f"optimizer{i}"))
+            optimizer.load_state_dict(state)
+        clock.step, clock.spent = meta["step"], meta["seconds"]
+
+    @staticmethod
+    def _states(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Mapping[str, Tensor]]:
+        states: dict[str, Mapping[str, Tensor]] = {
+            "objective": objective.state_dict(),
+            "average": average.module.state_dict(),
+        }
+        for i, optimizer in enumerate(optimizers):
+            per_parameter = optimizer.state_dict()["state"]
+            states[f"optimizer{i}"] = {
+                f"{index}/{key}": torch.as_tensor(value)
+                for index, values in per_parameter.items()
+                for key, value in values.items()
+            }
+        return states
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix + "/"): value for key, value in tensors.items() if key.startswith(prefix + "/")}
+
+
+def _unflatten(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        index, name = key.split("/")
+        nested.setdefault(int(index), {})[name] = value
+    return nested

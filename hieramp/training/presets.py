@@ -1,0 +1,60 @@
+"""Presets: the sizes of the four networks and the recipe of each, under one name.
+
+What a preset reached is told in the card of the model that was trained with it (assets/*/README.md).
+"""
+
+from dataclasses import dataclass
+
+from hieramp.config import ClassifierConfig, VARConfig, VQVAEConfig
+from hieramp.scales import OFFICIAL_SIDES
+from hieramp.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Preset:
+    vqvae: VQVAEConfig
+    var: VARConfig  # num_classes is replaced by the data's, as the classifier's is
+    classifier: ClassifierConfig
+    vqvae_recipe: Recipe
+    var_recipe: Recipe
+    class_token_recipe: Recipe
+    classifier_recipe: Recipe
+
+
+SMALL_SIDES = (1, 2, 3, 4, 6, 8)
+
+PRESETS = {
+    # 32×32, the ten official scales: one H100-class GPU, under half an hour for all four parts;
+    # sized so that the weights stay under 64 MB in float16
+    "cifar10": Preset(
+        vqvae=VQVAEConfig(channels=96, multipliers=(1, 2), num_codes=4096, code_dim=32, sides=OFFICIAL_SIDES),
+        var=VARConfig(depth=8, width=384, num_heads=6, shared_adaln=True),
+        classifier=ClassifierConfig(),
+        vqvae_recipe=Recipe(256, 40, 2e-3, "muon", hold=0.4, decay="linear"),
+        var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
+        class_token_recipe=Recipe(256, 5, 2e-3),
+        classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear"),
+    ),
+    # 32×32, six scales, 130 tokens: two CPU cores, a few hours
+    "cifar10-small": Preset(
+        vqvae=VQVAEConfig(
+            sides=SMALL_SIDES, num_codes=1024, code_dim=16, channels=64, multipliers=(1, 2), num_res_blocks=1, patch=2
+        ),
+        var=VARConfig(sides=SMALL_SIDES, num_codes=1024, code_dim=16, depth=6, width=256, num_heads=4),
+        classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(32, 64, 128, 256)),
+        vqvae_recipe=Recipe(64, 2, 2e-3, "muon", hold=0.4, decay="linear"),
+        var_recipe=Recipe(64, 3, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
+        class_token_recipe=Recipe(64, 0.3, 2e-3),
+        classifier_recipe=Recipe(128, 8, 2e-3, "muon", hold=0.2, decay="linear"),
+    ),
+    # the official geometry, with the recipe of the authors' release for the transformer
+    "imagenet256": Preset(
+        vqvae=VQVAEConfig(),
+        var=VARConfig(),
+        classifier=ClassifierConfig(image_size=224, cifar_stem=False),
+        vqvae_recipe=Recipe(256, 16, 1e-4, betas=(0.5, 0.9), ema=0.9999),
+        var_recipe=Recipe(768, 200, 3e-4, weight_decay=0.05, decay="linear", ema=0.9999),
+        class_token_recipe=Recipe(768, 5, 3e-4, weight_decay=0.05, decay="linear"),
+        classifier_recipe=Recipe(1024, 90, 1e-3, weight_decay=0.05),
+    ),
+}

@@ -1,0 +1,118 @@
+"""How long, how fast and with which optimiser a part is trained."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one training run; fractions are of the whole run, whether counted in steps or on the clock."""
+
+    batch_size: int  # over all processes
+    epochs: float  # length of the run where no --budget is given
+    learning_rate: float
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    warmup: float = 0.02
+    hold: float = 0.0  # constant rate up to here, then decay
+    decay: Literal["cosine", "linear"] = "cosine"
+    final: float = 0.01  # last rate over first
+    clip: float = 2.0  # of the gradient's norm
+    ema: float = 0.999
+    seed: int = 0
+
+    def rate(self, progress: float) -> float:
+        """Learning-rate factor at `progress` in [0, 1] of the run."""
+        if progress < self.warmup:
+            return max(progress, 1e-3) / self.warmup
+        if progress <= self.hold:
+            return 1.0
+        start = max(self.warmup, self.hold)
+        left = max(0.0, (1 - progress) / (1 - start))
+        shape = (1 - math.cos(math.pi * left)) / 2 if self.decay == "cosine" else left
+        return self.final + (1 - self.final) * shape
+
+
+def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
+    """Newton-Schulz iteration towards the nearest semi-orthogonal matrix (Jordan et al., Muon, 2024).
+
+    In float32 on a CPU: bfloat16 products ran hundreds of times slower there. (m, n) or a batch of them.
+    """
+    x = update.bfloat16() if update.is_cuda else update.float()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.mT if tall else x).to(update.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised, for weight matrices; convolutions are flattened to (out, in·kh·kw).
+
+    timm's and torch's Muon iterate in bfloat16, which a CPU does not stand; hence this one.
+    The step is scaled by sqrt(max(1, rows / columns)).
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for parameters in by_shape.values():
+                self._step_alike(parameters, group)
+
+    def _step_alike(self, parameters: list[nn.Parameter], group: dict) -> None:
+        """Matrices of one shape in one batched iteration."""
+        updates = []
+        for parameter in parameters:
+            gradient = parameter.grad
+            assert gradient is not None
+            momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            momentum.lerp_(gradient, 1 - group["momentum"])
+            updates.append(gradient.lerp(momentum, group["momentum"]).flatten(1))
+        rows, columns = updates[0].shape
+        scale = max(1.0, rows / columns) ** 0.5
+        for parameter, update in zip(parameters, orthogonalize(torch.stack(updates)), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+
+
+# Muon's rate over AdamW's: its updates have unit singular values whatever the gradient.
+MUON_RATE = 10.0
+
+
+def build_optimizers(module: nn.Module, recipe: Recipe, matrices: set[str] | None = None) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the weights named in `matrices` and AdamW for the rest.
+
+    Weight decay falls on tensors of more than one dimension only.
+    """
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    chosen = (matrices or set()) & set(named) if recipe.optimizer == "muon" else set()
+    rest = [p for name, p in named.items() if name not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=recipe.betas)
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if chosen:
+        muon = Muon([named[n] for n in sorted(chosen)], recipe.learning_rate * MUON_RATE, weight_decay=recipe.weight_decay)
+        optimizers.append(muon)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers

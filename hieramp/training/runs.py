@@ -1,0 +1,181 @@
+"""The four trainings: from an image set to the parts of a model folder."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from hieramp.amplification.settings import OFF
+from hieramp.checkpoints import load_part, load_strictly, read_config, save_part, write_config
+from hieramp.classifier import Classifier
+from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
+from hieramp.data import DataSource, decode, open_source
+from hieramp.generation.loop import Request, draw
+from hieramp.generation.sampling import Sampling
+from hieramp.training.classifier import ClassifierObjective
+from hieramp.training.loop import Outcome, RunSettings, train
+from hieramp.training.presets import Preset
+from hieramp.training.recipe import Recipe
+from hieramp.training.tokens import Tokenizer
+from hieramp.training.var import ClassTokenObjective, VARObjective, is_class_token, only_class_tokens
+from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
+from hieramp.var.model import VAR
+from hieramp.vqvae.model import VQVAE
+
+SHEET_IMAGES = 10
+
+
+def load_vqvae(folder: Path) -> VQVAE:
+    """The VQ-VAE of a model folder, in evaluation mode.
+
+    Raises:
+        ValueError: the folder has none, or its weights do not fit its config.
+    """
+    config = _config_with(folder, "vqvae")
+    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
+    load_strictly(vqvae, load_part(folder, "vqvae"), str(folder / "vqvae.safetensors"))
+    return vqvae.eval()
+
+
+def _config_with(folder: Path, part: str) -> dict:
+    config = read_config(folder) if folder.is_dir() else {}
+    if part not in config:
+        raise ValueError(f"{folder} has no {part} yet: run python -m hieramp train {part} --out {folder} first")
+    return config
+
+
+def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+    """Images to vqvae.safetensors."""
+    source = open_source(data)
+    objective = VQVAEObjective(VQVAE(preset.vqvae))
+    sheet = decode(source, preset.vqvae.image_size, limit=SHEET_IMAGES).images
+    if settings.warm_start:
+        load_strictly(objective.model, load_vqvae(settings.warm_start).state_dict(), str(settings.warm_start))
+
+    def write(model: nn.Module, outcome: Outcome) -> None:
+        save_part(settings.folder, "vqvae", model.state_dict())
+        _write_about(settings, source, outcome, preset.vqvae_recipe, vqvae=to_json(preset.vqvae))
+
+    def sample(model: nn.Module) -> Image.Image:
+        return reconstruction_sheet(model, sheet)
+
+    return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
+
+
+def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+    """Images and the folder's VQ-VAE to var.safetensors."""
+    source = open_source(data)
+    vqvae = load_vqvae(settings.folder)
+    config = replace(preset.var, num_classes=len(source.class_names))
+    _check_fits(vqvae.config, config, settings.folder)
+    var = VAR(config)
+    var.initialize()
+    if settings.warm_start:
+        _config_with(settings.warm_start, "var")
+        load_strictly(var, load_part(settings.warm_start, "var"), str(settings.warm_start))
+
+    def write(model: nn.Module, outcome: Outcome) -> None:
+        save_part(settings.folder, "var", model.state_dict())
+        _write_about(settings, source, outcome, preset.var_recipe, var=to_json(config))
+
+    objective = VARObjective(var, Tokenizer(vqvae))
+    return train(
+        objective, source, vqvae.config.image_size, preset.var_recipe, settings, _class_sheet(vqvae), write
+    )
+
+
+def train_class_tokens(
+    data: str, preset: Preset, settings: RunSettings, condition: str, read_only: bool, train_backbone: bool
+) -> Outcome:
+    """The folder's VQ-VAE and VAR to class_tokens.safetensors, of kilobytes; with the backbone, var as well."""
+    source = open_source(data)
+    vqvae = load_vqvae(settings.folder)
+    plain = from_json(VARConfig, _config_with(settings.folder, "var")["var"])
+    _check_classes(source, plain.num_classes, settings.folder)
+    config = replace(plain, class_token_scales=tuple(range(len(plain.scales))), read_only_class_tokens=read_only)
+    var = VAR(config)
+    fresh = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
+    load_strictly(var, fresh | load_part(settings.folder, "var"), f"the VAR in {settings.folder}")
+    if not train_backbone:
+        only_class_tokens(var)
+
+    def write(model: nn.Module, outcome: Outcome) -> None:
+        tokens, rest = _split(model.state_dict())
+        save_part(settings.folder, "class_tokens", tokens)
+        about = {"read_only": read_only, "condition": condition, "with_backbone": train_backbone}
+        if train_backbone:
+            save_part(settings.folder, "var", rest)
+        _write_about(settings, source, outcome, preset.class_token_recipe, class_tokens=about)
+
+    objective = ClassTokenObjective(var, Tokenizer(vqvae), condition)
+    return train(
+        objective, source, vqvae.config.image_size, preset.class_token_recipe, settings, _class_sheet(vqvae), write
+    )
+
+
+def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+    """Images to classifier.safetensors."""
+    source = open_source(data)
+    config = replace(preset.classifier, num_classes=len(source.class_names))
+
+    def write(model: nn.Module, outcome: Outcome) -> None:
+        save_part(settings.folder, "classifier", model.state_dict())
+        _write_about(settings, source, outcome, preset.classifier_recipe, classifier=to_json(config))
+
+    objective = ClassifierObjective(Classifier(config))
+    return train(objective, source, config.image_size, preset.classifier_recipe, settings, None, write)
+
+
+def _write_about(
+    settings: RunSettings, source: DataSource, outcome: Outcome, recipe: Recipe, **sizes: dict[str, Any]
+) -> None:
+    """Put a part's sizes into config.json, and how it was trained."""
+    known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
+    trained = {
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds),
+        "batch_size": recipe.batch_size,
+        "seed": recipe.seed,
+        "images": len(source),
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
+        "torch": torch.__version__,
+    }
+    parts = known.get("trained", {}) | {settings.part: trained}
+    write_config(settings.folder, **sizes, class_names=list(source.class_names), trained=parts)
+
+
+def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    tokens = {key: value for key, value in state.items() if is_class_token(key)}
+    return tokens, {key: value for key, value in state.items() if key not in tokens}
+
+
+def _check_fits(vqvae: VQVAEConfig, var: VARConfig, folder: Path) -> None:
+    for name in ("sides", "num_codes", "code_dim"):
+        ours, theirs = getattr(var, name), getattr(vqvae, name)
+        if ours != theirs:
+            raise ValueError(f"{name} of the VQ-VAE in {folder} is {theirs}, of this preset {ours}: use one preset for both")
+
+
+def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
+    if len(source.class_names) != num_classes:
+        raise ValueError(f"{source.name} has {len(source.class_names)} classes, the VAR in {folder} {num_classes}: give the data it was trained on")
+
+
+def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[nn.Module], Image.Image]:
+    """Draws a row of samples for each of the first ten classes."""
+
+    def sample(var: nn.Module) -> Image.Image:
+        num_classes = min(10, var.config.num_classes)
+        labels = tuple(label for label in range(num_classes) for _ in range(per_class))
+        request = Request(labels, tuple(range(per_class)) * num_classes, (OFF,) * len(labels), Sampling())
+        *_, last = draw(vqvae, var, request)
+        return to_pil_image(make_grid(last.image.cpu(), nrow=per_class, padding=1))
+
+    return sample

@@ -1,0 +1,37 @@
+"""From a batch of images to what the transformer is trained on."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hieramp.data import to_signed
+from hieramp.vqvae.model import VQVAE
+
+
+class TokenBatch(NamedTuple):
+    tokens_BL: Tensor  # targets, all scales
+    inputs_BLC: Tensor  # teacher-forcing input for scales 1 … S-1
+
+
+class Tokenizer:
+    """A frozen VQ-VAE, with random horizontal flips. Not a module: it is no part of what is trained."""
+
+    def __init__(self, vqvae: VQVAE) -> None:
+        self.vqvae = vqvae.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, images_BCHW: Tensor, flip: bool = True) -> TokenBatch:
+        self.vqvae.to(images_BCHW.device)
+        x = to_signed(images_BCHW)
+        if flip:
+            flip_B = torch.rand(len(x), device=x.device) < 0.5
+            x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
+        with torch.autocast(x.device.type, enabled=False):
+            tokens = self.vqvae.encode(x)
+            return TokenBatch(torch.cat(tokens, dim=1), self.vqvae.teacher_input(tokens))
+
+
+def drop_labels(labels_B: Tensor, null_label: int, rate: float) -> Tensor:
+    """Replace a share of the labels by the null label, for guidance."""
+    return torch.where(torch.rand(len(labels_B), device=labels_B.device) < rate, null_label, labels_B)

@@ -1,0 +1,94 @@
+"""Training the transformer: token cross-entropy under teacher forcing, alone or together with the class tokens."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hieramp.training.tokens import Tokenizer, drop_labels
+from hieramp.var.model import VAR, token_loss
+
+LABEL_DROP = 0.1
+
+
+class VARObjective(nn.Module):
+    """(images uint8, labels) to the loss of every scale."""
+
+    def __init__(self, var: VAR, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.model = var
+        self.tokenizer = tokenizer
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        batch = self.tokenizer(images_BCHW)
+        labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
+        result = self.model(labels, batch.inputs_BLC, class_tokens=False)
+        loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
+        return {"loss": loss_BL.mean(), **per_scale(self.model, loss_BL.detach())}
+
+    def after_step(self, progress: float) -> dict[str, float]:
+        return {}
+
+    def matrices(self) -> set[str]:
+        return block_matrices(self)
+
+
+class ClassTokenObjective(nn.Module):
+    """Token loss + λ·L_cls (HierAmp, Eq. 6): the class tokens learn to name the class from their scale.
+
+    condition "kept": L_cls on every row, labels dropped at the usual rate. AdaLN carries the class, so the
+    tokens can solve L_cls without looking at the image.
+    condition "dropped": half of the rows get the null label, and only those count in L_cls, so that the
+    tokens have to look.
+    """
+
+    def __init__(self, var: VAR, tokenizer: Tokenizer, condition: str, weight: float = 1.0) -> None:
+        super().__init__()
+        self.model = var
+        self.tokenizer = tokenizer
+        self.dropped, self.weight = condition == "dropped", weight
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        batch = self.tokenizer(images_BCHW)
+        labels = drop_labels(labels_B, self.model.null_label, 0.5 if self.dropped else LABEL_DROP)
+        result = self.model(labels, batch.inputs_BLC)
+        assert result.class_logits_BSK is not None
+        loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
+        targets_BS = labels_B[:, None].expand(result.class_logits_BSK.shape[:2])
+        class_BS = F.cross_entropy(result.class_logits_BSK.mT, targets_BS, reduction="none")
+        counted_B = (labels == self.model.null_label).float() if self.dropped else torch.ones_like(labels_B).float()
+        class_loss = (class_BS.mean(1) * counted_B).sum() / counted_B.sum().clamp_min(1)
+        correct_BS = (result.class_logits_BSK.argmax(-1) == targets_BS).float() * counted_B[:, None]
+        accuracy_S = correct_BS.sum(0) / counted_B.sum().clamp_min(1)
+        named = zip(self.model.config.class_token_scales, accuracy_S, strict=True)
+        return {
+            "loss": loss_BL.mean() + self.weight * class_loss,
+            "class_loss": class_loss.detach(),
+            **{f"class_accuracy/scale{scale}": accuracy for scale, accuracy in named},
+            **per_scale(self.model, loss_BL.detach()),
+        }
+
+    def after_step(self, progress: float) -> dict[str, float]:
+        return {}
+
+    def matrices(self) -> set[str]:
+        return block_matrices(self)
+
+
+def per_scale(var: VAR, loss_BL: Tensor) -> dict[str, Tensor]:
+    return {f"tokens/scale{s}": loss_BL[:, span].mean() for s, span in enumerate(var.scales.spans)}
+
+
+def block_matrices(module: nn.Module) -> set[str]:
+    """What Muon takes: the matrices of attention and FFN. AdaLN sees a handful of classes: too low a rank."""
+    endings = ("attn.mat_qkv.weight", "attn.proj.weight", "ffn.fc1.weight", "ffn.fc2.weight")
+    return {name for name, _ in module.named_parameters() if name.endswith(endings)}
+
+
+def only_class_tokens(var: VAR) -> None:
+    """Freeze everything but the class tokens and their head."""
+    for name, parameter in var.named_parameters():
+        parameter.requires_grad_(is_class_token(name))
+
+
+def is_class_token(key: str) -> bool:
+    return key.startswith(("cls_tokens.", "class_head."))

@@ -1,0 +1,110 @@
+"""Training the multi-scale VQ-VAE: reconstruction, commitment, and a codebook kept by moving averages.
+
+The official training code was never released; the losses follow VAR's quantizer (arXiv 2404.02905, Eq. 5).
+"""
+
+import torch
+from PIL import Image
+from accelerate.utils import broadcast, reduce
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from hieramp.data import to_signed
+from hieramp.vqvae.autoencoder import to_unit
+from hieramp.vqvae.model import VQVAE
+from hieramp.vqvae.quantizer import Quantized
+
+COMMITMENT = 0.25
+CODE_DECAY = 0.98  # of the moving averages that keep the codebook
+DEAD = 0.03  # a code used less than this share of the mean use is restarted
+GRACE = 0.1  # share of the mean use that a restarted code begins with: about sixty steps to prove itself
+
+
+class Codebook(nn.Module):
+    """Moving averages behind the codes (van den Oord et al., 2017, appendix A.1), with restarts of dead codes."""
+
+    def __init__(self, vqvae: VQVAE) -> None:
+        super().__init__()
+        codes_VC = vqvae.quantize.embedding.weight.requires_grad_(False)
+        self.codes_VC = codes_VC  # shared with the model
+        self.register_buffer("use_V", torch.zeros(len(codes_VC)))  # all dead: the first batch fills the book
+        self.register_buffer("sum_VC", torch.zeros_like(codes_VC))
+
+    @torch.no_grad()
+    def update(self, found: Quantized, restart: bool) -> int:
+        """Move the codes towards the vectors that chose them; returns how many codes were restarted."""
+        z_NC = torch.cat(found.residuals)
+        idx_N = torch.cat([idx_BL.flatten() for idx_BL in found.tokens])
+        count_V = reduce(torch.bincount(idx_N, minlength=len(self.use_V)).float(), "sum")
+        sum_VC = reduce(torch.zeros_like(self.sum_VC).index_add_(0, idx_N, z_NC.float()), "sum")
+        self.use_V.lerp_(count_V, 1 - CODE_DECAY)
+        self.sum_VC.lerp_(sum_VC, 1 - CODE_DECAY)
+        dead_V = self.use_V <= DEAD * self.use_V.mean()
+        num_dead = int(dead_V.sum())
+        if restart and num_dead:
+            self._restart(dead_V, num_dead, z_NC, idx_N)
+        self.codes_VC.copy_(self.sum_VC / self.use_V.clamp_min(1e-6)[:, None])
+        return num_dead
+
+    def _restart(self, dead_V: Tensor, num_dead: int, z_NC: Tensor, idx_N: Tensor) -> None:
+        """Move dead codes onto vectors of this batch that are badly served, as k-means++ would."""
+        error_N = (z_NC - self.codes_VC[idx_N]).square().sum(1).float()
+        chosen = torch.multinomial(error_N + 1e-12, num_dead, replacement=num_dead > len(error_N))
+        fresh_DC = broadcast(z_NC[chosen].float())
+        self.use_V[dead_V] = self.use_V.mean() * GRACE
+        self.sum_VC[dead_V] = fresh_DC * self.use_V[dead_V][:, None]
+
+
+class VQVAEObjective(nn.Module):
+    """(images uint8, labels) to losses; the labels are not used."""
+
+    def __init__(self, vqvae: VQVAE) -> None:
+        super().__init__()
+        self.model = vqvae
+        self.codebook = Codebook(vqvae)
+        self.found: Quantized | None = None
+        self.restarted = 0
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        x = to_signed(images_BCHW)
+        flip_B = torch.rand(len(x), device=x.device) < 0.5
+        x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
+        z = self.model.latent(x)
+        found = self.model.quantize.quantize(z.float())
+        f_hat = found.partial[-1]
+        reconstruction = self.model.decode(z + (f_hat - z).detach())
+        mse = F.mse_loss(reconstruction.float(), x)
+        # Each partial sum should already be close to the latent. The encoder commits to the last one alone:
+        # VAR's pull towards the coarse sums as well flattens the latent.
+        towards_latent = torch.stack([F.mse_loss(f, z.detach()) for f in found.partial]).mean()
+        commitment = F.mse_loss(z, f_hat.detach())
+        self.found = found
+        return {
+            "loss": mse + towards_latent + COMMITMENT * commitment,
+            "psnr": 10 * torch.log10(4 / mse.detach()),
+            "quantization": towards_latent.detach(),
+        }
+
+    def after_step(self, progress: float) -> dict[str, float]:
+        """Update the codebook; restarts end with the last fifth, so that the codes settle."""
+        assert self.found is not None
+        restarted = self.codebook.update(self.found, restart=progress < 0.8)
+        tokens = self.found.tokens
+        usage = {f"usage/scale{s}": idx.unique().numel() / self.model.config.num_codes for s, idx in enumerate(tokens)}
+        self.found = None
+        return {"dead_codes": float(restarted), **usage}
+
+    def matrices(self) -> set[str]:
+        """The convolutions that Muon takes: all but the first and the last, which see pixels."""
+        outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
+        return {name for name, p in self.named_parameters() if p.ndim == 4 and not name.startswith(outer)}
+
+
+def reconstruction_sheet(vqvae: VQVAE, images_BCHW: Tensor) -> Image.Image:
+    """Two rows: images, and what is left of them after the tokens."""
+    x = to_signed(images_BCHW.to(next(vqvae.parameters()).device))
+    pair = torch.cat([to_unit(x), vqvae.to_images(vqvae.embed(vqvae.encode(x)))])
+    return to_pil_image(make_grid(pair.cpu(), nrow=len(x), padding=1))

@@ -1,0 +1,107 @@
+"""Self-attention of a VAR block, with the class token's row computed on its own.
+
+Only the class-token row needs explicit weights (they are the saliency map); all else is fused attention.
+Letters: B rows, T tokens, L image tokens of the present scale, H heads, D head width, C = H·D.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hieramp.config import VARConfig
+from hieramp.var.cache import KVCache
+
+# (block, weights of the class token over the image keys (B, H, L), or None without a class token)
+# to (bias (B, L) on the logits of those keys, factor (B, L) on their weights or None),
+# or None to leave the block alone.
+KeyHook = Callable[[int, Tensor | None], tuple[Tensor, Tensor | None] | None]
+
+MAX_LOG_TEMPERATURE = math.log(100)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: VARConfig, block: int) -> None:
+        super().__init__()
+        width, heads = config.width, config.num_heads
+        self.block, self.num_heads, self.l2 = block, heads, config.l2_attention
+        self.read_only = config.read_only_class_tokens
+        self.scale = 1.0 if config.l2_attention else 0.25 / math.sqrt(width // heads)
+        if config.l2_attention:
+            self.scale_mul_1H11 = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0)))
+        self.mat_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+
+    def _qkv(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # the key bias is zero
+        qkv = F.linear(x_BTC, self.mat_qkv.weight, bias)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.l2:
+            temperature = self.scale_mul_1H11.clamp_max(MAX_LOG_TEMPERATURE).exp()
+            q = F.normalize(q, dim=-1) * temperature
+            k = F.normalize(k, dim=-1)
+        return q, k, v
+
+    def _project(self, out_BHTD: Tensor) -> Tensor:
+        return self.proj(out_BHTD.transpose(1, 2).flatten(2))
+
+    def forward(self, x_BTC: Tensor, mask_TT: Tensor) -> Tensor:
+        """All tokens at once under a mask (teacher forcing): additive, -inf where a token may not look."""
+        q, k, v = self._qkv(x_BTC)
+        return self._project(F.scaled_dot_product_attention(q, k, v, mask_TT, scale=self.scale))
+
+    def class_weights(self, x_BTC: Tensor, num_image: int, mask_TT: Tensor) -> Tensor:
+        """Weights of every class token over the image keys of its scale, (B, H, S', num_image).
+
+        x_BTC is the same input as forward's: image tokens, then the S' class tokens.
+        """
+        q, k, _ = self._qkv(x_BTC)
+        logits = q[:, :, num_image:] * self.scale @ k[:, :, :num_image].mT
+        return (logits + mask_TT[num_image:, :num_image]).float().softmax(-1)
+
+    def step(self, x_BTC: Tensor, start: int, cache: KVCache, class_token: bool, hook: KeyHook | None) -> Tensor:
+        """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it."""
+        q, k, v = self._qkv(x_BTC)
+        keys, values = cache.write(self.block, start, k, v)
+        if not class_token:
+            change = hook(self.block, None) if hook else None
+            return self._project(self._image_rows(q, keys, values, start, change))
+        num_image = x_BTC.shape[1] - 1
+        own_keys = keys[:, :, start:]
+        logits_BH1T = (q[:, :, num_image:] * self.scale) @ own_keys.mT
+        change = None
+        if hook:
+            change = hook(self.block, logits_BH1T[:, :, 0, :num_image].float().softmax(-1))
+        class_row = self._class_row(logits_BH1T, v, change)
+        if self.read_only:
+            keys, values = keys[:, :, :-1], values[:, :, :-1]
+        image_rows = self._image_rows(q[:, :, :num_image], keys, values, start, change)
+        return self._project(torch.cat([image_rows, class_row], dim=2))
+
+    def _class_row(self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: tuple[Tensor, Tensor | None] | None):
+        if change is None:
+            return logits_BH1T.softmax(-1) @ own_values_BHTD
+        bias_BL, factor_BL = change
+        weights = (logits_BH1T + F.pad(bias_BL, (0, 1))[:, None, None].to(logits_BH1T.dtype)).softmax(-1)
+        if factor_BL is not None:
+            weights = weights * F.pad(factor_BL, (0, 1), value=1.0)[:, None, None].to(weights.dtype)
+        return weights @ own_values_BHTD
+
+    def _image_rows(
+        self, q: Tensor, keys: Tensor, values: Tensor, start: int, change: tuple[Tensor, Tensor | None] | None
+    ) -> Tensor:
+        if change is None:
+            return F.scaled_dot_product_attention(q, keys, values, scale=self.scale)
+        bias_BL, factor_BL = change
+        after = keys.shape[2] - start - bias_BL.shape[1]  # the class token, where image tokens see it
+        bias = F.pad(bias_BL, (start, after))[:, None, None].to(q.dtype)
+        if factor_BL is not None:
+            # softmax(q·k)·diag(γ)·v: scaling the values scales the weights and keeps attention fused
+            factor = F.pad(factor_BL, (start, after), value=1.0)[:, None, :, None].to(values.dtype)
+            values = values * factor
+        bias = bias.expand(-1, -1, q.shape[2], -1)
+        return F.scaled_dot_product_attention(q, keys, values, bias, scale=self.scale)

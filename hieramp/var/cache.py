@@ -1,0 +1,36 @@
+"""The key-value cache of one generation: allocated once, passed in, gone with its owner.
+
+Letters: N blocks, B rows, H heads, T positions, D head width.
+"""
+
+import torch
+from torch import Tensor
+
+from hieramp.config import VARConfig
+
+
+class KVCache:
+    """Keys and values of all image tokens so far, for every block.
+
+    One slot more than there are tokens: the class token of the present scale sits behind the last image
+    token and is overwritten by the next scale's first one, so it never reaches another scale.
+    """
+
+    def __init__(self, config: VARConfig, num_rows: int, device: torch.device, dtype: torch.dtype) -> None:
+        head_dim = config.width // config.num_heads
+        shape = (config.depth, num_rows, config.num_heads, config.scales.num_tokens + 1, head_dim)
+        self.keys_NBHTD = torch.empty(shape, device=device, dtype=dtype)
+        self.values_NBHTD = torch.empty(shape, device=device, dtype=dtype)
+
+    def write(self, block: int, start: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values from position `start` on; returns all up to their end."""
+        rows, stop = len(k_BHTD), start + k_BHTD.shape[2]
+        keys, values = self.keys_NBHTD[block, :rows], self.values_NBHTD[block, :rows]
+        keys[:, :, start:stop] = k_BHTD
+        values[:, :, start:stop] = v_BHTD
+        return keys[:, :, :stop], values[:, :, :stop]
+
+    def select(self, rows: Tensor, filled: int) -> None:
+        """Row i becomes a copy of row `rows[i]`, for the first `filled` positions."""
+        for store in (self.keys_NBHTD, self.values_NBHTD):
+            store[:, : len(rows), :, :filled] = store[:, rows, :, :filled]

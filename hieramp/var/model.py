@@ -1,0 +1,204 @@
+"""The VAR transformer: a class and all earlier scales to the token logits of the next scale.
+
+Names of parameters follow the official checkpoints. Letters: B rows, L image tokens, V codes, C width, K classes.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hieramp.config import VARConfig
+from hieramp.var.attention import KeyHook
+from hieramp.var.block import Block, HeadNorm, Modulation
+from hieramp.var.cache import KVCache
+
+
+class TeacherForced(NamedTuple):
+    """What a pass over given tokens yields."""
+
+    logits_BLV: Tensor
+    class_logits_BSK: Tensor | None  # per class token, from the shared class head
+    weights_BHSL: Tensor | None  # attention of the class tokens in the watched block, if asked for
+
+
+class ScaleLogits(NamedTuple):
+    """What one step of generation yields."""
+
+    logits_BLV: Tensor
+    class_logits_BK: Tensor | None
+    entry_BTC: Tensor | None  # tokens as they enter the block asked for
+
+
+@dataclass
+class Generation:
+    """The state of a generation: cache, class embeddings and the modulations made of them once for all scales."""
+
+    cache: KVCache
+    class_BC: Tensor
+    modulations: list[Modulation] = field(default_factory=list)
+
+    def select(self, rows: Tensor, filled: int) -> None:
+        """Row i goes on as a copy of row `rows[i]`."""
+        self.cache.select(rows, filled)
+        self.class_BC = self.class_BC[rows]
+        self.modulations = [modulation.select(rows) for modulation in self.modulations]
+
+
+class SharedAdaLin(nn.Linear):
+    def forward(self, class_BC: Tensor) -> Tensor:
+        return super().forward(class_BC)[:, None].unflatten(-1, (6, -1))
+
+
+class VAR(nn.Module):
+    """Visual autoregressive transformer (arXiv 2404.02905) with optional class tokens (HierAmp, Eq. 4-6)."""
+
+    def __init__(self, config: VARConfig) -> None:
+        super().__init__()
+        self.config, self.scales = config, config.scales
+        width, std = config.width, (1 / config.width / 3) ** 0.5
+        self.word_embed = nn.Linear(config.code_dim, width)
+        self.class_emb = nn.Embedding(config.num_classes + 1, width)
+        self.pos_start = nn.Parameter(torch.randn(1, 1, width) * std)
+        self.pos_1LC = nn.Parameter(torch.randn(1, self.scales.num_tokens, width) * std)
+        self.lvl_embed = nn.Embedding(len(self.scales), width)
+        if config.shared_adaln:
+            self.shared_ada_lin = nn.Sequential(nn.SiLU(), SharedAdaLin(width, 6 * width))
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
+        if config.class_token_scales:
+            tokens = {str(s): nn.Parameter(torch.randn(1, 1, width) * std) for s in config.class_token_scales}
+            self.cls_tokens = nn.ParameterDict(tokens)
+            self.class_head = nn.Linear(width, config.num_classes)
+        self.head_nm = HeadNorm(config)
+        self.head = nn.Linear(width, config.num_codes)
+        level_L = torch.cat([torch.full((side * side,), s) for s, side in enumerate(self.scales.sides)])
+        self.register_buffer("level_L", level_L, persistent=False)
+        self.register_buffer("mask_TT", self._mask(), persistent=False)
+
+    @property
+    def null_label(self) -> int:
+        """The label of "no class", for guidance."""
+        return self.config.num_classes
+
+    def initialize(self) -> None:
+        """Starting weights for training.
+
+        Branches start at zero behind a gain of one (their last matrices are zero), and the head close to
+        uniform. VAR itself starts with gains of 1e-5, which a short run spends its first part on undoing.
+        """
+        std = (1 / self.config.width / 3) ** 0.5
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.trunc_normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        self.head.weight.data.mul_(0.02)
+        for block in self.blocks:
+            nn.init.zeros_(block.attn.proj.weight)
+            nn.init.zeros_(block.ffn.fc2.weight)
+            gains = block.ada_gss.data.view(6, -1) if block.shared else block.ada_lin[1].bias.data.view(6, -1)
+            gains[:2] = 1.0
+
+    def _mask(self) -> Tensor:
+        """Additive (T, T) mask over the image tokens and, behind them, the class tokens.
+
+        Image tokens see their own and earlier scales and, unless read-only, the class token of their scale;
+        a class token sees its scale's image tokens and itself.
+        """
+        class_scales = torch.tensor(self.config.class_token_scales, dtype=torch.long)
+        scale_T = torch.cat([self.level_L, class_scales])
+        is_class_T = torch.arange(len(scale_T)) >= len(self.level_L)
+        same, earlier = scale_T[:, None] == scale_T, scale_T[:, None] > scale_T
+        readable = torch.zeros_like(is_class_T) if self.config.read_only_class_tokens else is_class_T
+        image_row = (~is_class_T & (same | earlier)) | (readable & same)
+        allowed = torch.where(is_class_T[:, None], same, image_row)
+        return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+
+    def _modulations(self, class_BC: Tensor) -> list[Modulation]:
+        condition = self.shared_ada_lin(class_BC) if self.config.shared_adaln else class_BC
+        return [block.modulation(condition) for block in self.blocks]
+
+    def _logits(self, x_BTC: Tensor, class_BC: Tensor) -> Tensor:
+        return self.head(self.head_nm(x_BTC, class_BC)).float()
+
+    def forward(
+        self, labels_B: Tensor, inputs_BLC: Tensor, *, class_tokens: bool = True, watch: int | None = None
+    ) -> TeacherForced:
+        """Teacher forcing: logits of every token, given `VQVAE.teacher_input` (B, L-1, code_dim).
+
+        `watch` names a block whose class-token attention is returned. Saliency of scale s is
+        weights_BHSL[..., scales.spans[s]] averaged over the heads.
+        """
+        class_BC = self.class_emb(labels_B)
+        x = torch.cat([class_BC[:, None] + self.pos_start, self.word_embed(inputs_BLC)], dim=1)
+        x = x + self.lvl_embed(self.level_L) + self.pos_1LC
+        num_image = x.shape[1]
+        mask = self.mask_TT.to(x.dtype)
+        with_class = bool(class_tokens and self.config.class_token_scales)
+        if with_class:
+            tokens = [self.cls_tokens[str(s)] for s in self.config.class_token_scales]
+            x = torch.cat([x, torch.cat(tokens, dim=1).expand(len(x), -1, -1).to(x.dtype)], dim=1)
+        else:
+            mask = mask[:num_image, :num_image]
+        weights, attended = None, x
+        for i, (block, mod) in enumerate(zip(self.blocks, self._modulations(class_BC), strict=True)):
+            if i == watch and with_class:
+                weights = block.attn.class_weights(block.attention_input(x, mod), num_image, mask)
+            x, attended = block(x, mod, lambda attn, h: attn(h, mask))
+        class_logits = self.class_head(attended[:, num_image:]).float() if with_class else None
+        return TeacherForced(self._logits(x[:, :num_image], class_BC), class_logits, weights)
+
+    def begin(self, labels_B: Tensor, max_rows: int) -> Generation:
+        """Start generating rows with these labels (the null label for the unconditional half)."""
+        class_BC = self.class_emb(labels_B)
+        cache = KVCache(self.config, max_rows, class_BC.device, class_BC.dtype)
+        return Generation(cache, class_BC, self._modulations(class_BC))
+
+    def step(
+        self,
+        state: Generation,
+        scale: int,
+        inputs_BLC: Tensor | None,
+        hook: KeyHook | None = None,
+        *,
+        class_logits: bool = False,
+        first_block: int = 0,
+        entry_BTC: Tensor | None = None,
+        keep_entry: int | None = None,
+    ) -> ScaleLogits:
+        """Logits of one scale; `inputs_BLC` is `Quantizer.next_input`, None at scale 0.
+
+        To run the upper blocks of a scale again with another hook, keep the entry of a block and pass it
+        back with `first_block`; the cache is simply overwritten.
+        """
+        span = self.scales.spans[scale]
+        num_image = span.stop - span.start
+        class_token = scale in self.config.class_token_scales
+        x = self._embed(state, scale, inputs_BLC) if entry_BTC is None else entry_BTC
+        kept, attended = None, x
+        for i in range(first_block, self.config.depth):
+            if i == keep_entry:
+                kept = x
+            x, attended = self.blocks[i](
+                x, state.modulations[i], lambda attn, h: attn.step(h, span.start, state.cache, class_token, hook)
+            )
+        beliefs = self.class_head(attended[:, num_image]).float() if class_logits and class_token else None
+        return ScaleLogits(self._logits(x[:, :num_image], state.class_BC), beliefs, kept)
+
+    def _embed(self, state: Generation, scale: int, inputs_BLC: Tensor | None) -> Tensor:
+        span = self.scales.spans[scale]
+        if inputs_BLC is None:
+            x = state.class_BC[:, None] + self.pos_start
+        else:
+            x = self.word_embed(inputs_BLC.to(self.word_embed.weight.dtype))
+        x = x + self.lvl_embed.weight[scale] + self.pos_1LC[:, span]
+        if scale in self.config.class_token_scales:
+            x = torch.cat([x, self.cls_tokens[str(scale)].expand(len(x), -1, -1).to(x.dtype)], dim=1)
+        return x
+
+
+def token_loss(logits_BLV: Tensor, tokens_BL: Tensor) -> Tensor:
+    """Cross-entropy per token in nats, (B, L)."""
+    return F.cross_entropy(logits_BLV.transpose(1, 2), tokens_BL, reduction="none")

@@ -5,7 +5,6 @@ vqvae, var, class_tokens, classifier. Everything is written as .part and renamed
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def write_config(folder: Path, **entries: Any) -> None:
     config = read_config(folder) if (folder / "config.json").exists() else {"format": 1}
     part = folder / "config.json.part"
     part.write_text(json.dumps(config | entries, indent=1) + "\n")
-    os.replace(part, folder / "config.json")
+    part.replace(folder / "config.json")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def save_safetensors(path: Path, state: State, metadata: dict[str, str] | None =
     try:
         save_file(dict(state), part, metadata=metadata)
         part.chmod(0o644)  # safetensors writes files that only their owner may read
-        os.replace(part, path)
+        part.replace(path)
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
     finally:

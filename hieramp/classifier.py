@@ -4,6 +4,7 @@ Images come in [0, 1], (B, 3, H, W); ImageNet mean and standard deviation even o
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -16,15 +17,21 @@ from hieramp.config import ClassifierConfig, from_json
 
 
 class Classifier(nn.Module):
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = ResNet(
-            BasicBlock, config.layers, num_classes=config.num_classes, channels=config.channels, zero_init_last=False
+        # timm's annotations ask for an instance of the block
+        block: Any = BasicBlock
+        network: Any = ResNet(
+            block, config.layers, num_classes=config.num_classes, channels=config.channels, zero_init_last=False
         )
         if config.cifar_stem:
-            self.network.conv1 = nn.Conv2d(3, self.network.conv1.out_channels, 3, padding=1, bias=False)
-            self.network.maxpool = nn.Identity()
+            network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, padding=1, bias=False)
+            network.maxpool = nn.Identity()
+        self.network = network
         for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 

@@ -87,4 +87,5 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
     if set(values) != fields:
         odd = ", ".join(sorted(fields ^ set(values)))
         raise ValueError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return kind(**sizes)

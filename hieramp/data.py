@@ -55,9 +55,7 @@ def open_source(data: str, split: str = "train") -> DataSource:
         else:
             raise ValueError(f"{data} does not exist: give a folder with one sub-folder per class")
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"{data} holds no images: give a folder with one sub-folder of images per class"
-        ) from error
+        raise ValueError(f"{data} holds no images: give a folder with one sub-folder of images per class") from error
     class_to_index = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
     names = tuple(sorted(class_to_index, key=class_to_index.__getitem__))
     if names in ((), ("",)):
@@ -110,7 +108,7 @@ def decode(source: DataSource, size: int, limit: int | None = None) -> DecodedIm
     Raises:
         ValueError: not one image could be read.
     """
-    indices = range(len(source))
+    indices: Sequence[int] = range(len(source))
     if limit is not None and limit < len(source):
         indices = [i * len(source) // limit for i in range(limit)]
     images = np.empty((len(indices), size, size, 3), dtype=np.uint8)
@@ -173,7 +171,7 @@ def endless_loader(source: DataSource, size: int, batch_size: int, seed: int, st
     return DataLoader(dataset, batch_sampler=sampler, num_workers=torch.get_num_threads(), persistent_workers=True)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
 
 

@@ -1,7 +1,6 @@
 """Pictures of what the model does: sheets, strips and saliency overlays. Pure functions from tensors to PIL images."""
 
 import json
-import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -76,7 +75,7 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -35,13 +35,12 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] = O
         var_config = _var_config(var_state, tuple(sides))
     except (KeyError, IndexError) as error:
         raise ValueError(f"not an official VAR checkpoint: it has no tensor {error}") from error
-    if (var_config.num_codes, var_config.code_dim) != (vae_config.num_codes, vae_config.code_dim):
-        ours = f"{var_config.num_codes}×{var_config.code_dim}"
-        theirs = f"{vae_config.num_codes}×{vae_config.code_dim}"
-        raise ValueError(f"the VAR was trained on a codebook of {ours}, this VQ-VAE has {theirs}: they do not belong together")
-    length = var_state["pos_1LC"].shape[1]
-    if length != Scales(tuple(sides)).num_tokens:
-        raise ValueError(f"the VAR has {length} positions, sides {tuple(sides)} make {Scales(tuple(sides)).num_tokens}: give its own sides")
+    ours, theirs = ((c.num_codes, c.code_dim) for c in (var_config, vae_config))
+    if ours != theirs:
+        raise ValueError(f"the VAR was trained on (codes, width) {ours}, this VQ-VAE has {theirs}: take its own")
+    length, needed = var_state["pos_1LC"].shape[1], Scales(tuple(sides)).num_tokens
+    if length != needed:
+        raise ValueError(f"the VAR has {length} positions, sides {tuple(sides)} make {needed}: give its own sides")
     vqvae, var = VQVAE(vae_config), VAR(var_config)
     load_strictly(vqvae, vae_state, "the VQ-VAE checkpoint")
     load_strictly(var, var_state, "the VAR checkpoint")

@@ -6,6 +6,7 @@ Its sequence is their concatenation: L = sum of n_s² tokens.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 STAGES = ("coarse", "mid", "fine")
 OFFICIAL_SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
@@ -19,7 +20,7 @@ class Scales:
 
     def __post_init__(self) -> None:
         sides = self.sides
-        if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in zip(sides, sides[1:], strict=False)):
+        if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in pairwise(sides)):
             raise ValueError(f"sides must start at 1 and grow, like {OFFICIAL_SIDES}; got {sides}")
 
     def __len__(self) -> int:

@@ -21,7 +21,13 @@ TINY_VQVAE = VQVAEConfig(
     sides=SIDES, num_codes=64, code_dim=8, channels=32, multipliers=(1, 1), num_res_blocks=1, patch=2
 )
 TINY_VAR = VARConfig(
-    sides=SIDES, num_codes=64, code_dim=8, num_classes=len(CLASSES), depth=4, width=64, num_heads=2,
+    sides=SIDES,
+    num_codes=64,
+    code_dim=8,
+    num_classes=len(CLASSES),
+    depth=4,
+    width=64,
+    num_heads=2,
     class_token_scales=tuple(range(len(SIDES))),
 )
 
@@ -62,9 +68,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, model: hieramp.Model)
     save_part(folder, "class_tokens", {k: v for k, v in state.items() if is_class_token(k)})
     plain = replace(TINY_VAR, class_token_scales=())
     about = {"read_only": False, "condition": "dropped", "with_backbone": False}
-    write_config(
-        folder, vqvae=to_json(TINY_VQVAE), var=to_json(plain), class_tokens=about, class_names=list(CLASSES)
-    )
+    write_config(folder, vqvae=to_json(TINY_VQVAE), var=to_json(plain), class_tokens=about, class_names=list(CLASSES))
     return folder
 
 

@@ -42,7 +42,9 @@ def num_salient(rho: float, num_positions: int) -> int:
 def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
     """a_s: True at the `count_B` largest positions of every row; of equals, the earlier one."""
     order = m_BL.argsort(dim=-1, descending=True, stable=True)
-    rank_BL = torch.empty_like(order).scatter_(1, order, torch.arange(m_BL.shape[1], device=m_BL.device).expand_as(order))
+    rank_BL = torch.empty_like(order).scatter_(
+        1, order, torch.arange(m_BL.shape[1], device=m_BL.device).expand_as(order)
+    )
     return rank_BL < count_B[:, None]
 
 

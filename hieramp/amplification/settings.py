@@ -1,4 +1,7 @@
-"""What to amplify: ρ and strength for each stage, how, and in which blocks (method.md, "Saliency and amplification")."""
+"""What to amplify: ρ and strength for each stage, how, and in which blocks.
+
+method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
+"""
 
 import math
 from dataclasses import dataclass
@@ -114,7 +117,7 @@ SCHEDULES: dict[str, Amplification] = {
 
 
 def parse_stages(text: str, mode: Mode = "logit", blocks: tuple[int, ...] | None = None) -> Amplification:
-    """"coarse=50%:5,mid=off,fine=30%:2", or the name of a schedule, to an Amplification.
+    """ "coarse=50%:5,mid=off,fine=30%:2", or the name of a schedule, to an Amplification.
 
     Stages that are not named stay off. ρ is a percentage or a fraction.
 
@@ -135,7 +138,7 @@ def parse_stages(text: str, mode: Mode = "logit", blocks: tuple[int, ...] | None
                 f"cannot read stage {item.strip()!r}: write coarse=50%:5,mid=off,fine=30%:2, or one of {names}"
             )
         stages[name] = None if value.strip().lower() == "off" else _parse_stage(value)
-    return Amplification(mode=mode, blocks=blocks, **stages)
+    return Amplification(stages.get("coarse"), stages.get("mid"), stages.get("fine"), mode, blocks)
 
 
 def _parse_stage(value: str) -> Stage:

@@ -56,7 +56,9 @@ def teacher_forced_saliency(model: Model, images_BCHW: Tensor, labels_B: Tensor)
     if not model.has_class_tokens:
         raise ValueError(f"{model.name} has no class tokens: train them with python -m hieramp train class-tokens")
     tokens = model.vqvae.encode(to_signed(images_BCHW.to(model.device)))
-    result = model.var(labels_B.to(model.device), model.vqvae.teacher_input(tokens), watch=model.var.config.watched_block)
+    result = model.var(
+        labels_B.to(model.device), model.vqvae.teacher_input(tokens), watch=model.var.config.watched_block
+    )
     assert result.weights_BHSL is not None
     mean_BSL = result.weights_BHSL.mean(1)
     by_scale = {s: mean_BSL[:, i, model.var.scales.spans[s]] for i, s in enumerate(model.var.config.class_token_scales)}

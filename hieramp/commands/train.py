@@ -66,6 +66,7 @@ def _report(args: argparse.Namespace, name: str, outcome: Outcome) -> None:
     values = ", ".join(f"{key} {value:.4g}" for key, value in outcome.last.items() if "/" not in key)
     how = "interrupted" if outcome.interrupted else "done"
     print(f"{how} after {outcome.steps} steps in {outcome.seconds / 60:.1f} min: {values}")
-    print(f"weights: {args.out}/{name}*.safetensors · samples: {args.out}/samples · losses: tensorboard --logdir {args.out}/logs")
+    print(f"weights: {args.out}/{name}*.safetensors · samples: {args.out}/samples")
+    print(f"losses: tensorboard --logdir {args.out}/logs")
     if outcome.interrupted:
         print("go on with the same command and --resume")

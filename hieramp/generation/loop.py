@@ -3,7 +3,7 @@
 Letters: B images asked for, U rows computed (images that agree so far share one), L positions, V codes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -44,12 +44,17 @@ class Step:
 
     scale: int
     tokens: Tensor  # (B, n²) int64
-    saliency: Tensor  # (B, n, n), sums to 1: the conditional half's, of the watched block
     logits: Tensor  # (B, n², V) guided, before top-k and top-p
     f_hat: Tensor  # (B, code_dim, N, N): the latent grid so far
     block_saliency: Tensor | None  # (B, blocks, heads, n, n), where details were asked for
     beliefs: Tensor | None  # (B, classes): the class token's own class logits, likewise
+    read_saliency: Callable[[], Tensor] = field(repr=False)
     vqvae: VQVAE = field(repr=False)
+
+    @cached_property
+    def saliency(self) -> Tensor:
+        """(B, n, n), sums to 1: the conditional half's, of the watched block; worked out when first looked at."""
+        return self.read_saliency()
 
     @cached_property
     def image(self) -> Tensor:
@@ -126,11 +131,11 @@ class _Loop:
         return Step(
             scale,
             tokens[image_rows],
-            saliency[image_rows].unflatten(-1, (side, side)),
             guided[image_rows],
             rows.f_hat[image_rows],
             everything,
             None if beliefs is None else beliefs[image_rows],
+            lambda: saliency()[image_rows].unflatten(-1, (side, side)),
             self.vqvae,
         )
 
@@ -147,29 +152,35 @@ class _Loop:
         rows.state.select(both, self.var.scales.spans[scale].start)
         rows.f_hat = rows.f_hat[parents]
 
-    def _logits(self, scale: int, inputs: Tensor | None, hook: "_Watcher") -> tuple[Tensor, Tensor, Tensor | None]:
-        """Guided logits, saliency and beliefs of the rows."""
-        t = self.request.sampling.guidance_at(scale, len(self.var.scales))
+    def _logits(
+        self, scale: int, inputs: Tensor | None, hook: "_Watcher"
+    ) -> tuple[Tensor, Callable[[], Tensor], Tensor | None]:
+        """Guided logits, saliency (when asked for) and beliefs of the rows."""
         state, num_rows = self.rows.state, len(self.rows.firsts)
-        has_token = scale in self.var.config.class_token_scales
-        result = self.var.step(
-            state, scale, inputs, hook, class_logits=self.request.details, keep_entry=hook.lowest_block
-        )
-        saliency = hook.saliency
-        if not has_token and self.halves == 2:
-            saliency = guidance_saliency(result.logits_BLV[:num_rows], result.logits_BLV[num_rows:])
-            if hook.strengths.any:
-                hook.given = saliency.repeat(2, 1)
-                result = self.var.step(
-                    state, scale, inputs, hook, first_block=hook.lowest_block, entry_BTC=result.entry_BTC
-                )
-        elif saliency is None:  # a scale without a token, and no guidance to tell from
-            num_positions = result.logits_BLV.shape[1]
-            saliency = torch.full((num_rows, num_positions), 1 / num_positions, device=self.device)
+        details = self.request.details
+        result = self.var.step(state, scale, inputs, hook, class_logits=details, keep_entry=hook.keep_entry)
+        saliency = self._saliency(scale, result.logits_BLV, hook.saliency)
+        if hook.saliency is None and hook.strengths.any:
+            # no class token: the guidance of a first pass tells what to amplify in a second one
+            hook.given = saliency().repeat(self.halves, 1)
+            result = self.var.step(
+                state, scale, inputs, hook, first_block=hook.lowest_block, entry_BTC=result.entry_BTC
+            )
         logits = result.logits_BLV
-        guided = guide(logits[:num_rows], logits[num_rows:], t) if self.halves == 2 else logits
+        if self.halves == 2:
+            t = self.request.sampling.guidance_at(scale, len(self.var.scales))
+            logits = guide(logits[:num_rows], logits[num_rows:], t)
         beliefs = result.class_logits_BK
-        return guided, saliency[:num_rows], None if beliefs is None else beliefs[:num_rows]
+        return logits, saliency, None if beliefs is None else beliefs[:num_rows]
+
+    def _saliency(self, scale: int, logits_BLV: Tensor, of_class_token: Tensor | None) -> Callable[[], Tensor]:
+        """The class token's map, else what guidance tells, else nothing: every position alike."""
+        num_rows, num_positions = len(self.rows.firsts), logits_BLV.shape[1]
+        if of_class_token is not None:
+            return lambda: of_class_token[:num_rows]
+        if self.halves == 2:
+            return lambda: guidance_saliency(logits_BLV[:num_rows], logits_BLV[num_rows:])
+        return lambda: torch.full((num_rows, num_positions), 1 / num_positions, device=self.device)
 
 
 class _Watcher:
@@ -184,17 +195,23 @@ class _Watcher:
         depth, halves = loop.var.config.depth, loop.halves
         self.watched, self.details = loop.watched, loop.request.details
         per_row = [amp.at(scale, loop.var.scales) for amp in amplifications]
-        self.strengths = RowStrengths(per_row * halves, [a.mode for a in amplifications] * halves, side * side, loop.device)
+        self.strengths = RowStrengths(
+            per_row * halves, [a.mode for a in amplifications] * halves, side * side, loop.device
+        )
         self.per_block: dict[int, RowStrengths] = {}
         active = {amp.resolved_blocks(depth) for amp, at in zip(amplifications, per_row, strict=True) if at}
         for block in {block for blocks in active for block in blocks}:
-            here = [at if block in a.resolved_blocks(depth) else None for a, at in zip(amplifications, per_row, strict=True)]
+            here = [
+                at if block in a.resolved_blocks(depth) else None for a, at in zip(amplifications, per_row, strict=True)
+            ]
             modes = [a.mode for a in amplifications]
             self.per_block[block] = RowStrengths(here * halves, modes * halves, side * side, loop.device)
         self.read = min(self.per_block, default=self.watched)  # the block whose saliency is reported
         if self.watched in self.per_block:
             self.read = self.watched
         self.lowest_block = min([self.watched, *self.per_block])
+        has_token = scale in loop.var.config.class_token_scales
+        self.keep_entry = self.lowest_block if self.strengths.any and not has_token else None
         self.num_rows = len(amplifications)
         self.saliency: Tensor | None = None
         self.given: Tensor | None = None  # saliency from guidance, on the second pass

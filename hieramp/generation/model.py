@@ -67,7 +67,9 @@ class Model:
         if text.isdigit():
             if int(text) < self.var.config.num_classes:
                 return int(text)
-            raise ValueError(f"class {text} does not exist: {self.name} has classes 0 to {self.var.config.num_classes - 1}")
+            raise ValueError(
+                f"class {text} does not exist: {self.name} has classes 0 to {self.var.config.num_classes - 1}"
+            )
         for names in (self.class_names, self.wnids):
             lowered = [entry.lower() for entry in names]
             if text.lower() in lowered:
@@ -130,7 +132,9 @@ class Model:
             raise ValueError("no labels: name at least one class to draw")
         for label in labels:
             if not 0 <= label < self.var.config.num_classes:
-                raise ValueError(f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}")
+                raise ValueError(
+                    f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}"
+                )
         seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(int(s) for s in seeds)
         if amplification is None or isinstance(amplification, Amplification):
             amplifications = (amplification or OFF,) * len(labels)

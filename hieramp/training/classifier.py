@@ -1,15 +1,16 @@
 """Training the classifier: random crops, flips, label smoothing."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hieramp.classifier import Classifier
+from hieramp.training.loop import Objective
 
 SMOOTHING = 0.1
 
 
-class ClassifierObjective(nn.Module):
+class ClassifierObjective(Objective):
     """(images uint8, labels) to the cross-entropy."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -21,9 +22,6 @@ class ClassifierObjective(nn.Module):
         logits = self.model(x)
         loss = F.cross_entropy(logits, labels_B, label_smoothing=SMOOTHING)
         return {"loss": loss, "accuracy": (logits.argmax(-1) == labels_B).float().mean()}
-
-    def after_step(self, progress: float) -> dict[str, float]:
-        return {}
 
     def matrices(self) -> set[str]:
         """The convolutions but the first; the last layer sees classes, not features."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,16 +30,18 @@ SAMPLE_SECONDS = 300.0
 LOG_STEPS = 10
 
 
-class Objective(Protocol):
-    """What a part brings to the loop: an nn.Module from a batch to a dict of losses."""
+class Objective(nn.Module):
+    """What a part brings to the loop: from a batch (uint8 images, labels) to a dict with its "loss"."""
 
     model: nn.Module  # what is averaged and shipped
 
-    def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]: ...
+    def after_step(self, progress: float) -> dict[str, float]:
+        """Whatever follows an optimiser's step; returns more values to log."""
+        return {}
 
-    def after_step(self, progress: float) -> dict[str, float]: ...
-
-    def matrices(self) -> set[str]: ...
+    def matrices(self) -> set[str]:
+        """Names of the weights that Muon takes."""
+        return set()
 
 
 @dataclass
@@ -83,12 +85,12 @@ class RunSettings:
 
 
 def train(
-    objective: nn.Module,
+    objective: Objective,
     source: DataSource,
     size: int,
     recipe: Recipe,
     settings: RunSettings,
-    draw: Callable[[nn.Module], Image] | None,
+    draw: Callable[[Any], Image] | None,
     write: Callable[[nn.Module, Outcome], None],
 ) -> Outcome:
     """Train `objective` on square images of `size` pixels; `write` gets the averaged model at the end.
@@ -104,10 +106,10 @@ def train(
     )
     per_process = max(1, recipe.batch_size // accelerator.num_processes)
     clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
-    model: nn.Module = objective.model  # type: ignore[assignment]
+    model: nn.Module = objective.model
     objective.to(accelerator.device)
     average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True)
-    optimizers = build_optimizers(objective, recipe, objective.matrices())  # type: ignore[operator]
+    optimizers = build_optimizers(objective, recipe, objective.matrices())
     keeper = StateKeeper(settings.folder / "training" / f"{settings.part}.safetensors", recipe)
     if settings.resume:
         keeper.load(objective, average, optimizers, clock)
@@ -136,7 +138,7 @@ def train(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            extra = objective.after_step(clock.progress)  # type: ignore[operator]
+            extra = objective.after_step(clock.progress)
             average.update(model, step=clock.step)
             clock.step += 1
             if clock.step % LOG_STEPS == 0:
@@ -145,8 +147,7 @@ def train(
                     raise ValueError(f"the loss is no longer a number at step {clock.step}: lower the learning rate")
                 accelerator.log(last | {"learning_rate": rate * recipe.learning_rate}, step=clock.step)
                 bar.n = round(100 * clock.progress, 1)
-                bar.set_postfix(step=clock.step, loss=f"{last['loss']:.3f}", refresh=False)
-                bar.update(0)
+                bar.set_postfix(step=clock.step, loss=f"{last['loss']:.3f}")
             now = time.monotonic()
             if main and now - saved > SAVE_SECONDS:
                 keeper.save(objective, average, optimizers, clock)

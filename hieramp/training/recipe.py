@@ -30,7 +30,7 @@ class Recipe:
     def rate(self, progress: float) -> float:
         """Learning-rate factor at `progress` in [0, 1] of the run."""
         if progress < self.warmup:
-            return max(progress, 1e-3) / self.warmup
+            return min(1.0, max(progress, 1e-3) / self.warmup)
         if progress <= self.hold:
             return 1.0
         start = max(self.warmup, self.hold)
@@ -62,7 +62,9 @@ class Muon(torch.optim.Optimizer):
     The step is scaled by sqrt(max(1, rows / columns)).
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -95,7 +97,9 @@ class Muon(torch.optim.Optimizer):
 MUON_RATE = 10.0
 
 
-def build_optimizers(module: nn.Module, recipe: Recipe, matrices: set[str] | None = None) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    module: nn.Module, recipe: Recipe, matrices: set[str] | None = None
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the weights named in `matrices` and AdamW for the rest.
 
     Weight decay falls on tensors of more than one dimension only.
@@ -110,7 +114,9 @@ def build_optimizers(module: nn.Module, recipe: Recipe, matrices: set[str] | Non
     adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=recipe.betas)
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if chosen:
-        muon = Muon([named[n] for n in sorted(chosen)], recipe.learning_rate * MUON_RATE, weight_decay=recipe.weight_decay)
+        muon = Muon(
+            [named[n] for n in sorted(chosen)], recipe.learning_rate * MUON_RATE, weight_decay=recipe.weight_decay
+        )
         optimizers.append(muon)
     for optimizer in optimizers:
         for group in optimizer.param_groups:

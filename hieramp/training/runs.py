@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
@@ -59,11 +60,11 @@ def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     if settings.warm_start:
         load_strictly(objective.model, load_vqvae(settings.warm_start).state_dict(), str(settings.warm_start))
 
-    def write(model: nn.Module, outcome: Outcome) -> None:
+    def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "vqvae", model.state_dict())
         _write_about(settings, source, outcome, preset.vqvae_recipe, vqvae=to_json(preset.vqvae))
 
-    def sample(model: nn.Module) -> Image.Image:
+    def sample(model: VQVAE) -> Image.Image:
         return reconstruction_sheet(model, sheet)
 
     return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
@@ -81,14 +82,12 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
         _config_with(settings.warm_start, "var")
         load_strictly(var, load_part(settings.warm_start, "var"), str(settings.warm_start))
 
-    def write(model: nn.Module, outcome: Outcome) -> None:
+    def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "var", model.state_dict())
         _write_about(settings, source, outcome, preset.var_recipe, var=to_json(config))
 
     objective = VARObjective(var, Tokenizer(vqvae))
-    return train(
-        objective, source, vqvae.config.image_size, preset.var_recipe, settings, _class_sheet(vqvae), write
-    )
+    return train(objective, source, vqvae.config.image_size, preset.var_recipe, settings, _class_sheet(vqvae), write)
 
 
 def train_class_tokens(
@@ -106,7 +105,7 @@ def train_class_tokens(
     if not train_backbone:
         only_class_tokens(var)
 
-    def write(model: nn.Module, outcome: Outcome) -> None:
+    def write(model: Module, outcome: Outcome) -> None:
         tokens, rest = _split(model.state_dict())
         save_part(settings.folder, "class_tokens", tokens)
         about = {"read_only": read_only, "condition": condition, "with_backbone": train_backbone}
@@ -125,7 +124,7 @@ def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcom
     source = open_source(data)
     config = replace(preset.classifier, num_classes=len(source.class_names))
 
-    def write(model: nn.Module, outcome: Outcome) -> None:
+    def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "classifier", model.state_dict())
         _write_about(settings, source, outcome, preset.classifier_recipe, classifier=to_json(config))
 
@@ -160,18 +159,21 @@ def _check_fits(vqvae: VQVAEConfig, var: VARConfig, folder: Path) -> None:
     for name in ("sides", "num_codes", "code_dim"):
         ours, theirs = getattr(var, name), getattr(vqvae, name)
         if ours != theirs:
-            raise ValueError(f"{name} of the VQ-VAE in {folder} is {theirs}, of this preset {ours}: use one preset for both")
+            raise ValueError(
+                f"{name} of the VQ-VAE in {folder} is {theirs}, of this preset {ours}: use one preset for both"
+            )
 
 
 def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
-    if len(source.class_names) != num_classes:
-        raise ValueError(f"{source.name} has {len(source.class_names)} classes, the VAR in {folder} {num_classes}: give the data it was trained on")
+    found = len(source.class_names)
+    if found != num_classes:
+        raise ValueError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
 
 
-def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[nn.Module], Image.Image]:
+def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[VAR], Image.Image]:
     """Draws a row of samples for each of the first ten classes."""
 
-    def sample(var: nn.Module) -> Image.Image:
+    def sample(var: VAR) -> Image.Image:
         num_classes = min(10, var.config.num_classes)
         labels = tuple(label for label in range(num_classes) for _ in range(per_class))
         request = Request(labels, tuple(range(per_class)) * num_classes, (OFF,) * len(labels), Sampling())

@@ -4,14 +4,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hieramp.training.loop import Objective
 from hieramp.training.tokens import Tokenizer, drop_labels
 from hieramp.var.model import VAR, token_loss
 
 LABEL_DROP = 0.1
 
 
-class VARObjective(nn.Module):
+class VARObjective(Objective):
     """(images uint8, labels) to the loss of every scale."""
+
+    model: VAR
 
     def __init__(self, var: VAR, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -25,14 +28,11 @@ class VARObjective(nn.Module):
         loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
         return {"loss": loss_BL.mean(), **per_scale(self.model, loss_BL.detach())}
 
-    def after_step(self, progress: float) -> dict[str, float]:
-        return {}
-
     def matrices(self) -> set[str]:
         return block_matrices(self)
 
 
-class ClassTokenObjective(nn.Module):
+class ClassTokenObjective(Objective):
     """Token loss + λ·L_cls (HierAmp, Eq. 6): the class tokens learn to name the class from their scale.
 
     condition "kept": L_cls on every row, labels dropped at the usual rate. AdaLN carries the class, so the
@@ -40,6 +40,8 @@ class ClassTokenObjective(nn.Module):
     condition "dropped": half of the rows get the null label, and only those count in L_cls, so that the
     tokens have to look.
     """
+
+    model: VAR
 
     def __init__(self, var: VAR, tokenizer: Tokenizer, condition: str, weight: float = 1.0) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class ClassTokenObjective(nn.Module):
         loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
         targets_BS = labels_B[:, None].expand(result.class_logits_BSK.shape[:2])
         class_BS = F.cross_entropy(result.class_logits_BSK.mT, targets_BS, reduction="none")
-        counted_B = (labels == self.model.null_label).float() if self.dropped else torch.ones_like(labels_B).float()
+        counted_B = labels.eq(self.model.null_label).float() if self.dropped else torch.ones_like(labels_B).float()
         class_loss = (class_BS.mean(1) * counted_B).sum() / counted_B.sum().clamp_min(1)
         correct_BS = (result.class_logits_BSK.argmax(-1) == targets_BS).float() * counted_B[:, None]
         accuracy_S = correct_BS.sum(0) / counted_B.sum().clamp_min(1)
@@ -66,9 +68,6 @@ class ClassTokenObjective(nn.Module):
             **{f"class_accuracy/scale{scale}": accuracy for scale, accuracy in named},
             **per_scale(self.model, loss_BL.detach()),
         }
-
-    def after_step(self, progress: float) -> dict[str, float]:
-        return {}
 
     def matrices(self) -> set[str]:
         return block_matrices(self)

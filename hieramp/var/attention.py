@@ -82,7 +82,9 @@ class SelfAttention(nn.Module):
         image_rows = self._image_rows(q[:, :, :num_image], keys, values, start, change)
         return self._project(torch.cat([image_rows, class_row], dim=2))
 
-    def _class_row(self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: tuple[Tensor, Tensor | None] | None):
+    def _class_row(
+        self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: tuple[Tensor, Tensor | None] | None
+    ) -> Tensor:
         if change is None:
             return logits_BH1T.softmax(-1) @ own_values_BHTD
         bias_BL, factor_BL = change

@@ -3,6 +3,7 @@
 Names of parameters follow the official checkpoints. Letters: B rows, L image tokens, V codes, C width, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -55,6 +56,9 @@ class SharedAdaLin(nn.Linear):
 class VAR(nn.Module):
     """Visual autoregressive transformer (arXiv 2404.02905) with optional class tokens (HierAmp, Eq. 4-6)."""
 
+    level_L: Tensor
+    mask_TT: Tensor
+
     def __init__(self, config: VARConfig) -> None:
         super().__init__()
         self.config, self.scales = config, config.scales
@@ -65,8 +69,10 @@ class VAR(nn.Module):
         self.pos_1LC = nn.Parameter(torch.randn(1, self.scales.num_tokens, width) * std)
         self.lvl_embed = nn.Embedding(len(self.scales), width)
         if config.shared_adaln:
-            self.shared_ada_lin = nn.Sequential(nn.SiLU(), SharedAdaLin(width, 6 * width))
-        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
+            shared = nn.Sequential(nn.SiLU(), SharedAdaLin(width, 6 * width))
+            self.shared_ada_lin: nn.Module = shared
+        blocks = [Block(config, i) for i in range(config.depth)]
+        self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         if config.class_token_scales:
             tokens = {str(s): nn.Parameter(torch.randn(1, 1, width) * std) for s in config.class_token_scales}
             self.cls_tokens = nn.ParameterDict(tokens)
@@ -98,8 +104,8 @@ class VAR(nn.Module):
         for block in self.blocks:
             nn.init.zeros_(block.attn.proj.weight)
             nn.init.zeros_(block.ffn.fc2.weight)
-            gains = block.ada_gss.data.view(6, -1) if block.shared else block.ada_lin[1].bias.data.view(6, -1)
-            gains[:2] = 1.0
+            gains = block.ada_gss if block.shared else block.ada_lin.get_parameter("1.bias")
+            gains.data.view(6, -1)[:2] = 1.0
 
     def _mask(self) -> Tensor:
         """Additive (T, T) mask over the image tokens and, behind them, the class tokens.
@@ -201,4 +207,4 @@ class VAR(nn.Module):
 
 def token_loss(logits_BLV: Tensor, tokens_BL: Tensor) -> Tensor:
     """Cross-entropy per token in nats, (B, L)."""
-    return F.cross_entropy(logits_BLV.transpose(1, 2), tokens_BL, reduction="none")
+    return F.cross_entropy(logits_BLV.flatten(0, 1), tokens_BL.flatten(), reduction="none").view(tokens_BL.shape)

@@ -115,7 +115,7 @@ class Encoder(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         h = self.conv_in(F.pixel_unshuffle(images_BCHW, self.patch))
         for level in self.down[:-1]:
-            h = level.downsample(level(h))
+            h = level.get_submodule("downsample")(level(h))
         h = self.mid(self.down[-1](h))
         return self.conv_out(F.silu(self.norm_out(h)))
 
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
     def forward(self, latent_BCHW: Tensor) -> Tensor:
         h = self.mid(self.conv_in(latent_BCHW))
         for i in reversed(range(1, len(self.up))):
-            h = self.up[i].upsample(self.up[i](h))
+            h = self.up[i].get_submodule("upsample")(self.up[i](h))
         h = self.up[0](h)
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
 

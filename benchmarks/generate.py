@@ -1,0 +1,126 @@
+"""python -m benchmarks.generate: what class tokens and amplification cost, measured side by side.
+
+Three variants of one model take turns in one process; a figure is the median over the rounds, a ratio is
+that of the medians. Memory is the growth of the peak during generation, each variant in a process of its
+own (CPU: peak resident size; CUDA: peak allocated).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import torch
+
+import hieramp
+from hieramp import SCHEDULES, Amplification, Model
+from hieramp.training.var import is_class_token
+from hieramp.var.model import VAR
+
+VARIANTS = ("base", "+ class tokens", "+ amplification")
+
+
+def variants(name: str, device: str) -> dict[str, tuple[Model, Amplification | None]]:
+    """The model without its class tokens, with them, and amplified; all with the same weights."""
+    model = hieramp.load(name, device)
+    bare = VAR(replace(model.var.config, class_token_scales=())).to(model.device).eval()
+    bare.load_state_dict({key: value for key, value in model.var.state_dict().items() if not is_class_token(key)})
+    base = Model(model.vqvae, bare, model.class_names, "base")
+    return dict(zip(VARIANTS, [(base, None), (model, None), (model, SCHEDULES["all"])], strict=True))
+
+
+def draw(model: Model, amplification: Amplification | None, batch: int) -> float:
+    """Seconds for one batch, from labels to pixels."""
+    labels = [i % len(model.class_names) for i in range(batch)]
+    started = time.perf_counter()
+    *_, last = model.steps(labels, range(batch), amplification)
+    last.image.sum().item()
+    return time.perf_counter() - started
+
+
+def measure_time(name: str, device: str, batch: int, rounds: int) -> dict[str, float]:
+    """Median seconds an image of each variant; the variants take turns, in a new order every round."""
+    runs = variants(name, device)
+    seconds: dict[str, list[float]] = {variant: [] for variant in runs}
+    for number in range(rounds + 1):
+        order = list(runs) if number % 2 else list(reversed(runs))
+        for variant in order:
+            taken = draw(*runs[variant], batch)
+            if number:  # the first round warms up
+                seconds[variant].append(taken / batch)
+    return {variant: statistics.median(values) for variant, values in seconds.items()}
+
+
+def measure_memory(name: str, device: str, variant: str, batch: int) -> int:
+    """Bytes by which the peak grows while one batch is drawn; in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.generate", "--model", name, "--device", device]
+    command += ["--memory-of", variant, "--batch", str(batch)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _peak_growth(name: str, device: str, variant: str, batch: int) -> int:
+    model, amplification = variants(name, device)[variant]
+    draw(model, amplification, 1)
+    if device.startswith("cuda"):
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        draw(model, amplification, batch)
+        return torch.cuda.max_memory_allocated() - before
+    with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
+        file.write("5")  # the peak begins anew at the present size
+    before = _status("VmRSS")
+    draw(model, amplification, batch)
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as file:  # noqa: PTH123
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="cifar10")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 25])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory_of:
+        print(_peak_growth(args.model, args.device, args.memory_of, args.batch[0]))
+        return
+    rows = []
+    for batch in args.batch:
+        seconds = measure_time(args.model, args.device, batch, args.rounds)
+        memory = {variant: measure_memory(args.model, args.device, variant, batch) for variant in VARIANTS}
+        rows += [
+            {
+                "batch": batch,
+                "variant": v,
+                "seconds": seconds[v],
+                "ratio": seconds[v] / seconds["base"],
+                "bytes": memory[v],
+                "memory_ratio": memory[v] / memory["base"],
+            }
+            for v in VARIANTS
+        ]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return
+    threads = torch.get_num_threads()
+    where = f"{os.cpu_count()} CPU cores, {threads} threads" if args.device == "cpu" else torch.cuda.get_device_name()
+    print(f"{args.model} on {where}, torch {torch.__version__}, median of {args.rounds} rounds\n")
+    print("| batch | variant | s an image | time over base | peak growth | memory over base |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for r in rows:
+        time_cells = f"{r['seconds']:.4f} | {r['ratio']:.3f}"
+        print(f"| {r['batch']} | {r['variant']} | {time_cells} | {r['bytes'] / 1e6:.1f} MB | {r['memory_ratio']:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

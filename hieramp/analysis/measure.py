@@ -1,0 +1,119 @@
+"""All figures of a model card, measured in one go on a test set."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
+from hieramp.analysis.autoencoder import psnr, reconstruct, token_figures
+from hieramp.analysis.deletion import deletion_test
+from hieramp.analysis.fidelity import accuracy, features, frechet_distance
+from hieramp.classifier import Classifier
+from hieramp.data import DecodedImages
+from hieramp.generation.model import Model
+
+DELETION_SEEDS = (0, 1, 2)
+DELETION_IMAGES = 500
+DELETION_RHO = 0.25
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A set of drawn images with what was asked for."""
+
+    images: Tensor  # uint8 (N, 3, H, W)
+    labels: Tensor
+    seconds: float
+
+
+def draw_set(model: Model, per_class: int, batch: int, amplification: Amplification, guidance: float) -> Drawn:
+    """`per_class` images of every class, seeds 0, 1, …, at the default top-k and top-p."""
+    labels = torch.arange(model.var.config.num_classes).repeat_interleave(per_class)
+    seeds = torch.arange(per_class).repeat(model.var.config.num_classes)
+    started, images = time.perf_counter(), []
+    for some_labels, some_seeds in zip(labels.split(batch), seeds.split(batch), strict=True):
+        drawing = model.generate(some_labels.tolist(), some_seeds.tolist(), amplification, guidance=guidance)
+        images.append(drawing.images.mul(255).round().byte().cpu())
+    return Drawn(torch.cat(images), labels, time.perf_counter() - started)
+
+
+def measure_autoencoder(model: Model, test: DecodedImages) -> dict[str, Any]:
+    pictures, usage = reconstruct(model.vqvae, test.images)
+    return {
+        "psnr_db": psnr(pictures, test.images.float() / 255),
+        "code_usage": usage[-1].item(),
+        "code_usage_per_scale": usage[:-1].tolist(),
+        "images": len(test.images),
+    }
+
+
+def measure_transformer(model: Model, test: DecodedImages) -> list[dict[str, Any]]:
+    return [asdict(figures) for figures in token_figures(model, test.images, test.labels)]
+
+
+def measure_deletion(
+    model: Model, classifier: Classifier, test: DecodedImages, rho: float = DELETION_RHO
+) -> dict[str, Any]:
+    """Per stage: mean fall of confidence when salient and when random positions go, over images and seeds."""
+    results = []
+    for seed in DELETION_SEEDS:
+        chosen = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed))[:DELETION_IMAGES]
+        results.append(deletion_test(model, classifier, test.images[chosen], test.labels[chosen], rho, seed))
+    stages: dict[str, Any] = {}
+    for stage in model.var.scales.stages:
+        per_seed = [[d for d in result if d.stage == stage] for result in results]
+        salient = torch.tensor([sum(d.salient for d in ds) / len(ds) for ds in per_seed if ds])
+        at_random = torch.tensor([sum(d.random for d in ds) / len(ds) for ds in per_seed if ds])
+        if len(salient):
+            stages[stage] = {
+                "salient": salient.mean().item(),
+                "random": at_random.mean().item(),
+                "gain": (salient - at_random).mean().item(),
+                "gain_std_over_seeds": (salient - at_random).std().item(),
+            }
+    return {
+        "rho": rho,
+        "images": min(DELETION_IMAGES, len(test.images)),
+        "seeds": list(DELETION_SEEDS),
+        "stages": stages,
+    }
+
+
+def measure_drawings(
+    model: Model,
+    classifier: Classifier,
+    test: DecodedImages,
+    real: DecodedImages,
+    per_class: int,
+    guidances: list[float],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Classifier accuracy and FID of drawn images, per guidance (baseline) and amplified at the first guidance."""
+    test_features = features(classifier, test.images)
+    yield "classifier_on_test", {"accuracy": accuracy(classifier, test.images, test.labels)}
+    yield (
+        "real",
+        {"fid": frechet_distance(features(classifier, real.images), test_features), "images": len(real.images)},
+    )
+    plans = [(f"guidance {g:g}", OFF, g) for g in guidances]
+    plans.append((f"guidance {guidances[0]:g}, amplified", SCHEDULES["all"], guidances[0]))
+    for name, amplification, guidance in plans:
+        drawn = draw_set(model, per_class, 50, amplification, guidance)
+        yield (
+            name,
+            {
+                "accuracy": accuracy(classifier, drawn.images, drawn.labels),
+                "accuracy_per_class": per_class_accuracy(classifier, drawn),
+                "fid": frechet_distance(features(classifier, drawn.images), test_features),
+                "images": len(drawn.images),
+                "seconds_per_image": drawn.seconds / len(drawn.images),
+            },
+        )
+
+
+def per_class_accuracy(classifier: Classifier, drawn: Drawn) -> list[float]:
+    rows = [drawn.labels == label for label in range(int(drawn.labels.max()) + 1)]
+    return [accuracy(classifier, drawn.images[row], drawn.labels[row]) for row in rows]

@@ -1,0 +1,60 @@
+"""Who may import whom (shared rules of the house), read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hieramp"
+# room: rooms it may use, next to the plain ones (scales, config, checkpoints, data, classifier, figures)
+ALLOWED = {
+    "vqvae": set(),
+    "var": set(),
+    "amplification": set(),
+    "generation": {"vqvae", "var", "amplification"},
+    "analysis": {"vqvae", "var", "amplification", "generation"},
+    "training": {"vqvae", "var", "amplification", "generation"},
+}
+PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures"}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_hieramp_knows_nothing_of_the_page(path: Path) -> None:
+    assert not {name for name in imported(path) if name.split(".")[0] in ("app", "gradio", "tests", "benchmarks")}
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_point_one_way(room: str) -> None:
+    for path in (PACKAGE / room).rglob("*.py"):
+        used = {name.split(".")[1] for name in imported(path) if name.startswith("hieramp.")}
+        assert used <= ALLOWED[room] | PLAIN | {room}, f"{path.relative_to(ROOT)} imports {used}"
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_plain_rooms_use_no_others(name: str) -> None:
+    used = {n.split(".")[1] for n in imported(PACKAGE / f"{name}.py") if n.startswith("hieramp.")}
+    assert used <= PLAIN
+
+
+def test_only_the_page_imports_gradio() -> None:
+    for path in [*ROOT.glob("app/*.py"), ROOT / "app.py"]:
+        uses = any(name.split(".")[0] == "gradio" for name in imported(path))
+        assert not uses or path.name in ("page.py", "handlers.py", "app.py"), path
+
+
+def test_public_names() -> None:
+    import hieramp
+
+    assert {"load", "from_official", "Amplification", "SCHEDULES"} <= set(hieramp.__all__)

@@ -1,0 +1,140 @@
+"""Files that are damaged, foreign or dangerous."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import hieramp
+from hieramp import checkpoints, loading
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("/tmp/hieramp-was-here"),))
+
+
+@pytest.fixture
+def folder(model_folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(model_folder, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_folder_loads_as_it_was(folder: Path, model: hieramp.Model) -> None:
+    loaded = hieramp.load(folder, "cpu")
+    assert loaded.class_names == model.class_names and loaded.var.config == model.var.config
+    for key, value in model.var.state_dict().items():
+        assert torch.allclose(loaded.var.state_dict()[key], value, atol=5e-3)
+
+
+def test_shards_stay_small_and_all_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 4000)
+    state = {f"w{i}": torch.randn(30, 30) for i in range(6)}
+    checkpoints.save_part(tmp_path, "var", state, torch.float32)
+    shards = sorted(tmp_path.glob("var-*.safetensors"))
+    assert len(shards) == 6 and not list(tmp_path.glob("*.part"))
+    assert all(torch.equal(checkpoints.load_part(tmp_path, "var")[k], v) for k, v in state.items())
+    shards[2].unlink()
+    with pytest.raises(ValueError, match="5 of the 6 shards"):
+        checkpoints.load_part(tmp_path, "var")
+    checkpoints.save_part(tmp_path, "var", {"w0": state["w0"]}, torch.float32)
+    assert [p.name for p in tmp_path.iterdir()] == ["var.safetensors"]
+
+
+def test_truncated_and_foreign_weights(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "var.safetensors").read_bytes()
+    (folder / "var.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="truncated or not a safetensors"):
+        hieramp.load(folder, "cpu")
+    shutil.copy(folder / "vqvae.safetensors", folder / "var.safetensors")
+    with pytest.raises(ValueError, match="does not fit this model"):
+        hieramp.load(folder, "cpu")
+    (folder / "var.safetensors").unlink()
+    with pytest.raises(ValueError, match="no var weights"):
+        hieramp.load(folder, "cpu")
+
+
+def test_damaged_configs(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for text, said in [("{", "is damaged"), ("[]", "was not written by this version")]:
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=said):
+            hieramp.load(folder, "cpu")
+    del config["var"]["depth"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="depth is missing or unknown"):
+        hieramp.load(folder, "cpu")
+
+
+def test_unknown_models_and_devices(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no model 'cifar11'"):
+        hieramp.load("cifar11")
+    with pytest.raises(ValueError, match="is not a model folder"):
+        hieramp.load(tmp_path)
+    with pytest.raises(ValueError, match="device 'gpu9' is not to be had"):
+        loading._device("gpu9")
+
+
+def test_pickles_with_code_are_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"w": Evil()}))
+    torch.save({"w": Evil()}, tmp_path / "evil2.pth")
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(ValueError, match="was not opened|truncated or not"):
+            loading.read_checkpoint(tmp_path / name)
+    assert not Path("/tmp/hieramp-was-here").exists()
+
+
+def test_pth_checkpoints(tmp_path: Path, model: hieramp.Model, folder: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "a.pth")
+    assert torch.equal(loading.read_checkpoint(tmp_path / "a.pth")["a"], torch.ones(2))
+    data = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(data[:200])
+    with pytest.raises(ValueError, match="truncated"):
+        loading.read_checkpoint(tmp_path / "cut.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list"):
+        loading.read_checkpoint(tmp_path / "list.pth")
+    torch.save(model.var.state_dict(), tmp_path / "var.pth")
+    shutil.rmtree(folder / "x", ignore_errors=True)
+    (folder / "class_tokens.safetensors").unlink()
+    tuned = hieramp.load(folder, "cpu", var_checkpoint=tmp_path / "var.pth")
+    assert tuned.has_class_tokens
+
+
+def test_class_tokens_load_on_top(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "class_tokens.safetensors", tmp_path / "class_tokens.safetensors")
+    assert not hieramp.load(folder, "cpu").has_class_tokens
+    assert hieramp.load(folder, "cpu", class_tokens=tmp_path / "class_tokens.safetensors").has_class_tokens
+    with pytest.raises(ValueError, match="does not exist"):
+        hieramp.load(folder, "cpu", class_tokens=tmp_path / "none.safetensors")
+
+
+def test_an_official_checkpoint_that_is_not_here_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIERAMP_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+
+    def offline(*_: object, **__: object) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(FileNotFoundError, match=f"var_d16.pth is not here.*put it at {tmp_path}"):
+        hieramp.load("var-d16", "cpu")
+
+
+def test_nothing_half_written_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(state: object, path: Path, metadata: object = None) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save_safetensors(tmp_path / "x.safetensors", {})
+    assert not list(tmp_path.iterdir())

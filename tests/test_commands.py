@@ -1,0 +1,148 @@
+"""The command line as a person uses it: results, and one clear sentence for every misuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hieramp.commands.main import main
+from hieramp.figures import read_settings
+
+
+def test_generate_draws_two_labelled_rows(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "cat.png"
+    main(
+        [
+            "generate",
+            "--class",
+            "cat",
+            "--count",
+            "3",
+            "--seed",
+            "7",
+            "--out",
+            str(out),
+            "--model",
+            str(model_folder),
+            "--stages",
+            "coarse=50%:5,mid=off,fine=30%:2",
+            "--guidance",
+            "3",
+            "--steps",
+            "--json",
+            "--device",
+            "cpu",
+        ]
+    )
+    printed = json.loads(capsys.readouterr().out)
+    settings = read_settings(out)
+    assert settings == printed["settings"]
+    assert settings["seeds"] == [7, 8, 9] and settings["class"] == "cat" and settings["guidance"] == 3.0
+    assert settings["stages"] == {"coarse": [0.5, 5.0], "mid": None, "fine": [0.3, 2.0]}
+    assert printed["seconds"]["draw"] > 0 and printed["files"] == [str(out), str(tmp_path / "cat-steps.png")]
+    with Image.open(out) as sheet, Image.open(tmp_path / "cat-steps.png") as strip:
+        assert sheet.width > 3 * 128 and sheet.height > 2 * 128 and strip.width > 6 * 128
+
+
+def test_the_same_settings_make_the_same_file(model_folder: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        main(["generate", "--class", "1", "--count", "2", "--out", str(tmp_path / name), "--model", str(model_folder)])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_saliency_shows_every_scale(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["saliency", "--class", "frog", "--out", str(tmp_path / "s.png"), "--model", str(model_folder)])
+    assert "at 6 scales" in capsys.readouterr().out
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.width > 7 * 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--class", "cta"], "unknown class 'cta'; the nearest are: cat"),
+        (["--class", "cat", "--stages", "coarse=0%:5"], "rho of coarse is 0"),
+        (["--class", "cat", "--stages", "nonsense"], "cannot read stage 'nonsense'"),
+        (["--class", "cat", "--out", "x.jpg"], "must end in .png"),
+        (["--class", "cat", "--out", "nowhere/x.png"], "the folder nowhere does not exist"),
+        (["--class", "cat", "--count", "1000"], "--count is 1000"),
+        (["--class", "cat", "--blocks", "9"], "block 9 does not exist"),
+        (["--class", "cat", "--guidance", "-2"], "guidance is -2"),
+        (["--class", "cat", "--model", "nope"], "there is no model 'nope'"),
+        (["--class", "cat", "--device", "tpu7"], "device 'tpu7'"),
+        (["--class", "cat", "--var-checkpoint", "none.pth"], "none.pth does not exist"),
+    ],
+)
+def test_misuse(
+    arguments: list[str],
+    said: str,
+    model_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(model_folder)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", *arguments])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in err and err.count("\n") == 1 and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--budget", "-5m"], "expected one argument"),
+        (["--budget", "0m"], "'0m' is not a time over 0"),
+        (["--budget", "soon"], "'soon' is not a time"),
+        (["--batch-size", "0"], "'0' is not a whole number of at least 1"),
+        (["--preset", "huge"], "invalid choice: 'huge'"),
+        (["--data", "nowhere/at/all"], "nowhere/at/all does not exist"),
+        (["--resume"], "nothing to resume"),
+    ],
+)
+def test_training_misuse(
+    arguments: list[str], said: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = [
+        "train",
+        "classifier",
+        "--preset",
+        "cifar10-small",
+        "--data",
+        str(image_folder),
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        main([*base, *arguments])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_folder_that_is_a_file(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "train",
+                "vqvae",
+                "--preset",
+                "cifar10-small",
+                "--data",
+                str(image_folder),
+                "--out",
+                str(tmp_path / "file"),
+            ]
+        )
+    assert stopped.value.code == 2 and "is a file: give a folder" in capsys.readouterr().err
+
+
+def test_help_needs_no_model() -> None:
+    shown = subprocess.run([sys.executable, "-m", "hieramp", "--help"], capture_output=True, text=True, check=True)
+    assert "generate" in shown.stdout and "train" in shown.stdout

@@ -1,0 +1,211 @@
+"""Properties of the one loop: what an image depends on, and what amplification may and may not change."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_VAR, build_model
+from torch import Tensor
+
+import hieramp
+from hieramp import Amplification
+from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
+from hieramp.var.cache import KVCache
+from hieramp.var.model import VAR, ScaleLogits
+
+ALL = Amplification((0.5, 5.0), (0.5, 5.0), (0.5, 5.0))
+FINE = Amplification(fine=(0.5, 5.0))
+WEAK = Amplification((0.5, 0.2), (0.5, 0.2), (0.5, 0.2), mode="attention")
+
+
+def same(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def rows(tokens: tuple[Tensor, ...], index: list[int]) -> tuple[Tensor, ...]:
+    return tuple(t[index] for t in tokens)
+
+
+def test_shapes_and_ranges(model: hieramp.Model) -> None:
+    drawing = model.generate([1, 2], [0, 1], ALL)
+    assert drawing.images.shape == (2, 3, 32, 32) and drawing.images.min() >= 0 and drawing.images.max() <= 1
+    for side, tokens, m in zip((1, 2, 3, 4, 6, 8), drawing.tokens, drawing.saliency, strict=True):
+        assert tokens.shape == (2, side * side) and m.shape == (2, side, side)
+        assert torch.allclose(m.sum((1, 2)), torch.ones(2), atol=1e-5)
+
+
+def test_an_image_depends_on_its_own_seed_only(model: hieramp.Model) -> None:
+    labels, seeds = [0, 1, 2, 3, 0, 1, 2, 3], [5, 6, 7, 8, 9, 10, 11, 12]
+    eight = model.generate(labels, seeds, ALL)
+    for i in range(3):
+        assert same(model.generate([labels[i]], [seeds[i]], ALL).tokens, rows(eight.tokens, [i]))
+    order = [6, 2, 4]
+    three = model.generate([labels[i] for i in order], [seeds[i] for i in order], ALL)
+    assert same(three.tokens, rows(eight.tokens, order))
+    assert not same(model.generate([0], [1]).tokens, model.generate([0], [2]).tokens)
+    assert not same(model.generate([0], [1]).tokens, model.generate([1], [1]).tokens)
+
+
+@pytest.mark.parametrize(
+    "neutral", [Amplification(*[(0.5, 0.0)] * 3), Amplification(*[(0.5, 1.0)] * 3, mode="attention")]
+)
+def test_strength_zero_is_off_bit_for_bit(model: hieramp.Model, neutral: Amplification) -> None:
+    off, zero = model.generate([1, 2], [0, 1]), model.generate([1, 2], [0, 1], neutral)
+    assert torch.equal(off.images, zero.images) and same(off.tokens, zero.tokens) and same(off.saliency, zero.saliency)
+
+
+def test_rows_of_a_grid_are_what_they_are_alone(model: hieramp.Model) -> None:
+    schedules = [None, ALL, FINE, WEAK, Amplification(mid=(0.3, -2.0)), Amplification((0.5, 5.0), blocks=(0, 1, 3))]
+    grid = model.generate([1] * len(schedules), [3] * len(schedules), schedules)
+    for i, schedule in enumerate(schedules):
+        assert same(model.generate([1], [3], schedule).tokens, rows(grid.tokens, [i])), schedule
+    assert not same(rows(grid.tokens, [0]), rows(grid.tokens, [1]))
+
+
+def test_rows_that_agree_so_far_are_computed_once(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    step = VAR.step
+
+    def counted(*args: Any, **kwargs: Any) -> ScaleLogits:
+        result = step(*args, **kwargs)
+        computed.append(len(result.logits_BLV))
+        return result
+
+    monkeypatch.setattr(VAR, "step", counted)
+    drawing = model.generate([1, 1, 1], [3, 3, 4], [None, FINE, None])
+    assert computed == [4, 4, 4, 4, 6, 6]  # two halves of two images, of three from the first fine scale on
+    assert same(rows(drawing.tokens[:4], [0]), rows(drawing.tokens[:4], [1]))
+
+
+def test_amplification_leaves_earlier_scales_alone(model: hieramp.Model) -> None:
+    off, fine = model.generate([1], [3]), model.generate([1], [3], FINE)
+    assert same(off.tokens[:4], fine.tokens[:4]) and same(off.saliency[:5], fine.saliency[:5])
+    only = model.generate([1], [3], replace(ALL, scales=(5,)))
+    assert same(off.tokens[:5], only.tokens[:5])
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_cached_equals_uncached(read_only: bool) -> None:
+    """The logits of every step against one teacher-forced pass over the tokens it drew."""
+    model = build_model(replace(TINY_VAR, read_only_class_tokens=read_only))
+    steps = list(model.steps([1, 2], [0, 1], guidance=0, details=True))
+    tokens = [step.tokens for step in steps]
+    with torch.no_grad():
+        whole = model.var(torch.tensor([1, 2]), model.vqvae.teacher_input(tokens), watch=model.var.config.watched_block)
+    for step, span in zip(steps, model.var.scales.spans, strict=True):
+        assert torch.allclose(step.logits, whole.logits_BLV[:, span], atol=1e-5)
+        seen = whole.weights_BHSL[:, :, step.scale, span].mean(1)
+        assert torch.allclose(step.saliency.flatten(1), seen, atol=1e-5)
+        assert torch.allclose(step.beliefs, whole.class_logits_BSK[:, step.scale], atol=1e-5)
+
+
+def test_read_only_class_tokens_leave_the_backbone_alone(plain_model: hieramp.Model) -> None:
+    watched = build_model(replace(TINY_VAR, read_only_class_tokens=True))
+    state = {k: v for k, v in watched.var.state_dict().items() if k in plain_model.var.state_dict()}
+    plain = build_model(plain_model.var.config)
+    plain.var.load_state_dict(state)
+    assert same(plain.generate([1, 2], [0, 1]).tokens, watched.generate([1, 2], [0, 1]).tokens)
+
+
+def test_no_unconditional_half_without_guidance(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    begin = VAR.begin
+    monkeypatch.setattr(VAR, "begin", lambda self, labels, rows: sizes.append(len(labels)) or begin(self, labels, rows))
+    model.generate([1, 2], [0, 1], guidance=0)
+    model.generate([1, 2], [0, 1], guidance=1)
+    assert sizes == [2, 4]
+
+
+def test_a_model_without_class_tokens_is_amplified_through_guidance(plain_model: hieramp.Model) -> None:
+    drawing = plain_model.generate([1, 2], [0, 1], ALL)
+    off = plain_model.generate([1, 2], [0, 1])
+    for m in drawing.saliency:
+        assert torch.allclose(m.sum((1, 2)), torch.ones(2), atol=1e-5)
+    assert not same(drawing.tokens, off.tokens) and torch.equal(drawing.tokens[0], off.tokens[0])
+    mixed = plain_model.generate([1, 1], [0, 0], [None, ALL])
+    assert same(rows(mixed.tokens, [1]), rows(drawing.tokens, [0])) and same(
+        rows(mixed.tokens, [0]), rows(off.tokens, [0])
+    )
+
+
+def test_details_hold_every_block_and_head(model: hieramp.Model) -> None:
+    for step in model.steps([1], [0], details=True):
+        side = (1, 2, 3, 4, 6, 8)[step.scale]
+        assert step.block_saliency.shape == (1, 4, 2, side, side)
+        assert torch.allclose(step.block_saliency[:, model.var.config.watched_block].mean(1), step.saliency, atol=1e-6)
+        assert step.beliefs.shape == (1, 4)
+
+
+def test_attention_mode_multiplies_the_weights() -> None:
+    """γ = 2 on four image keys, against the sum done by hand on one block; the class token's key stays as it is."""
+    attention = build_model().var.blocks[2].attn
+    torch.manual_seed(0)
+    x = torch.randn(1, 5, 64)
+    cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
+    ours = attention.step(x, 0, cache, True, lambda block, m: (torch.zeros(1, 4), torch.full((1, 4), 2.0)))
+    q, k, v = attention._qkv(x)
+    by_hand = ((q @ k.mT).softmax(-1) * torch.tensor([2.0, 2.0, 2.0, 2.0, 1.0])) @ v
+    assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
+
+
+def test_logit_mode_adds_to_the_logits() -> None:
+    attention = build_model().var.blocks[2].attn
+    torch.manual_seed(0)
+    x, bias = torch.randn(1, 5, 64), torch.tensor([[3.0, 0.0, -1.0, 0.0]])
+    cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
+    ours = attention.step(x, 0, cache, True, lambda block, m: (bias, None))
+    q, k, v = attention._qkv(x)
+    by_hand = (q @ k.mT + torch.cat([bias, torch.zeros(1, 1)], 1)).softmax(-1) @ v
+    assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
+
+
+def test_filters() -> None:
+    logits = torch.log(torch.tensor([[[0.5, 0.3, 0.15, 0.05]]]))
+    kept = lambda k, p: torch.isfinite(filter_logits(logits, k, p)).sum().item()  # noqa: E731
+    assert [kept(0, 0), kept(2, 0), kept(9, 0), kept(0, 0.7), kept(0, 0.99), kept(1, 0.1)] == [4, 2, 4, 2, 4, 1]
+
+
+def test_noise_is_gumbel_and_belongs_to_its_place() -> None:
+    keys = noise_keys([0, 1], [7, 7], torch.device("cpu"))
+    noise = gumbel_noise(keys, 3, 64, 512)
+    assert abs(noise.mean() - 0.5772) < 0.01 and abs(noise.var() - torch.pi**2 / 6) < 0.03
+    assert torch.equal(gumbel_noise(keys[1:], 3, 64, 512)[0], noise[1])
+    assert not torch.equal(noise[0], noise[1]) and not torch.equal(gumbel_noise(keys, 2, 64, 512), noise)
+    flat = noise[0].flatten()
+    assert abs(torch.corrcoef(torch.stack([flat[:-1], flat[1:]]))[0, 1]) < 0.02
+
+
+def test_samples_follow_the_distribution() -> None:
+    probabilities = torch.tensor([0.6, 0.3, 0.1])
+    noise = gumbel_noise(noise_keys([0], [0], torch.device("cpu")), 1, 30000, 3)
+    drawn = sample(probabilities.log().expand(1, 30000, 3), noise)
+    shares = torch.bincount(drawn.flatten()) / 30000
+    assert torch.allclose(shares, probabilities, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (dict(labels=[]), "no labels"),
+        (dict(labels=[4]), "class 4 does not exist"),
+        (dict(labels=[1], seeds=[1, 2]), "counts differ"),
+        (dict(labels=[1], guidance=-1), "guidance is -1"),
+        (dict(labels=[1], guidance=float("nan")), "guidance is nan"),
+        (dict(labels=[1], top_k=-5), "top_k is -5"),
+        (dict(labels=[1], top_p=1.5), "top_p is 1.5"),
+        (dict(labels=[1], amplification=Amplification((0.5, 5), blocks=(4,))), "block 4 does not exist"),
+        (dict(labels=[1], amplification=Amplification((0.5, 5), scales=(6,))), "scale 6 does not exist"),
+    ],
+)
+def test_misuse_is_told_in_a_sentence(model: hieramp.Model, call: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        model.generate(**call)
+
+
+def test_class_names(model: hieramp.Model) -> None:
+    assert model.label_of("cat") == 1 and model.label_of("CAT ") == 1 and model.label_of(3) == 3
+    with pytest.raises(ValueError, match="unknown class 'cet'; the nearest are: cat"):
+        model.label_of("cet")
+    with pytest.raises(ValueError, match="class 17 does not exist"):
+        model.label_of("17")

@@ -1,0 +1,194 @@
+"""The whole chain on a folder of images at tiny size, with the shipped command."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_train import PRESET, PRESETS
+
+import hieramp
+from hieramp.checkpoints import load_part, read_config
+from hieramp.classifier import load_classifier
+from hieramp.commands.main import main
+from hieramp.data import open_source
+from hieramp.training import runs
+from hieramp.training.loop import Clock, RunSettings
+from hieramp.training.recipe import Muon, Recipe, orthogonalize
+from hieramp.training.vqvae import Codebook
+from hieramp.vqvae.model import VQVAE
+
+TRAIN = ["train", "--preset", "tiny"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    """A model folder with all four parts."""
+    folder = tmp_path_factory.mktemp("trained")
+    for part in ("vqvae", "var", "class-tokens", "classifier"):
+        main([*TRAIN, part, "--data", str(image_folder), "--out", str(folder)])
+    return folder
+
+
+def test_the_folder_is_a_model(trained: Path) -> None:
+    model = hieramp.load(trained, "cpu")
+    assert model.class_names == ("blue", "red") and model.has_class_tokens
+    assert torch.isfinite(model.generate([0, 1], [0, 0]).images).all()
+    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "class_tokens", "classifier"}
+    assert load_classifier(trained).config.num_classes == 2
+
+
+def test_samples_and_losses_are_written(trained: Path) -> None:
+    assert {p.name.split("-")[0] for p in (trained / "samples").glob("*.png")} == {"vqvae", "var", "class_tokens"}
+    assert list((trained / "logs").rglob("events.out.tfevents.*"))
+
+
+def test_class_tokens_are_a_small_file_and_the_backbone_stays(
+    trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    assert (trained / "class_tokens.safetensors").stat().st_size < 10_000
+    before = load_part(trained, "var")
+    settings = RunSettings(trained, "class_tokens")
+    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=True, train_backbone=False)
+    after = load_part(trained, "var")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert read_config(trained)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
+    assert hieramp.load(trained, "cpu").var.config.read_only_class_tokens
+
+
+def test_training_learns(image_folder: Path, tmp_path: Path) -> None:
+    """Two colours are told apart, and reconstructions come closer to their images."""
+    long = replace(PRESET, classifier_recipe=replace(PRESET.classifier_recipe, epochs=30))
+    outcome = runs.train_classifier(str(image_folder), long, RunSettings(tmp_path, "classifier"))
+    assert outcome.last["accuracy"] > 0.9
+    short = runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path / "a", "vqvae"))
+    more = replace(PRESET, vqvae_recipe=replace(PRESET.vqvae_recipe, epochs=40))
+    longer = runs.train_vqvae(str(image_folder), more, RunSettings(tmp_path / "b", "vqvae"))
+    assert longer.last["psnr"] > short.last["psnr"] > 5
+
+
+def test_ctrl_c_saves_and_resume_goes_on(image_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("tiny_train.py")), *TRAIN, "vqvae"]
+    command += ["--data", str(image_folder), "--out", str(tmp_path), "--budget", "10m"]
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parent.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("samples")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "interrupted after" in out and "--resume" in out
+    steps = int(out.split("after ")[1].split(" ")[0])
+    assert steps > 0 and (tmp_path / "vqvae.safetensors").is_file()
+    more = replace(PRESET, vqvae_recipe=replace(PRESET.vqvae_recipe, epochs=(steps + 3) * 16 / 48))
+    outcome = runs.train_vqvae(str(image_folder), more, RunSettings(tmp_path, "vqvae", resume=True))
+    assert outcome.steps == steps + 3 and not outcome.interrupted
+
+
+def test_a_resumed_run_is_the_undisturbed_run(image_folder: Path, tmp_path: Path) -> None:
+    def run(folder: Path, epochs: float, resume: bool = False) -> dict[str, torch.Tensor]:
+        recipe = replace(PRESET.vqvae_recipe, epochs=epochs, warmup=1e-9, hold=1.0)
+        runs.train_vqvae(
+            str(image_folder), replace(PRESET, vqvae_recipe=recipe), RunSettings(folder, "vqvae", resume=resume)
+        )
+        return load_part(folder, "vqvae")
+
+    torch.manual_seed(0)
+    whole = run(tmp_path / "whole", 2)
+    torch.manual_seed(0)
+    run(tmp_path / "parts", 1)
+    parts = run(tmp_path / "parts", 2, resume=True)
+    assert all(torch.allclose(whole[key], parts[key], atol=1e-3) for key in whole)
+
+
+def test_resume_refuses_another_recipe(trained: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*TRAIN, "vqvae", "--data", str(image_folder), "--out", str(trained), "--resume", "--batch-size", "7"])
+    assert stopped.value.code == 2 and "it was begun with" in capsys.readouterr().err
+
+
+def test_parts_are_trained_in_order(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([*TRAIN, "var", "--data", str(image_folder), "--out", str(tmp_path / "empty")])
+    assert "has no vqvae yet: run python -m hieramp train vqvae" in capsys.readouterr().err
+
+
+def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> None:
+    main(["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "4", "--test-images", "16"])
+    measured = json.loads((trained / "measured.json").read_text())
+    assert measured["autoencoder"]["images"] == 16 and len(measured["transformer"]) == 6
+    assert set(measured["deletion"]["stages"]) == {"coarse", "mid", "fine"}
+    assert measured["drawings"]["guidance 4"]["images"] == 8
+    card = (trained / "README.md").read_text()
+    assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
+
+
+def test_dead_codes_are_restarted(image_folder: Path) -> None:
+    """A codebook in which one code takes everything is spread over the data."""
+    torch.manual_seed(0)
+    vqvae = VQVAE(PRESET.vqvae)
+    codebook = Codebook(vqvae)
+    vqvae.quantize.embedding.weight.data.fill_(100.0)
+    vqvae.quantize.embedding.weight.data[0] = 0
+    latent = torch.randn(8, 8, 8, 8)
+    assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 1
+    for _ in range(5):
+        codebook.update(vqvae.quantize.quantize(latent), restart=True)
+    assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 16
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
+def test_muon_updates_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+    assert singular.min() > 0.5 and singular.max() < 1.5
+
+
+def test_muon_finds_the_minimum_of_a_quadratic() -> None:
+    torch.manual_seed(0)
+    goal, weight = torch.randn(6, 4), torch.nn.Parameter(torch.zeros(6, 4))
+    muon = Muon([weight], lr=0.1)
+    for step in range(100):
+        for group in muon.param_groups:
+            group["lr"] = 0.1 * (1 - step / 100)
+        muon.zero_grad()
+        (weight - goal).square().sum().backward()
+        muon.step()
+    assert (weight - goal).norm() < 0.2 * goal.norm()
+
+
+def test_the_schedule_follows_the_clock_and_ends_low() -> None:
+    recipe = Recipe(1, 1, 1.0, warmup=0.1, hold=0.5, decay="linear", final=0.02)
+    rates = [recipe.rate(p) for p in (0.0, 0.05, 0.1, 0.5, 0.75, 1.0)]
+    assert rates[1] == 0.5 and rates[2] == rates[3] == 1.0 and rates[-1] == pytest.approx(0.02)
+    clock = Clock(num_steps=100, budget=10.0, step=50, spent=4.0)
+    assert clock.progress == pytest.approx(0.4)
+    assert Clock(num_steps=100, budget=None, step=50).progress == 0.5
+
+
+def test_the_tiny_preset_is_not_shipped() -> None:
+    del PRESETS["tiny"]
+    try:
+        assert set(PRESETS) == {"cifar10", "cifar10-small", "imagenet256"}
+        for preset in PRESETS.values():
+            assert preset.vqvae.sides == preset.var.sides and preset.vqvae.num_codes == preset.var.num_codes
+            assert preset.vqvae.image_size in (32, 256)
+    finally:
+        PRESETS["tiny"] = PRESET
+
+
+def test_sources(image_folder: Path) -> None:
+    assert len(open_source(str(image_folder))) == 48 and len(open_source(str(image_folder), "test")) == 16

@@ -1,6 +1,7 @@
 """Properties of the one loop: what an image depends on, and what amplification may and may not change."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,19 @@ def same(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
 
 def rows(tokens: tuple[Tensor, ...], index: list[int]) -> tuple[Tensor, ...]:
     return tuple(t[index] for t in tokens)
+
+
+class Fixed:
+    """A hook that always answers the same."""
+
+    def __init__(self, change: tuple[Tensor, Tensor | None]) -> None:
+        self.change = change
+
+    def reads(self, block: int) -> bool:
+        return True
+
+    def __call__(self, block: int, weights_BHL: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.change
 
 
 def test_shapes_and_ranges(model: hieramp.Model) -> None:
@@ -129,6 +143,12 @@ def test_a_model_without_class_tokens_is_amplified_through_guidance(plain_model:
     )
 
 
+def test_half_precision_draws_too(model_folder: Path) -> None:
+    half = hieramp.load(model_folder, "cpu", torch.bfloat16)
+    assert half.var.head.weight.dtype == torch.bfloat16
+    assert torch.isfinite(half.generate([1, 2], [0, 1], [ALL, WEAK]).images).all()
+
+
 def test_details_hold_every_block_and_head(model: hieramp.Model) -> None:
     for step in model.steps([1], [0], details=True):
         side = (1, 2, 3, 4, 6, 8)[step.scale]
@@ -143,7 +163,7 @@ def test_attention_mode_multiplies_the_weights() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 5, 64)
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
-    ours = attention.step(x, 0, cache, True, lambda block, m: (torch.zeros(1, 4), torch.full((1, 4), 2.0)))
+    ours = attention.step(x, 0, cache, True, Fixed((torch.zeros(1, 4), torch.full((1, 4), 2.0))))
     q, k, v = attention._qkv(x)
     by_hand = ((q @ k.mT).softmax(-1) * torch.tensor([2.0, 2.0, 2.0, 2.0, 1.0])) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
@@ -154,7 +174,7 @@ def test_logit_mode_adds_to_the_logits() -> None:
     torch.manual_seed(0)
     x, bias = torch.randn(1, 5, 64), torch.tensor([[3.0, 0.0, -1.0, 0.0]])
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
-    ours = attention.step(x, 0, cache, True, lambda block, m: (bias, None))
+    ours = attention.step(x, 0, cache, True, Fixed((bias, None)))
     q, k, v = attention._qkv(x)
     by_hand = (q @ k.mT + torch.cat([bias, torch.zeros(1, 1)], 1)).softmax(-1) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)

@@ -1,6 +1,7 @@
 """The whole chain on a folder of images at tiny size, with the shipped command."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from hieramp.training.recipe import Muon, Recipe, orthogonalize
 from hieramp.training.vqvae import Codebook
 from hieramp.vqvae.model import VQVAE
 
+ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--preset", "tiny"]
 
 
@@ -77,7 +79,7 @@ def test_ctrl_c_saves_and_resume_goes_on(image_folder: Path, tmp_path: Path) -> 
     command += ["--data", str(image_folder), "--out", str(tmp_path), "--budget", "10m"]
     process = subprocess.Popen(
         command,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -112,6 +114,16 @@ def test_a_resumed_run_is_the_undisturbed_run(image_folder: Path, tmp_path: Path
     run(tmp_path / "parts", 1)
     parts = run(tmp_path / "parts", 2, resume=True)
     assert all(torch.allclose(whole[key], parts[key], atol=1e-3) for key in whole)
+
+
+def test_two_processes_train_one_model(image_folder: Path, tmp_path: Path) -> None:
+    """Accelerate's launcher, two processes on the CPU: the run ends, and its model is whole."""
+    script = str(Path(__file__).with_name("tiny_train.py"))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", script]
+    for part in ("vqvae", "var"):
+        arguments = [*TRAIN, part, "--data", str(image_folder), "--out", str(tmp_path), "--budget", "3s"]
+        subprocess.run([*launch, *arguments], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert torch.isfinite(hieramp.load(tmp_path, "cpu").generate([0, 1]).images).all()
 
 
 def test_resume_refuses_another_recipe(trained: Path, image_folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from hieramp.commands import arguments as shared
 from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     if args.batch_size:
         recipe = replace(recipe, batch_size=args.batch_size)
     preset = replace(preset, **{recipe_name: recipe})
+    torch.manual_seed(args.seed)  # of the starting weights
     if name == "class_tokens":
         outcome = runs.train_class_tokens(
             args.data, preset, settings, args.condition, args.read_only, args.with_backbone

@@ -217,6 +217,9 @@ class _Watcher:
         self.given: Tensor | None = None  # saliency from guidance, on the second pass
         self.seen: list[Tensor] = []
 
+    def reads(self, block: int) -> bool:
+        return self.details or block == self.watched or block in self.per_block
+
     def __call__(self, block: int, weights_BHL: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         m_BL = self.given
         if weights_BHL is not None:

@@ -4,6 +4,7 @@ Devices and processes are Accelerate's; nothing here knows how many there are.
 """
 
 import json
+import math
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from PIL.Image import Image
 from safetensors import safe_open
 from timm.utils import ModelEmaV3
@@ -98,76 +100,121 @@ def train(
     Ctrl-C and SIGTERM end the run after the step in hand, with everything saved.
 
     Raises:
-        ValueError: --resume finds a state of another recipe or model.
+        ValueError: --resume finds a state of another recipe or model, or the loss stops being a number.
     """
-    cpu = settings.device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(
-        cpu=cpu, mixed_precision="no" if cpu else "bf16", log_with="tensorboard", project_dir=settings.folder
-    )
-    per_process = max(1, recipe.batch_size // accelerator.num_processes)
-    clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
-    model: nn.Module = objective.model
-    objective.to(accelerator.device)
-    average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True)
-    optimizers = build_optimizers(objective, recipe, objective.matrices())
-    keeper = StateKeeper(settings.folder / "training" / f"{settings.part}.safetensors", recipe)
-    if settings.resume:
-        keeper.load(objective, average, optimizers, clock)
-    loader = endless_loader(source, size, per_process, recipe.seed, clock.step * accelerator.num_processes)
-    wrapped, loader, *optimizers = accelerator.prepare(objective, loader, *optimizers)
-    accelerator.init_trackers(f"logs/{settings.part}")
-    main = accelerator.is_main_process
-    last: dict[str, float] = {}
-    samples = settings.folder / "samples"
-    samples.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=100, desc=settings.part, unit="%", disable=not main, mininterval=1.0, bar_format=BAR)
-    clock.started = saved = sampled = time.monotonic()
-    with stop_on_signal() as stop:
-        for images, labels in loader:
-            if stop.is_set() or clock.progress >= 1:
-                break
-            torch.manual_seed(hash((recipe.seed, clock.step, accelerator.process_index)) % 2**63)
-            rate = recipe.rate(clock.progress)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["base_lr"] * rate
-            losses = wrapped(images, labels)
-            accelerator.backward(losses["loss"])
-            if recipe.clip:
-                accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            extra = objective.after_step(clock.progress)
-            average.update(model, step=clock.step)
-            clock.step += 1
-            if clock.step % LOG_STEPS == 0:
-                last = {key: float(value.detach()) for key, value in losses.items()} | extra
-                if not torch.isfinite(losses["loss"]):
-                    raise ValueError(f"the loss is no longer a number at step {clock.step}: lower the learning rate")
-                accelerator.log(last | {"learning_rate": rate * recipe.learning_rate}, step=clock.step)
-                bar.n = round(100 * clock.progress, 1)
-                bar.set_postfix(step=clock.step, loss=f"{last['loss']:.3f}")
-            now = time.monotonic()
-            if main and now - saved > SAVE_SECONDS:
-                keeper.save(objective, average, optimizers, clock)
-                saved = now
-            if main and draw and now - sampled > SAMPLE_SECONDS:
-                draw(average.module).save(samples / f"{settings.part}-{clock.step:07d}.png")
-                sampled = now
-        interrupted = clock.progress < 1
-    bar.close()
-    outcome = Outcome(clock.step, clock.elapsed, interrupted, last)
-    if main:
-        keeper.save(objective, average, optimizers, clock)
-        write(average.module, outcome)
+    run = _Run(objective, source, size, recipe, settings)
+    outcome = run.loop(draw)
+    if run.accelerator.is_main_process:
+        run.save()
+        write(run.average.module, outcome)
         if draw:
-            draw(average.module).save(samples / f"{settings.part}-{clock.step:07d}.png")
-    accelerator.end_training()
+            run.write_sample(draw)
+    run.accelerator.end_training()
     return outcome
 
 
-BAR = "{desc}: {n:5.1f}% |{bar}| {elapsed} {postfix}"
+class _Run:
+    """One training run on this process: what is trained, and where it stands."""
+
+    def __init__(
+        self, objective: Objective, source: DataSource, size: int, recipe: Recipe, settings: RunSettings
+    ) -> None:
+        self.objective, self.recipe, self.settings = objective, recipe, settings
+        cpu = settings.device == "cpu" or not torch.cuda.is_available()
+        precision = "no" if cpu else "bf16"
+        folder = settings.folder
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=folder)
+        num_processes = self.accelerator.num_processes
+        self.clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
+        objective.to(self.accelerator.device)
+        self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
+        optimizers = build_optimizers(objective, recipe, objective.matrices())
+        self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe)
+        if settings.resume:
+            self.keeper.load(objective, self.average, optimizers, self.clock)
+        per_process = max(1, recipe.batch_size // num_processes)
+        loader = endless_loader(source, size, per_process, recipe.seed, self.clock.step * num_processes)
+        self.wrapped, self.loader, *self.optimizers = self.accelerator.prepare(objective, loader, *optimizers)
+        self.accelerator.init_trackers(f"logs/{settings.part}")
+        self.last: dict[str, float] = {}
+        self.saved = self.sampled = time.monotonic()
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+
+    def loop(self, draw: Callable[[Any], Image] | None) -> Outcome:
+        """Step until the schedule or a signal ends it."""
+        main = self.accelerator.is_main_process
+        self.clock.started = time.monotonic()
+        with stop_on_signal() as stop, _progress_bar(self.settings.part, main) as bar:
+            for images, labels in self.loader:
+                progress = self._agreed_progress(stop.is_set())
+                if progress is None or progress >= 1:
+                    break
+                losses = self._step(images, labels, progress)
+                if self.clock.step % LOG_STEPS == 0:
+                    self._log(losses, bar)
+                if main:
+                    self._keep(draw)
+        return Outcome(self.clock.step, self.clock.elapsed, progress is None, self.last)
+
+    def _agreed_progress(self, stop: bool) -> float | None:
+        """The main process's clock, so that all processes use one rate and end together; None to stop now."""
+        if self.accelerator.num_processes == 1:
+            return None if stop else self.clock.progress
+        if stop:
+            self.accelerator.set_trigger()
+        if self.accelerator.check_trigger():
+            return None
+        return float(broadcast(torch.tensor(self.clock.progress, device=self.accelerator.device)))
+
+    def _step(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
+        # every step has a seed of its own, so that a resumed run draws what the undisturbed one would
+        torch.manual_seed(hash((self.recipe.seed, self.clock.step, self.accelerator.process_index)) % 2**63)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * self.recipe.rate(progress)
+        losses: dict[str, Tensor] = self.wrapped(images, labels)
+        self.accelerator.backward(losses["loss"])
+        if self.recipe.clip:
+            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        after = self.objective.after_step(progress)
+        self.average.update(self.objective.model, step=self.clock.step)
+        self.clock.step += 1
+        rate = self.recipe.learning_rate * self.recipe.rate(progress)
+        values = {key: torch.as_tensor(value) for key, value in (after | {"learning_rate": rate}).items()}
+        return losses | values
+
+    def _log(self, losses: dict[str, Tensor], bar: tqdm) -> None:
+        self.last = {key: float(value.detach()) for key, value in losses.items()}
+        if not math.isfinite(self.last["loss"]):
+            raise ValueError(f"the loss is no longer a number at step {self.clock.step}: lower the learning rate")
+        self.accelerator.log(self.last, step=self.clock.step)
+        bar.n = round(100 * self.clock.progress, 1)
+        bar.set_postfix(step=self.clock.step, loss=f"{self.last['loss']:.3f}")
+
+    def _keep(self, draw: Callable[[Any], Image] | None) -> None:
+        """Save the state every minute and a sample every five."""
+        now = time.monotonic()
+        if now - self.saved > SAVE_SECONDS:
+            self.save()
+            self.saved = now
+        if draw and now - self.sampled > SAMPLE_SECONDS:
+            self.write_sample(draw)
+            self.sampled = now
+
+    def save(self) -> None:
+        self.keeper.save(self.objective, self.average, self.optimizers, self.clock)
+
+    def write_sample(self, draw: Callable[[Any], Image]) -> None:
+        name = f"{self.settings.part}-{self.clock.step:07d}.png"
+        draw(self.average.module).save(self.settings.folder / "samples" / name)
+
+
+def _progress_bar(part: str, shown: bool) -> tqdm:
+    layout = "{desc}: {n:5.1f}% |{bar}| {elapsed} {postfix}"
+    return tqdm(total=100, desc=part, disable=not shown, mininterval=1.0, bar_format=layout)
 
 
 @contextmanager

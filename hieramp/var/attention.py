@@ -5,7 +5,7 @@ Letters: B rows, T tokens, L image tokens of the present scale, H heads, D head 
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,20 @@ from torch.nn import functional as F
 from hieramp.config import VARConfig
 from hieramp.var.cache import KVCache
 
-# (block, weights of the class token over the image keys (B, H, L), or None without a class token)
-# to (bias (B, L) on the logits of those keys, factor (B, L) on their weights or None),
-# or None to leave the block alone.
-KeyHook = Callable[[int, Tensor | None], tuple[Tensor, Tensor | None] | None]
+Change = tuple[Tensor, Tensor | None]  # bias (B, L) on the logits of the keys, factor (B, L) on their weights
+
+
+class KeyHook(Protocol):
+    """Looks into the attention of one scale, and may change how its image keys are weighted."""
+
+    def reads(self, block: int) -> bool:
+        """Whether this block is looked at; all others stay fully fused."""
+        ...
+
+    def __call__(self, block: int, weights_BHL: Tensor | None) -> Change | None:
+        """From the class token's weights over the image keys (None without a class token) to a change."""
+        ...
+
 
 MAX_LOG_TEMPERATURE = math.log(100)
 
@@ -67,24 +77,25 @@ class SelfAttention(nn.Module):
         """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it."""
         q, k, v = self._qkv(x_BTC)
         keys, values = cache.write(self.block, start, k, v)
+        looked_at = hook is not None and hook.reads(self.block)
         if not class_token:
-            change = hook(self.block, None) if hook else None
+            change = hook(self.block, None) if hook and looked_at else None
             return self._project(self._image_rows(q, keys, values, start, change))
         num_image = x_BTC.shape[1] - 1
-        own_keys = keys[:, :, start:]
-        logits_BH1T = (q[:, :, num_image:] * self.scale) @ own_keys.mT
+        class_q, own_keys, own_values = q[:, :, num_image:], keys[:, :, start:], values[:, :, start:]
         change = None
-        if hook:
+        if hook and looked_at:
+            logits_BH1T = (class_q * self.scale) @ own_keys.mT
             change = hook(self.block, logits_BH1T[:, :, 0, :num_image].float().softmax(-1))
-        class_row = self._class_row(logits_BH1T, v, change)
+            class_row = self._class_row(logits_BH1T, own_values, change)
+        else:
+            class_row = F.scaled_dot_product_attention(class_q, own_keys, own_values, scale=self.scale)
         if self.read_only:
             keys, values = keys[:, :, :-1], values[:, :, :-1]
         image_rows = self._image_rows(q[:, :, :num_image], keys, values, start, change)
         return self._project(torch.cat([image_rows, class_row], dim=2))
 
-    def _class_row(
-        self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: tuple[Tensor, Tensor | None] | None
-    ) -> Tensor:
+    def _class_row(self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: Change | None) -> Tensor:
         if change is None:
             return logits_BH1T.softmax(-1) @ own_values_BHTD
         bias_BL, factor_BL = change
@@ -93,9 +104,7 @@ class SelfAttention(nn.Module):
             weights = weights * F.pad(factor_BL, (0, 1), value=1.0)[:, None, None].to(weights.dtype)
         return weights @ own_values_BHTD
 
-    def _image_rows(
-        self, q: Tensor, keys: Tensor, values: Tensor, start: int, change: tuple[Tensor, Tensor | None] | None
-    ) -> Tensor:
+    def _image_rows(self, q: Tensor, keys: Tensor, values: Tensor, start: int, change: Change | None) -> Tensor:
         if change is None:
             return F.scaled_dot_product_attention(q, keys, values, scale=self.scale)
         bias_BL, factor_BL = change

@@ -59,6 +59,16 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[
     return canvas
 
 
+def png_bytes(picture: Image.Image, settings: dict[str, Any] | None = None) -> bytes:
+    """A PNG, with settings in a text chunk where given; `read_settings` finds them."""
+    info = PngImagePlugin.PngInfo()
+    if settings:
+        info.add_text(SETTINGS_KEY, json.dumps(settings))
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
 def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None:
     """Write a PNG that carries its settings in a text chunk; whole or not at all.
 
@@ -68,13 +78,9 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
     """
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} must end in .png: the settings are stored inside the PNG")
-    info = PngImagePlugin.PngInfo()
-    info.add_text(SETTINGS_KEY, json.dumps(settings))
-    buffer = BytesIO()
-    picture.save(buffer, "PNG", pnginfo=info)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(buffer.getvalue())
+        part.write_bytes(png_bytes(picture, settings))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ def load(
         loaded = _load_official(name, var_checkpoint)
     else:
         folder = ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
-        loaded = _load_folder(folder, name, var_checkpoint, class_tokens)
+        loaded = _load_folder(folder, var_checkpoint, class_tokens)
     return loaded.to(target, dtype)
 
 
@@ -60,11 +60,11 @@ def _device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def _load_folder(folder: Path, name: str, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
+def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
     if not folder.is_dir():
         shipped = [path.parent.name for path in sorted(ASSETS.glob("*/config.json"))]
         known = ", ".join([*shipped, *OFFICIAL])
-        raise ValueError(f"there is no model {name!r}: give a model folder, or one of {known}")
+        raise ValueError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
     config = read_config(folder)
     for part in ("vqvae", "var"):
         if part not in config:
@@ -84,7 +84,7 @@ def _load_folder(folder: Path, name: str, var_checkpoint: str | Path | None, cla
     var = VAR(replace(var_config, class_token_scales=tuple(scales)))
     load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
-    return Model(vqvae.eval(), var.eval(), names, name=name, folder=folder, wnids=wnids)
+    return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
 
 
 def _class_tokens(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,53 @@
+"""python app.py: open the page."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import hieramp
+from app import page
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, without the usage."""
+        _fail(message, 2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="app.py", description="Draw images in the browser, plain and amplified.")
+    parser.add_argument("--model", default="cifar10", help="cifar10, a model folder, or var-d16 … var-d30")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
+    parser.add_argument("--port", type=port_number, help="default: the first free one from 7860")
+    parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
+    return parser
+
+
+def port_number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit codes: 0 done, 1 the machine failed us (a port in use), 2 misuse."""
+    args = build_parser().parse_args(arguments)
+    try:
+        demo = page.build(hieramp.load(args.model, args.device))
+    except (ValueError, FileNotFoundError) as error:
+        _fail(error, 2)
+    try:
+        page.launch(demo, server_name=args.host, server_port=args.port, share=args.share)
+    except OSError as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception | str, code: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

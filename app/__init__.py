@@ -1,0 +1,1 @@
+"""The page: Gradio around `hieramp`'s public names."""

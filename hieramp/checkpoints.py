@@ -24,9 +24,17 @@ def write_config(folder: Path, **entries: Any) -> None:
     """Merge `entries` into config.json of a model folder."""
     folder.mkdir(parents=True, exist_ok=True)
     config = read_config(folder) if (folder / "config.json").exists() else {"format": 1}
-    part = folder / "config.json.part"
-    part.write_text(json.dumps(config | entries, indent=1) + "\n")
-    part.replace(folder / "config.json")
+    write_text(folder / "config.json", json.dumps(config | entries, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

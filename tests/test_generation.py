@@ -114,6 +114,18 @@ def test_cached_equals_uncached(read_only: bool) -> None:
         assert torch.allclose(step.beliefs, whole.class_logits_BSK[:, step.scale], atol=1e-5)
 
 
+def test_two_streams_are_one_sequence_under_a_mask() -> None:
+    """Read-only class tokens run beside the image tokens; the plain reference has both in one sequence."""
+    var = build_model(replace(TINY_VAR, read_only_class_tokens=True)).var
+    torch.manual_seed(0)
+    image, tokens = torch.randn(2, var.scales.num_tokens, 64), torch.randn(2, 6, 64)
+    with torch.no_grad():
+        modulations = var._modulations(var.class_emb(torch.tensor([1, 2])))
+        one = var._one_stream(image, tokens, modulations, watch=2)
+        two = var._two_streams(image, tokens, modulations, watch=2)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, two, strict=True))
+
+
 def test_read_only_class_tokens_leave_the_backbone_alone(plain_model: hieramp.Model) -> None:
     watched = build_model(replace(TINY_VAR, read_only_class_tokens=True))
     state = {k: v for k, v in watched.var.state_dict().items() if k in plain_model.var.state_dict()}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hieramp.checkpoints import read_config
+from hieramp.checkpoints import read_config, write_text
 
 
 def write_card(folder: Path, measured: dict[str, Any]) -> None:
@@ -20,7 +20,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         "![uncurated samples: ten seeds of each class](samples.png)" if (folder / "samples.png").exists() else "",
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
-    (folder / "README.md").write_text(text)
+    write_text(folder / "README.md", text)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

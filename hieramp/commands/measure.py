@@ -9,6 +9,7 @@ from typing import Any
 import hieramp
 from hieramp import figures
 from hieramp.analysis import measure
+from hieramp.checkpoints import write_text
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
             shared.say(f"{name}: {row}")
         _write_sheet(model, args.model / "samples.png")
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
-    path.write_text(json.dumps(measured, indent=1) + "\n")
+    write_text(path, json.dumps(measured, indent=1) + "\n")
     write_card(args.model, measured)
     print(f"{path} and {args.model / 'README.md'} written")
 

@@ -64,14 +64,21 @@ class SelfAttention(nn.Module):
         q, k, v = self._qkv(x_BTC)
         return self._project(F.scaled_dot_product_attention(q, k, v, mask_TT, scale=self.scale))
 
-    def class_weights(self, x_BTC: Tensor, num_image: int, mask_TT: Tensor) -> Tensor:
-        """Weights of every class token over the image keys of its scale, (B, H, S', num_image).
+    def image_stream(self, x_BLC: Tensor, mask_LL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image tokens that see no class token; also their keys and values, for `class_stream`."""
+        q, k, v = self._qkv(x_BLC)
+        return self._project(F.scaled_dot_product_attention(q, k, v, mask_LL, scale=self.scale)), k, v
 
-        x_BTC is the same input as forward's: image tokens, then the S' class tokens.
-        """
-        q, k, _ = self._qkv(x_BTC)
-        logits = q[:, :, num_image:] * self.scale @ k[:, :, :num_image].mT
-        return (logits + mask_TT[num_image:, :num_image]).float().softmax(-1)
+    def class_stream(self, x_BSC: Tensor, image_k: Tensor, image_v: Tensor, mask_ST: Tensor) -> Tensor:
+        """Class tokens that look at the image tokens of `image_stream` and at themselves."""
+        q, k, v = self._qkv(x_BSC)
+        keys, values = torch.cat([image_k, k], dim=2), torch.cat([image_v, v], dim=2)
+        return self._project(F.scaled_dot_product_attention(q, keys, values, mask_ST, scale=self.scale))
+
+    def class_weights(self, class_BSC: Tensor, image_BLC: Tensor, mask_SL: Tensor) -> Tensor:
+        """Weights of every class token over the image keys of its scale, (B, H, S, L)."""
+        q, k = self._qkv(class_BSC)[0], self._qkv(image_BLC)[1]
+        return ((q * self.scale) @ k.mT + mask_SL).float().softmax(-1)
 
     def step(self, x_BTC: Tensor, start: int, cache: KVCache, class_token: bool, hook: KeyHook | None) -> Tensor:
         """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.config import VARConfig
-from hieramp.var.attention import KeyHook
+from hieramp.var.attention import KeyHook, SelfAttention
 from hieramp.var.block import Block, HeadNorm, Modulation
 from hieramp.var.cache import KVCache
 
@@ -140,21 +140,56 @@ class VAR(nn.Module):
         class_BC = self.class_emb(labels_B)
         x = torch.cat([class_BC[:, None] + self.pos_start, self.word_embed(inputs_BLC)], dim=1)
         x = x + self.lvl_embed(self.level_L) + self.pos_1LC
+        modulations = self._modulations(class_BC)
         num_image = x.shape[1]
-        mask = self.mask_TT.to(x.dtype)
-        with_class = bool(class_tokens and self.config.class_token_scales)
-        if with_class:
-            tokens = [self.cls_tokens[str(s)] for s in self.config.class_token_scales]
-            x = torch.cat([x, torch.cat(tokens, dim=1).expand(len(x), -1, -1).to(x.dtype)], dim=1)
-        else:
-            mask = mask[:num_image, :num_image]
-        weights, attended = None, x
-        for i, (block, mod) in enumerate(zip(self.blocks, self._modulations(class_BC), strict=True)):
-            if i == watch and with_class:
-                weights = block.attn.class_weights(block.attention_input(x, mod), num_image, mask)
+        if not (class_tokens and self.config.class_token_scales):
+            mask = self.mask_TT[:num_image, :num_image].to(x.dtype)
+            for block, mod in zip(self.blocks, modulations, strict=True):
+                x, _ = block(x, mod, lambda attn, h: attn(h, mask))
+            return TeacherForced(self._logits(x, class_BC), None, None)
+        tokens = [self.cls_tokens[str(s)] for s in self.config.class_token_scales]
+        tokens_BSC = torch.cat(tokens, dim=1).expand(len(x), -1, -1).to(x.dtype)
+        run = self._two_streams if self.config.read_only_class_tokens else self._one_stream
+        x, attended, weights = run(x, tokens_BSC, modulations, watch)
+        return TeacherForced(self._logits(x, class_BC), self.class_head(attended).float(), weights)
+
+    def _one_stream(
+        self, image_BLC: Tensor, class_BSC: Tensor, modulations: list[Modulation], watch: int | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Image and class tokens in one sequence; returns image tokens, class attention outputs, weights."""
+        num_image, weights = image_BLC.shape[1], None
+        mask = self.mask_TT.to(image_BLC.dtype)
+        x = torch.cat([image_BLC, class_BSC], dim=1)
+        attended = x
+        for i, (block, mod) in enumerate(zip(self.blocks, modulations, strict=True)):
+            if i == watch:
+                image, tokens = block.attention_input(x, mod).split([num_image, class_BSC.shape[1]], dim=1)
+                weights = block.attn.class_weights(tokens, image, mask[num_image:, :num_image])
             x, attended = block(x, mod, lambda attn, h: attn(h, mask))
-        class_logits = self.class_head(attended[:, num_image:]).float() if with_class else None
-        return TeacherForced(self._logits(x[:, :num_image], class_BC), class_logits, weights)
+        return x[:, :num_image], attended[:, num_image:], weights
+
+    def _two_streams(
+        self, image_BLC: Tensor, class_BSC: Tensor, modulations: list[Modulation], watch: int | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same for class tokens that are only read: a frozen backbone then needs no gradients at all."""
+        num_image, weights = image_BLC.shape[1], None
+        mask = self.mask_TT.to(image_BLC.dtype)
+        image_mask, class_mask = mask[:num_image, :num_image], mask[num_image:]
+        image, tokens, attended = image_BLC, class_BSC, class_BSC
+        for i, (block, mod) in enumerate(zip(self.blocks, modulations, strict=True)):
+            if i == watch:
+                inputs = block.attention_input(tokens, mod), block.attention_input(image, mod)
+                weights = block.attn.class_weights(*inputs, class_mask[:, :num_image])
+            keys: list[Tensor] = []
+
+            def look(attn: SelfAttention, h: Tensor, keys: list[Tensor] = keys) -> Tensor:
+                out, *kept = attn.image_stream(h, image_mask)
+                keys.extend(kept)
+                return out
+
+            image, _ = block(image, mod, look)
+            tokens, attended = block(tokens, mod, lambda attn, h, keys=keys: attn.class_stream(h, *keys, class_mask))
+        return image, attended, weights
 
     def begin(self, labels_B: Tensor, max_rows: int) -> Generation:
         """Start generating rows with these labels (the null label for the unconditional half)."""
@@ -181,17 +216,32 @@ class VAR(nn.Module):
         """
         span = self.scales.spans[scale]
         num_image = span.stop - span.start
-        class_token = scale in self.config.class_token_scales
+        last_class_block = self._last_class_block(scale, hook, class_logits)
         x = self._embed(state, scale, inputs_BLC) if entry_BTC is None else entry_BTC
         kept, attended = None, x
         for i in range(first_block, self.config.depth):
             if i == keep_entry:
                 kept = x
-            x, attended = self.blocks[i](
-                x, state.modulations[i], lambda attn, h: attn.step(h, span.start, state.cache, class_token, hook)
-            )
-        beliefs = self.class_head(attended[:, num_image]).float() if class_logits and class_token else None
+            with_class = i <= last_class_block
+            if not with_class:
+                x = x[:, :num_image]
+
+            def attend(attn: SelfAttention, h: Tensor, with_class: bool = with_class) -> Tensor:
+                return attn.step(h, span.start, state.cache, with_class, hook)
+
+            x, attended = self.blocks[i](x, state.modulations[i], attend)
+        has_beliefs = class_logits and last_class_block == self.config.depth - 1
+        beliefs = self.class_head(attended[:, num_image]).float() if has_beliefs else None
         return ScaleLogits(self._logits(x[:, :num_image], state.class_BC), beliefs, kept)
+
+    def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool) -> int:
+        """The last block that needs the class token's row, -1 for none; a token that is only read may stop early."""
+        last = self.config.depth - 1
+        if scale not in self.config.class_token_scales:
+            return -1
+        if not self.config.read_only_class_tokens or class_logits:
+            return last
+        return max((i for i in range(last + 1) if hook is not None and hook.reads(i)), default=-1)
 
     def _embed(self, state: Generation, scale: int, inputs_BLC: Tensor | None) -> Tensor:
         span = self.scales.spans[scale]

@@ -28,8 +28,9 @@ class Classifier(nn.Module):
         network: Any = ResNet(
             block, config.layers, num_classes=config.num_classes, channels=config.channels, zero_init_last=False
         )
-        if config.cifar_stem:
-            network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, padding=1, bias=False)
+        if config.stem != "imagenet":
+            stride = 2 if config.stem == "half" else 1
+            network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride, padding=1, bias=False)
             network.maxpool = nn.Identity()
         self.network = network
         for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():

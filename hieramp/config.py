@@ -67,7 +67,8 @@ class ClassifierConfig:
     num_classes: int = 10
     layers: tuple[int, ...] = (2, 2, 2, 2)
     channels: tuple[int, ...] = (64, 128, 256, 512)
-    cifar_stem: bool = True  # 3×3, stride 1, no max-pool; else 7×7, stride 2, max-pool
+    # "cifar": 3×3, stride 1, no max-pool; "half": the same with stride 2; "imagenet": 7×7, stride 2, max-pool
+    stem: str = "cifar"
 
 
 T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig)

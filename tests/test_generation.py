@@ -77,6 +77,16 @@ def test_rows_of_a_grid_are_what_they_are_alone(model: hieramp.Model) -> None:
     assert not same(rows(grid.tokens, [0]), rows(grid.tokens, [1]))
 
 
+def test_saliency_is_read_where_a_row_is_amplified(model: hieramp.Model) -> None:
+    early = Amplification((0.5, 5.0), blocks=(0, 1))
+    steps = list(model.steps([1, 1], [3, 3], [None, early], details=True))
+    for step in steps:
+        per_block = step.block_saliency.mean(2)
+        assert torch.allclose(step.saliency[0], per_block[0, 2]) and torch.allclose(step.saliency[1], per_block[1, 1])
+    for alone, step in zip(model.generate([1], [3]).saliency, steps, strict=True):
+        assert torch.allclose(alone, step.saliency[:1], atol=1e-6)
+
+
 def test_rows_that_agree_so_far_are_computed_once(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     computed = []
     step = VAR.step

@@ -93,6 +93,11 @@ class Amplification:
                 raise ValueError(f"block {block} does not exist: this model has blocks 0 to {depth - 1}")
         return self.blocks
 
+    def read_block(self, depth: int) -> int:
+        """The block whose saliency is reported: depth - 2 if it is amplified, else the last one that is."""
+        blocks, default = self.resolved_blocks(depth), max(0, depth - 2)
+        return default if default in blocks or self.is_off else blocks[-1]
+
     def check(self, scales: Scales, depth: int) -> None:
         """Raise ValueError where the blocks or scales named are not the model's."""
         self.resolved_blocks(depth)

@@ -33,8 +33,9 @@ class Request:
         groups = []
         for i, (label, seed, amp) in enumerate(zip(self.labels, self.seeds, self.amplifications, strict=True)):
             history = tuple(amp.at(s, var.scales) for s in range(scale + 1))
-            where = (amp.mode, amp.resolved_blocks(var.config.depth)) if any(history) else None
-            groups.append(first.setdefault((label, seed, history, where), i))
+            depth = var.config.depth
+            how = (amp.mode, amp.resolved_blocks(depth)) if any(history) else None
+            groups.append(first.setdefault((label, seed, history, how, amp.read_block(depth)), i))
         return groups
 
 
@@ -206,9 +207,7 @@ class _Watcher:
             ]
             modes = [a.mode for a in amplifications]
             self.per_block[block] = RowStrengths(here * halves, modes * halves, side * side, loop.device)
-        self.read = min(self.per_block, default=self.watched)  # the block whose saliency is reported
-        if self.watched in self.per_block:
-            self.read = self.watched
+        self.read_R = [amp.read_block(depth) for amp in amplifications] * halves
         self.lowest_block = min([self.watched, *self.per_block])
         has_token = scale in loop.var.config.class_token_scales
         self.keep_entry = self.lowest_block if self.strengths.any and not has_token else None
@@ -218,7 +217,7 @@ class _Watcher:
         self.seen: list[Tensor] = []
 
     def reads(self, block: int) -> bool:
-        return self.details or block == self.watched or block in self.per_block
+        return self.details or block == self.watched or block in self.per_block or block in self.read_R
 
     def __call__(self, block: int, weights_BHL: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         m_BL = self.given
@@ -226,10 +225,18 @@ class _Watcher:
             m_BL = class_token_saliency(weights_BHL)
             if self.details:
                 self.seen.append(weights_BHL[: self.num_rows])
-            if block == self.read:
-                self.saliency = m_BL
+            if block in self.read_R:
+                self._report(block, m_BL)
         if m_BL is None:
             return None
         if block in self.per_block:
             return self.per_block[block].change(m_BL)
         return (torch.zeros_like(m_BL), None) if block == self.watched else None
+
+    def _report(self, block: int, m_BL: Tensor) -> None:
+        """Keep the maps of the rows that are read at this block."""
+        mine = [read == block for read in self.read_R]
+        if self.saliency is None or all(mine):
+            self.saliency = m_BL
+        else:
+            self.saliency = torch.where(torch.tensor(mine, device=m_BL.device)[:, None], m_BL, self.saliency)

@@ -41,7 +41,7 @@ PRESETS = {
             sides=SMALL_SIDES, num_codes=1024, code_dim=16, channels=64, multipliers=(1, 2), num_res_blocks=1, patch=2
         ),
         var=VARConfig(sides=SMALL_SIDES, num_codes=1024, code_dim=16, depth=6, width=256, num_heads=4),
-        classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(32, 64, 128, 256)),
+        classifier=ClassifierConfig(layers=(1, 1, 1, 1), stem="half"),
         vqvae_recipe=Recipe(64, 2, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(64, 3, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
         class_token_recipe=Recipe(64, 0.3, 2e-3),
@@ -51,7 +51,7 @@ PRESETS = {
     "imagenet256": Preset(
         vqvae=VQVAEConfig(),
         var=VARConfig(),
-        classifier=ClassifierConfig(image_size=224, cifar_stem=False),
+        classifier=ClassifierConfig(image_size=224, stem="imagenet"),
         vqvae_recipe=Recipe(256, 16, 1e-4, betas=(0.5, 0.9), ema=0.9999),
         var_recipe=Recipe(768, 200, 3e-4, weight_decay=0.05, decay="linear", ema=0.9999),
         class_token_recipe=Recipe(768, 5, 3e-4, weight_decay=0.05, decay="linear"),

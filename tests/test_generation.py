@@ -147,7 +147,9 @@ def test_read_only_class_tokens_leave_the_backbone_alone(plain_model: hieramp.Mo
 def test_no_unconditional_half_without_guidance(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     begin = VAR.begin
-    monkeypatch.setattr(VAR, "begin", lambda self, labels, rows: sizes.append(len(labels)) or begin(self, labels, rows))
+    monkeypatch.setattr(
+        VAR, "begin", lambda self, labels, max_rows: sizes.append(len(labels)) or begin(self, labels, max_rows)
+    )
     model.generate([1, 2], [0, 1], guidance=0)
     model.generate([1, 2], [0, 1], guidance=1)
     assert sizes == [2, 4]

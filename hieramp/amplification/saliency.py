@@ -57,15 +57,12 @@ class RowStrengths:
         additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
         factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
         counts = [num_salient(s.rho, num_positions) if s else 0 for s in strengths]
-        self.any = any(counts)
         self.beta_B = torch.tensor(additive, device=device)
         self.gamma_B = torch.tensor(factors, device=device) if any(f != 1.0 for f in factors) else None
         self.count_B = torch.tensor(counts, device=device)
 
     def change(self, m_BL: Tensor) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
-        if not self.any:
-            return KeyChange(torch.zeros_like(m_BL), None)
         chosen_BL = salient_positions(m_BL, self.count_B)
         bias_BL = self.beta_B[:, None] * chosen_BL
         factor_BL = None if self.gamma_B is None else torch.where(chosen_BL, self.gamma_B[:, None], 1.0)

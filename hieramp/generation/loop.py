@@ -13,7 +13,7 @@ from torch import Tensor
 from hieramp.amplification.saliency import RowStrengths, class_token_saliency, guidance_saliency
 from hieramp.amplification.settings import Amplification
 from hieramp.generation.sampling import Sampling, filter_logits, guide, gumbel_noise, noise_keys, sample
-from hieramp.var.model import VAR, Generation
+from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 
@@ -40,46 +40,57 @@ class Request:
 
 
 @dataclass(frozen=True)
+class _RowResult:
+    """One scale of the rows that were computed."""
+
+    tokens: Tensor  # (U, n²) int64
+    logits: Tensor  # (U, n², V)
+    f_hat: Tensor  # (U, code_dim, N, N)
+    saliency: Callable[[], Tensor]  # (U, n²)
+    weights: Tensor | None  # (U, blocks, heads, n²)
+    beliefs: Tensor | None  # (U, classes)
+
+
+@dataclass(frozen=True)
 class Step:
-    """One scale of all images."""
+    """One scale of all images; what is dear is worked out when first looked at."""
 
     scale: int
-    tokens: Tensor  # (B, n²) int64
-    logits: Tensor  # (B, n², V) guided, before top-k and top-p
-    f_hat: Tensor  # (B, code_dim, N, N): the latent grid so far
-    block_saliency: Tensor | None  # (B, blocks, heads, n, n), where details were asked for
-    beliefs: Tensor | None  # (B, classes): the class token's own class logits, likewise
-    read_saliency: Callable[[], Tensor] = field(repr=False)
-    vqvae: VQVAE = field(repr=False)
+    side: int  # n
+    _rows: _RowResult = field(repr=False)
+    _row_of_image: list[int] = field(repr=False)
+    _vqvae: VQVAE = field(repr=False)
 
     @cached_property
-    def saliency(self) -> Tensor:
-        """(B, n, n), sums to 1: the conditional half's, of the watched block; worked out when first looked at."""
-        return self.read_saliency()
+    def tokens(self) -> Tensor:
+        """(B, n²) int64."""
+        return self._rows.tokens[self._row_of_image]
 
     @cached_property
     def image(self) -> Tensor:
-        """The picture so far, (B, 3, H, W) in [0, 1]; decoded when first looked at."""
-        return self.vqvae.to_images(self.f_hat)
+        """The picture so far, (B, 3, H, W) in [0, 1]."""
+        return self._vqvae.to_images(self._rows.f_hat)[self._row_of_image]
 
+    @cached_property
+    def saliency(self) -> Tensor:
+        """(B, n, n), sums to 1: the conditional half's, of the block that is amplified (depth - 2 by default)."""
+        return self._rows.saliency()[self._row_of_image].unflatten(-1, (self.side, self.side))
 
-@dataclass
-class _Rows:
-    """The rows in hand and which image each serves."""
+    @cached_property
+    def logits(self) -> Tensor:
+        """(B, n², V) after guidance, before top-k and top-p."""
+        return self._rows.logits[self._row_of_image]
 
-    state: Generation
-    f_hat: Tensor  # (U, code_dim, N, N)
-    groups: list[int]  # per image, the first image of its row
+    @cached_property
+    def block_saliency(self) -> Tensor | None:
+        """(B, blocks, heads, n, n), where details were asked for and the scale has a class token."""
+        weights = self._rows.weights
+        return None if weights is None else weights[self._row_of_image].unflatten(-1, (self.side, self.side))
 
-    @property
-    def firsts(self) -> list[int]:
-        return sorted(set(self.groups))
-
-    @property
-    def of_image(self) -> list[int]:
-        """Per image, the row that serves it."""
-        row = {first: i for i, first in enumerate(self.firsts)}
-        return [row[group] for group in self.groups]
+    @cached_property
+    def beliefs(self) -> Tensor | None:
+        """(B, classes): the class token's own class logits, likewise."""
+        return None if self._rows.beliefs is None else self._rows.beliefs[self._row_of_image]
 
 
 @torch.no_grad()
@@ -96,72 +107,67 @@ def draw(vqvae: VQVAE, var: VAR, request: Request) -> Iterator[Step]:
 
 
 class _Loop:
+    """The rows in hand: `groups` names for every image the first image that its row serves."""
+
     def __init__(self, vqvae: VQVAE, var: VAR, request: Request) -> None:
         self.vqvae, self.var, self.request = vqvae, var, request
         self.device = var.pos_start.device
         self.keys_B2 = noise_keys(request.labels, request.seeds, self.device)
-        self.watched = var.config.watched_block
-        self.has_class_tokens = bool(var.config.class_token_scales)
-        self.halves = 2 if request.sampling.guidance > 0 or not self.has_class_tokens else 1
-        max_rows = self.halves * len(set(request.agreeing(len(var.scales) - 1, var)))
-        groups = request.agreeing(0, var)
-        rows = _Rows(None, None, groups)  # type: ignore[arg-type]
-        labels = torch.tensor([request.labels[i] for i in rows.firsts], device=self.device)
+        self.halves = 2 if request.sampling.guidance > 0 or not var.config.class_token_scales else 1
+        self.groups = request.agreeing(0, var)
+        labels = torch.tensor([request.labels[i] for i in self.firsts], device=self.device)
         both = torch.cat([labels, torch.full_like(labels, var.null_label)]) if self.halves == 2 else labels
-        rows.state = var.begin(both, max_rows)
+        last_groups = request.agreeing(len(var.scales) - 1, var)
+        self.state = var.begin(both, max_rows=self.halves * len(set(last_groups)))
         side = vqvae.config.sides[-1]
-        rows.f_hat = torch.zeros(len(labels), vqvae.config.code_dim, side, side, device=self.device)
-        self.rows = rows
+        self.f_hat = torch.zeros(len(labels), vqvae.config.code_dim, side, side, device=self.device)
+
+    @property
+    def firsts(self) -> list[int]:
+        """Per row, the first image that it serves."""
+        return sorted(set(self.groups))
+
+    @property
+    def row_of_image(self) -> list[int]:
+        row = {first: i for i, first in enumerate(self.firsts)}
+        return [row[group] for group in self.groups]
 
     def step(self, scale: int) -> Step:
-        rows, request = self.rows, self.request
-        if scale > 0:
-            self._part(scale)
-        firsts = rows.firsts
-        hook = _Watcher(self, scale, [request.amplifications[i] for i in firsts])
-        inputs = None
-        if scale > 0:
-            inputs = self.vqvae.quantize.next_input(scale, rows.f_hat).repeat(self.halves, 1, 1)
-        guided, saliency, beliefs = self._logits(scale, inputs, hook)
-        filtered = filter_logits(guided, request.sampling.top_k, request.sampling.top_p)
-        noise = gumbel_noise(self.keys_B2[firsts], scale, *guided.shape[1:])
-        tokens = sample(filtered, noise)
-        rows.f_hat = rows.f_hat + self.vqvae.quantize.contribution(scale, tokens)
-        image_rows, side = rows.of_image, self.var.scales.sides[scale]
-        everything = torch.stack(hook.seen, 1)[image_rows].unflatten(-1, (side, side)) if hook.seen else None
-        return Step(
-            scale,
-            tokens[image_rows],
-            guided[image_rows],
-            rows.f_hat[image_rows],
-            everything,
-            None if beliefs is None else beliefs[image_rows],
-            lambda: saliency()[image_rows].unflatten(-1, (side, side)),
-            self.vqvae,
-        )
+        self._part(scale)
+        sampling = self.request.sampling
+        hook = _Watcher(self, scale, [self.request.amplifications[i] for i in self.firsts])
+        logits, saliency, beliefs = self._logits(scale, hook)
+        noise = gumbel_noise(self.keys_B2[self.firsts], scale, *logits.shape[1:])
+        tokens = sample(filter_logits(logits, sampling.top_k, sampling.top_p), noise)
+        self.f_hat = self.f_hat + self.vqvae.quantize.contribution(scale, tokens)
+        weights = torch.stack(hook.seen, 1) if hook.seen else None
+        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs)
+        return Step(scale, self.var.scales.sides[scale], result, self.row_of_image, self.vqvae)
 
     def _part(self, scale: int) -> None:
         """Give images that part at this scale rows of their own."""
-        rows = self.rows
         groups = self.request.agreeing(scale, self.var)
-        if groups == rows.groups:
+        if groups == self.groups:
             return
-        row_of_image, num_before = rows.of_image, len(rows.firsts)
-        rows.groups = groups
-        parents = torch.tensor([row_of_image[first] for first in rows.firsts], device=self.device)
+        row_of_image, num_before = self.row_of_image, len(self.firsts)
+        self.groups = groups
+        parents = torch.tensor([row_of_image[first] for first in self.firsts], device=self.device)
         both = torch.cat([parents + half * num_before for half in range(self.halves)])
-        rows.state.select(both, self.var.scales.spans[scale].start)
-        rows.f_hat = rows.f_hat[parents]
+        self.state.select(both, self.var.scales.spans[scale].start)
+        self.f_hat = self.f_hat[parents]
 
-    def _logits(
-        self, scale: int, inputs: Tensor | None, hook: "_Watcher"
-    ) -> tuple[Tensor, Callable[[], Tensor], Tensor | None]:
+    def _inputs(self, scale: int) -> Tensor | None:
+        if scale == 0:
+            return None
+        return self.vqvae.quantize.next_input(scale, self.f_hat).repeat(self.halves, 1, 1)
+
+    def _logits(self, scale: int, hook: "_Watcher") -> tuple[Tensor, Callable[[], Tensor], Tensor | None]:
         """Guided logits, saliency (when asked for) and beliefs of the rows."""
-        state, num_rows = self.rows.state, len(self.rows.firsts)
-        details = self.request.details
+        state, num_rows, details = self.state, len(self.firsts), self.request.details
+        inputs = self._inputs(scale)
         result = self.var.step(state, scale, inputs, hook, class_logits=details, keep_entry=hook.keep_entry)
         saliency = self._saliency(scale, result.logits_BLV, hook.saliency)
-        if hook.saliency is None and hook.strengths.any:
+        if hook.keep_entry is not None:
             # no class token: the guidance of a first pass tells what to amplify in a second one
             hook.given = saliency().repeat(self.halves, 1)
             result = self.var.step(
@@ -176,7 +182,7 @@ class _Loop:
 
     def _saliency(self, scale: int, logits_BLV: Tensor, of_class_token: Tensor | None) -> Callable[[], Tensor]:
         """The class token's map, else what guidance tells, else nothing: every position alike."""
-        num_rows, num_positions = len(self.rows.firsts), logits_BLV.shape[1]
+        num_rows, num_positions = len(self.firsts), logits_BLV.shape[1]
         if of_class_token is not None:
             return lambda: of_class_token[:num_rows]
         if self.halves == 2:
@@ -192,25 +198,20 @@ class _Watcher:
     """
 
     def __init__(self, loop: _Loop, scale: int, amplifications: Sequence[Amplification]) -> None:
-        side = loop.var.scales.sides[scale]
-        depth, halves = loop.var.config.depth, loop.halves
-        self.watched, self.details = loop.watched, loop.request.details
+        config, halves = loop.var.config, loop.halves
+        depth, num_positions = config.depth, loop.var.scales.sides[scale] ** 2
+        self.watched, self.details = config.watched_block, loop.request.details
         per_row = [amp.at(scale, loop.var.scales) for amp in amplifications]
-        self.strengths = RowStrengths(
-            per_row * halves, [a.mode for a in amplifications] * halves, side * side, loop.device
-        )
+        modes = [amp.mode for amp in amplifications]
+        blocks_R = [amp.resolved_blocks(depth) if at else () for amp, at in zip(amplifications, per_row, strict=True)]
         self.per_block: dict[int, RowStrengths] = {}
-        active = {amp.resolved_blocks(depth) for amp, at in zip(amplifications, per_row, strict=True) if at}
-        for block in {block for blocks in active for block in blocks}:
-            here = [
-                at if block in a.resolved_blocks(depth) else None for a, at in zip(amplifications, per_row, strict=True)
-            ]
-            modes = [a.mode for a in amplifications]
-            self.per_block[block] = RowStrengths(here * halves, modes * halves, side * side, loop.device)
+        for block in {block for blocks in blocks_R for block in blocks}:
+            here = [at if block in blocks else None for at, blocks in zip(per_row, blocks_R, strict=True)]
+            self.per_block[block] = RowStrengths(here * halves, modes * halves, num_positions, loop.device)
         self.read_R = [amp.read_block(depth) for amp in amplifications] * halves
         self.lowest_block = min([self.watched, *self.per_block])
-        has_token = scale in loop.var.config.class_token_scales
-        self.keep_entry = self.lowest_block if self.strengths.any and not has_token else None
+        # without a class token the blocks from here on run twice
+        self.keep_entry = self.lowest_block if self.per_block and scale not in config.class_token_scales else None
         self.num_rows = len(amplifications)
         self.saliency: Tensor | None = None
         self.given: Tensor | None = None  # saliency from guidance, on the second pass

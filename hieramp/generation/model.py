@@ -93,9 +93,11 @@ class Model:
     ) -> Drawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
         request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details=False)
-        steps = list(draw(self.vqvae, self.var, request))
-        tokens, saliency = tuple(s.tokens for s in steps), tuple(s.saliency for s in steps)
-        return Drawing(steps[-1].image, tokens, saliency, request.labels, request.seeds)
+        tokens, saliency = [], []
+        for step in draw(self.vqvae, self.var, request):  # a step holds its logits: let each go
+            tokens.append(step.tokens)
+            saliency.append(step.saliency)
+        return Drawing(step.image, tuple(tokens), tuple(saliency), request.labels, request.seeds)
 
     def steps(
         self,

@@ -1,7 +1,9 @@
 """The whole chain on a folder of images at tiny size, with the shipped command."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +96,8 @@ def test_ctrl_c_saves_and_resume_goes_on(image_folder: Path, tmp_path: Path) -> 
     assert process.returncode == 0, err
     assert "interrupted after" in out and "--resume" in out
     steps = int(out.split("after ")[1].split(" ")[0])
+    with pytest.raises(ValueError, match="holds an interrupted run: add --resume"):
+        runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae"))
     assert steps > 0 and (tmp_path / "vqvae.safetensors").is_file()
     more = replace(PRESET, vqvae_recipe=replace(PRESET.vqvae_recipe, epochs=(steps + 3) * 16 / 48))
     outcome = runs.train_vqvae(str(image_folder), more, RunSettings(tmp_path, "vqvae", resume=True))
@@ -114,6 +118,26 @@ def test_a_resumed_run_is_the_undisturbed_run(image_folder: Path, tmp_path: Path
     run(tmp_path / "parts", 1)
     parts = run(tmp_path / "parts", 2, resume=True)
     assert all(torch.allclose(whole[key], parts[key], atol=1e-3) for key in whole)
+
+
+@pytest.mark.parametrize("change", [{"shared_adaln": True}, {"l2_attention": False}])
+def test_other_transformers_train_too(trained: Path, image_folder: Path, tmp_path: Path, change: dict) -> None:
+    for name in ("config.json", "vqvae.safetensors"):
+        shutil.copy(trained / name, tmp_path / name)
+    preset = replace(PRESET, var=replace(PRESET.var, **change), var_recipe=replace(PRESET.var_recipe, epochs=4))
+    outcome = runs.train_var(str(image_folder), preset, RunSettings(tmp_path, "var"))
+    assert outcome.last["loss"] < math.log(16)  # better than guessing among the codes
+    assert hieramp.load(tmp_path, "cpu").var.config.shared_adaln == preset.var.shared_adaln
+
+
+def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:
+    torch.manual_seed(0)
+    vqvae, latent = VQVAE(PRESET.vqvae), torch.randn(4, 8, 8, 8)
+    plain = vqvae.quantize.quantize(latent)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = vqvae.quantize.quantize(latent)
+    assert all(torch.equal(a, b) for a, b in zip(plain.tokens, mixed.tokens, strict=True))
+    assert mixed.partial[-1].dtype == torch.float32
 
 
 def test_two_processes_train_one_model(image_folder: Path, tmp_path: Path) -> None:
@@ -200,6 +224,14 @@ def test_the_tiny_preset_is_not_shipped() -> None:
             assert preset.vqvae.image_size in (32, 256)
     finally:
         PRESETS["tiny"] = PRESET
+
+
+def test_imagenet_ids_get_their_words(image_folder: Path, tmp_path: Path) -> None:
+    for wnid, name in {"n01440764": "red", "n01443537": "blue"}.items():
+        shutil.copytree(image_folder / "train" / name, tmp_path / "set" / wnid)
+    runs.train_vqvae(str(tmp_path / "set"), PRESET, RunSettings(tmp_path / "m", "vqvae", budget=0.1))
+    config = read_config(tmp_path / "m")
+    assert config["wnids"] == ["n01440764", "n01443537"] and config["class_names"][0].startswith("tench")
 
 
 def test_sources(image_folder: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL.Image import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -132,6 +132,8 @@ class _Run:
         self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe)
         if settings.resume:
             self.keeper.load(objective, self.average, optimizers, self.clock)
+        else:
+            self.keeper.refuse_to_overwrite()
         per_process = max(1, recipe.batch_size // num_processes)
         loader = endless_loader(source, size, per_process, recipe.seed, self.clock.step * num_processes)
         self.wrapped, self.loader, *self.optimizers = self.accelerator.prepare(objective, loader, *optimizers)
@@ -244,16 +246,14 @@ class StateKeeper:
         tensors: dict[str, Tensor] = {}
         for prefix, state in self._states(objective, average, optimizers).items():
             tensors |= {f"{prefix}/{key}": value.detach().contiguous().clone() for key, value in state.items()}
-        meta = {"recipe": self.recipe, "step": clock.step, "seconds": clock.elapsed}
+        meta = {"recipe": self.recipe, "step": clock.step, "seconds": clock.elapsed, "progress": clock.progress}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         save_safetensors(self.path, tensors, {"run": json.dumps(meta)})
 
     def load(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
         if not self.path.is_file():
             raise ValueError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
-        tensors = read_safetensors(self.path)
-        with safe_open(self.path, "pt") as file:
-            meta = json.loads((file.metadata() or {}).get("run", "{}"))
+        tensors, meta = read_safetensors(self.path), self._meta()
         if meta.get("recipe") != self.recipe:
             raise ValueError(f"cannot resume {self.path}: it was begun with {meta.get('recipe')}, not {self.recipe}")
         try:
@@ -266,6 +266,18 @@ class StateKeeper:
             state["state"] = _unflatten(_under(tensors, f"optimizer{i}"))
             optimizer.load_state_dict(state)
         clock.step, clock.spent = meta["step"], meta["seconds"]
+
+    def refuse_to_overwrite(self) -> None:
+        """An interrupted run must be resumed or removed, not lost."""
+        if self.path.is_file() and self._meta().get("progress", 1) < 1:
+            raise ValueError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
+
+    def _meta(self) -> dict[str, Any]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                return json.loads((file.metadata() or {}).get("run", "{}"))
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is damaged: remove it to begin anew ({error})") from error
 
     @staticmethod
     def _states(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Mapping[str, Tensor]]:

@@ -27,7 +27,7 @@ class Tokenizer:
         if flip:
             flip_B = torch.rand(len(x), device=x.device) < 0.5
             x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
             tokens = self.vqvae.encode(x)
             return TokenBatch(torch.cat(tokens, dim=1), self.vqvae.teacher_input(tokens))
 

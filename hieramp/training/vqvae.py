@@ -78,7 +78,7 @@ class VQVAEObjective(Objective):
         flip_B = torch.rand(len(x), device=x.device) < 0.5
         x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
         z = self.model.latent(x)
-        found = self.model.quantize.quantize(z.float())
+        found = self.model.quantize.quantize(z)
         f_hat = found.partial[-1]
         reconstruction = self.model.decode(z + (f_hat - z).detach())
         mse = F.mse_loss(reconstruction.float(), x)

@@ -73,8 +73,15 @@ class Quantizer(nn.Module):
         return bank[phi_index(scale, len(self.scales), len(bank))](h_BCHW)
 
     def quantize(self, z_BCHW: Tensor) -> Quantized:
-        """Tokens of a latent grid, residually from coarse to fine. Gradients reach φ and the codes only."""
-        rest = z_BCHW.detach()
+        """Tokens of a latent grid, residually from coarse to fine. Gradients reach φ and the codes only.
+
+        In float32 even under autocast: half precision would look up other codes.
+        """
+        with torch.autocast(z_BCHW.device.type, enabled=False):
+            return self._quantize(z_BCHW.detach().float())
+
+    def _quantize(self, z_BCHW: Tensor) -> Quantized:
+        rest = z_BCHW
         f_hat = torch.zeros_like(rest)
         tokens, residuals, partial = [], [], []
         for scale, side in enumerate(self.scales.sides):

@@ -120,6 +120,20 @@ def test_a_resumed_run_is_the_undisturbed_run(image_folder: Path, tmp_path: Path
     assert all(torch.allclose(whole[key], parts[key], atol=1e-3) for key in whole)
 
 
+def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+    """With next to no training, what is written is what it began from."""
+    still = Recipe(16, 1 / 3, 1e-9)
+    preset = replace(PRESET, vqvae_recipe=still, var_recipe=still, classifier_recipe=still)
+    for part in ("vqvae", "var", "classifier"):
+        settings = RunSettings(tmp_path, part, warm_start=trained)
+        getattr(runs, f"train_{part}")(str(image_folder), preset, settings)
+        before, after = load_part(trained, part), load_part(tmp_path, part)
+        learned = [key for key in before if "embedding" not in key and "running" not in key and "num_" not in key]
+        assert all(torch.allclose(before[key], after[key], atol=2e-3) for key in learned)
+    with pytest.raises(ValueError, match="has no var yet"):
+        runs.train_var(str(image_folder), preset, replace(settings, part="var", warm_start=tmp_path / "none"))
+
+
 @pytest.mark.parametrize("change", [{"shared_adaln": True}, {"l2_attention": False}])
 def test_other_transformers_train_too(trained: Path, image_folder: Path, tmp_path: Path, change: dict) -> None:
     for name in ("config.json", "vqvae.safetensors"):

@@ -89,7 +89,7 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
 def _deletion(row: dict[str, Any] | None, compared: dict[str, Any] | None) -> str:
     if not row:
         return ""
-    named = {"this model": row, **(compared or {})}
+    named = compared or {f"these, ρ {row['rho']:.0%}": row}
     body = [
         [name, stage, f"{s['salient']:.3f}", f"{s['random']:.3f}", f"{s['gain']:+.3f} ± {s['gain_std_over_seeds']:.3f}"]
         for name, result in named.items()
@@ -98,6 +98,6 @@ def _deletion(row: dict[str, Any] | None, compared: dict[str, Any] | None) -> st
     table = _table(["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body)
     return (
         "## Deletion test\n\n"
-        f"Fall of the classifier's confidence when the top {row['rho']:.0%} positions of a scale are blurred, on "
+        "Fall of the classifier's confidence when the top ρ positions of a scale are blurred, against random ones, on "
         f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}"
     )

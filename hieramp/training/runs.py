@@ -125,12 +125,16 @@ def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcom
     """Images to classifier.safetensors."""
     source = open_source(data)
     config = replace(preset.classifier, num_classes=len(source.class_names))
+    classifier = Classifier(config)
+    if settings.warm_start:
+        _config_with(settings.warm_start, "classifier")
+        load_strictly(classifier, load_part(settings.warm_start, "classifier"), str(settings.warm_start))
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "classifier", model.state_dict())
         _write_about(settings, source, outcome, preset.classifier_recipe, classifier=to_json(config))
 
-    objective = ClassifierObjective(Classifier(config))
+    objective = ClassifierObjective(classifier)
     return train(objective, source, config.image_size, preset.classifier_recipe, settings, None, write)
 
 

@@ -38,9 +38,14 @@ def overlay(picture: Image.Image, map_HW: Tensor, opacity: float = 0.55, top: fl
     return Image.blend(picture.convert("RGB"), heat, opacity)
 
 
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along: Pillow's own has no × and no Greek."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str] = ()) -> Image.Image:
     """Labelled rows of pictures, with a caption under each column where given."""
-    font = ImageFont.load_default(15)
+    font = _font(15)
     pictures = [picture for _, row in rows for picture in row]
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     margin = GAP + max([int(font.getlength(label)) for label, _ in rows]) + GAP

@@ -2,7 +2,7 @@
 
 Three variants of one model take turns in one process; a figure is the median over the rounds, a ratio is
 that of the medians. Memory is the growth of the peak during generation, each variant in a process of its
-own (CPU: peak resident size; CUDA: peak allocated).
+own (CPU: tensors in the profile; CUDA: peak allocated).
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -37,7 +38,8 @@ def draw(model: Model, amplification: Amplification | None, batch: int) -> float
     """Seconds for one batch, from labels to pixels."""
     labels = [i % len(model.class_names) for i in range(batch)]
     started = time.perf_counter()
-    *_, last = model.steps(labels, range(batch), amplification)
+    for step in model.steps(labels, range(batch), amplification):
+        last = step  # one at a time, as `Model.generate` does: a step holds its logits
     last.image.sum().item()
     return time.perf_counter() - started
 
@@ -70,16 +72,20 @@ def _peak_growth(name: str, device: str, variant: str, batch: int) -> int:
         torch.cuda.reset_peak_memory_stats()
         draw(model, amplification, batch)
         return torch.cuda.max_memory_allocated() - before
-    with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
-        file.write("5")  # the peak begins anew at the present size
-    before = _status("VmRSS")
-    draw(model, amplification, batch)
-    return _status("VmHWM") - before
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        draw(model, amplification, batch)
+    return _peak_of(profiler)
 
 
-def _status(field: str) -> int:
-    with open("/proc/self/status") as file:  # noqa: PTH123
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+def _peak_of(profiler: torch.profiler.profile) -> int:
+    """The highest sum of all tensors allocated since the profile began."""
+    results: Any = profiler.profiler
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
+    size, peak = 0, 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        size += event.nbytes()
+        peak = max(peak, size)
+    return peak
 
 
 def main() -> None:

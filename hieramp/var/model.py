@@ -241,6 +241,8 @@ class VAR(nn.Module):
             return -1
         if not self.config.read_only_class_tokens or class_logits:
             return last
+        if scale == 0:
+            return -1  # one position: there is nothing to tell apart
         return max((i for i in range(last + 1) if hook is not None and hook.reads(i)), default=-1)
 
     def _embed(self, state: Generation, scale: int, inputs_BLC: Tensor | None) -> Tensor:

@@ -70,7 +70,7 @@ def _open_hub(name: str, split: str) -> Any:
         raise ValueError(
             f"{name} is no folder here; to read it as a Hugging Face data set, run: pip install datasets"
         ) from error
-    except Exception as error:  # the datasets library raises a dozen unrelated types
+    except (OSError, ValueError, RuntimeError, LookupError) as error:  # what the datasets library raises
         raise ValueError(f"{name} is neither a folder here nor a readable Hugging Face data set: {error}") from error
 
 

@@ -24,8 +24,8 @@ class Preset:
 SMALL_SIDES = (1, 2, 3, 4, 6, 8)
 
 PRESETS = {
-    # 32×32, the ten official scales: one H100-class GPU, under half an hour for all four parts;
-    # sized so that the weights stay under 64 MB in float16
+    # 32×32, the ten official scales: meant for one H100-class GPU and half an hour for all four parts, which has
+    # not been run yet; sized so that the weights stay under 64 MB in float16
     "cifar10": Preset(
         vqvae=VQVAEConfig(channels=96, multipliers=(1, 2), num_codes=4096, code_dim=32, sides=OFFICIAL_SIDES),
         var=VARConfig(depth=8, width=384, num_heads=6, shared_adaln=True),

@@ -15,8 +15,9 @@ ALLOWED = {
     "generation": {"vqvae", "var", "amplification"},
     "analysis": {"vqvae", "var", "amplification", "generation"},
     "training": {"vqvae", "var", "amplification", "generation"},
+    "evaluation": {"imageset"},  # sets from disk: it never meets the generator
 }
-PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures"}
+PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version"}
 
 
 def imported(path: Path) -> set[str]:

@@ -4,13 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hieramp.commands import generate, measure, saliency, train
+from hieramp.commands import evaluate, generate, measure, saliency, train
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, saliency, train, measure):
+    for module in (generate, saliency, train, measure, evaluate):
         module.add_parser(commands)
     return parser
 

@@ -67,3 +67,12 @@ class RowStrengths:
         bias_BL = self.beta_B[:, None] * chosen_BL
         factor_BL = None if self.gamma_B is None else torch.where(chosen_BL, self.gamma_B[:, None], 1.0)
         return KeyChange(bias_BL, factor_BL)
+
+    def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:
+        """Whether the same positions would be chosen from maps with a relative error of `tolerance`, (B,) bool."""
+        last = m_BL.shape[1] - 1
+        descending = m_BL.sort(dim=-1, descending=True).values
+        chosen_B = descending.gather(1, (self.count_B - 1).clamp(0, last)[:, None])[:, 0]
+        passed_B = descending.gather(1, self.count_B.clamp(0, last)[:, None])[:, 0]
+        all_or_none = (self.count_B == 0) | (self.count_B > last)
+        return all_or_none | (chosen_B - passed_B > tolerance * chosen_B)

@@ -5,7 +5,7 @@ for one set, student and size.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 SMALL_SIDE = 64  # images up to this side get the treatment of CIFAR
 LEARNING_RATES = (  # by the student's name; the first that it begins with counts
@@ -128,8 +128,3 @@ def _epochs(protocol: Protocol, ipc: int, num_classes: int, small: bool) -> int:
 def _batch_size(ipc: int, num_classes: int) -> int:
     size = [batch for least, batch in BATCHES if ipc >= least][-1]
     return size * 2 if num_classes >= MANY_CLASSES else size
-
-
-def shortened(training: Training, epochs: int) -> Training:
-    """The same over fewer epochs, for a preview."""
-    return replace(training, epochs=epochs)

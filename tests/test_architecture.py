@@ -16,6 +16,7 @@ ALLOWED = {
     "analysis": {"vqvae", "var", "amplification", "generation"},
     "training": {"vqvae", "var", "amplification", "generation"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
+    "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }
 PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version"}
 

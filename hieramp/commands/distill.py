@@ -14,7 +14,7 @@ from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.imageset.layout import FORMATS
-from hieramp.loading import model_folder
+from hieramp.loading import device_of, model_folder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -116,5 +116,5 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
         classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
         format=args.format,
         batch_size=args.batch_size,
-        device=args.device,
+        device=device_of(args.device),
     )

@@ -189,7 +189,9 @@ class Rded:
 
     @torch.no_grad()
     def _loss(self, crops: torch.Tensor, label: int) -> torch.Tensor:
-        """Cross-entropy of each crop, (N,)."""
-        device = next(self.classifier.parameters()).device
-        logits = self.classifier(crops.to(device).float() / 255)
+        """Cross-entropy of each crop, (N,); what a mosaic leaves to the other crops is the mean colour."""
+        device, mean = next(self.classifier.parameters()).device, self.classifier.mean
+        left = self.plan.image_size - self.patch_size
+        sides = (left // 2, left - left // 2) * 2
+        logits = self.classifier(F.pad(crops.to(device).float() / 255 - mean, sides) + mean)
         return F.cross_entropy(logits, torch.full((len(crops),), label, device=device), reduction="none").cpu()

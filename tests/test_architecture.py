@@ -17,6 +17,7 @@ ALLOWED = {
     "training": {"vqvae", "var", "amplification", "generation"},
     "imageset": set(),
     "distillation": {"amplification", "generation", "imageset"},
+    "evaluation": {"imageset"},  # sets from disk: it never meets the generator
 }
 PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version"}
 

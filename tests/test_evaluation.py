@@ -24,6 +24,7 @@ from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation import results
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.engine import Evaluation, Task
+from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
 from hieramp.evaluation.students import ConvNet, Normalized, build_student, load_network, save_network
@@ -192,7 +193,7 @@ def test_one_step_is_adamw_on_the_soft_loss() -> None:
     torch.manual_seed(7)
     images, target = trainer.batch(torch.arange(8))
     torch.manual_seed(7)
-    trainer.step(torch.arange(8))
+    trainer.step(*trainer.batch(torch.arange(8)))
     matrices, vectors = ([p for p in student.parameters() if (p.ndim > 1) == many] for many in (True, False))
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=training.rate(0), betas=(0.9, 0.999))
@@ -479,3 +480,37 @@ def test_evaluate_misuse(
         main(arguments(home, tmp_path / "r", *more))
     err = capsys.readouterr().err
     assert stopped.value.code == 2 and said in err and "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+# labels stored epoch by epoch
+
+
+def test_stored_labels_teach_like_the_teacher(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A student on stored labels sees the images they were made for, epoch by epoch, and stopping loses no epoch."""
+    labels, teacher = tmp_path / "labels", load_teacher(str(home / "teacher"))
+    held = aligned(hold_set(str(home / "set")), teacher.class_names, "")
+    command = f"relabel {home / 'set'} --teacher {home / 'teacher'} --out {labels} --epochs 3 --batch-size 4"
+    main([*command.split(), "--device", "cpu"])
+    files = sorted(labels.glob("epoch-*.safetensors"))
+    before = [file.read_bytes() for file in files]
+    files[1].unlink()
+    main([*command.split(), "--device", "cpu"])
+    assert len(files) == 3 and [file.read_bytes() for file in files] == before
+    training = training_of(PROTOCOLS["rded"], "small", len(held.images), 4, SIDE, epochs=3, batch_size=4)
+    stored = EpochLabels(labels, held, training)
+    seen = [list(stored.batches(epoch)) for epoch in range(3)]
+    for images, logits in (batch for epoch in seen for batch in epoch):
+        assert torch.allclose(teacher.network(images), logits, atol=0.01)
+    assert [sum(len(images) for images, _ in epoch) for epoch in seen] == [len(held.images)] * 3
+    assert not torch.equal(seen[0][0][0], seen[1][0][0])
+    capsys.readouterr()
+    test = f"--test {home / 'test'} --student small --epochs 3 --batch-size 4 --runs 1 --device cpu"
+    main(f"evaluate {home / 'set'} --teacher {labels} {test} --out {tmp_path / 'out'}".split())
+    assert "last epoch" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="labels of 3 epochs, 4 are needed"):
+        EpochLabels(labels, held, replace(training, epochs=4))
+    with pytest.raises(ValueError, match="batch_size 4, not 3"):
+        EpochLabels(labels, held, replace(training, batch_size=3))
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--seed", "1"])
+    assert "labels with seed 0, not 1" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hieramp.evaluation import results
+from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test, restricted
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import PREVIEW, build_student, save_network
@@ -61,10 +62,16 @@ class Evaluation:
         protocol = PROTOCOLS[task.protocol]
         if protocol.soft and task.teacher is None:
             raise ValueError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
-        self.teacher = load_teacher(task.teacher) if task.teacher and protocol.soft else None
+        soft = task.teacher if protocol.soft else None
+        labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
+        self.teacher = load_teacher(soft) if soft and not labels else None
         held = hold_set(task.set, task.size)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
-        held = aligned(held, names, f"the teacher {self.teacher.name}" if self.teacher else "the set itself")
+        if labels:
+            names = tuple(read_about(labels)["class_names"])
+        held = aligned(
+            held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
+        )
         test = aligned(hold_test(task.test, held.image_size, task.test_images), names, f"the set {held.name}")
         self.test = restricted(test, held.present).to(self.device)
         self.held = held.to(self.device)
@@ -72,6 +79,7 @@ class Evaluation:
         count = (task.student, len(held.images), len(held.present), held.image_size)
         self.training = training_of(protocol, *count, **overrides)
         self.full = training_of(protocol, *count)
+        self.stored = EpochLabels(labels, self.held, self.training) if labels else None
         self.build()  # a student that cannot be built is told now
 
     def build(self) -> nn.Module:
@@ -108,6 +116,7 @@ class Evaluation:
             "test_sha256": self.test.sha256,
             "test_images": len(self.test.images),
             "teacher_sha256": self.teacher.sha256 if self.teacher else None,
+            **({"labels": self.stored.about} if self.stored else {}),
             "student": self.task.student,
             "training": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.training).items()},
         }
@@ -151,7 +160,9 @@ class Evaluation:
         self, seed: int, report: Callable[[EpochRow], None] | None = None, save: Path | None = None
     ) -> StudentResult:
         """One student; `save` keeps its weights as a file that can be a teacher."""
-        run, student = train_student(self.build, self.network, self.held, self.test, self.training, seed, report)
+        run, student = train_student(
+            self.build, self.network, self.held, self.test, self.training, seed, report, self.stored
+        )
         if save:
             save_network(save, student, self.task.student, self.held.class_names, self.held.image_size)
         return run

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.evaluation.augment import augmented, mixer
+from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet
 from hieramp.evaluation.protocols import Training
 
@@ -60,9 +61,17 @@ def build_optimizer(student: nn.Module, training: Training) -> torch.optim.AdamW
 class Trainer:
     """A student with its optimiser, its teacher and its set, on one device."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module | None, held: HeldSet, training: Training) -> None:
-        if training.soft and teacher is None:
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        held: HeldSet,
+        training: Training,
+        stored: EpochLabels | None = None,
+    ) -> None:
+        if training.soft and teacher is None and stored is None:
             raise ValueError("soft labels need a teacher: give --teacher, or --protocol hard")
+        self.stored = stored if training.soft else None
         device = held.images.device
         self.held, self.training, self.device = held, training, device
         self.student = student.to(device).to(memory_format=torch.channels_last).train()
@@ -75,18 +84,26 @@ class Trainer:
         rate = self.training.rate(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        order = torch.randperm(len(self.held.images)).to(self.device)
         sums = torch.zeros(2, device=self.device)
-        for index_B in order.split(self.training.batch_size):
-            sums += self.step(index_B) * len(index_B)
-        loss, agreement = (sums / len(order)).tolist()
+        for images_BCHW, target_BK in self.batches(epoch):
+            sums += self.step(images_BCHW, target_BK) * len(images_BCHW)
+        loss, agreement = (sums / len(self.held.images)).tolist()
         if not loss < float("inf"):
             raise ValueError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
         return loss, agreement
 
-    def step(self, index_B: Tensor) -> Tensor:
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once: as stored for this epoch, or in an order and with targets of the moment."""
+        if self.stored is not None:
+            for images_BCHW, target_BK in self.stored.batches(epoch):
+                yield images_BCHW.contiguous(memory_format=torch.channels_last), target_BK
+            return
+        order = torch.randperm(len(self.held.images)).to(self.device)
+        for index_B in order.split(self.training.batch_size):
+            yield self.batch(index_B)
+
+    def step(self, images_BCHW: Tensor, target_BK: Tensor) -> Tensor:
         """One optimiser's step; (loss, agreement)."""
-        images_BCHW, target_BK = self.batch(index_B)
         with self.precision():
             logits_BK = self.student(images_BCHW)
         if self.training.soft:
@@ -160,11 +177,12 @@ def train_student(
     training: Training,
     seed: int,
     report: Callable[[EpochRow], None] | None = None,
+    stored: EpochLabels | None = None,
 ) -> tuple[StudentResult, nn.Module]:
     """Train a fresh student with `seed`: its weights, the order, the crops and the mixing all follow from it."""
     started, curve = time.perf_counter(), []
     with seeded(seed):
-        trainer = Trainer(build(), teacher, held, training)
+        trainer = Trainer(build(), teacher, held, training, stored)
         for epoch in range(training.epochs):
             loss, agreement = trainer.epoch(epoch)
             accuracy = None
@@ -185,10 +203,12 @@ def expected_seconds(
     build: Callable[[], nn.Module], teacher: nn.Module | None, held: HeldSet, test: HeldSet, training: Training
 ) -> float:
     """Time of one student, from a few timed steps and one timed test batch on a student of its own."""
+    if teacher is None:  # stored labels cost no forward pass either
+        training = replace(training, soft=False)
     with seeded(0):
         trainer = Trainer(build(), teacher, held, training)
         index_B = torch.arange(min(training.batch_size, len(held.images)), device=trainer.device)
-        step = _timed(lambda: trainer.step(index_B), trainer.device)
+        step = _timed(lambda: trainer.step(*trainer.batch(index_B)), trainer.device)
         some = min(TEST_BATCH, len(test.images))
         few = HeldSet(test.images[:some], test.labels[:some], test.class_names, "", {}, "")
         tested = _timed(lambda: trainer.test(few), trainer.device, count=1) * len(test.images) / some

@@ -126,7 +126,7 @@ def test_analyse_writes_figures_and_tables(
         len(images) == 6 + 8 and images[0]["image"].startswith("train/00000/") and "blue" in images[0]["pixels_nearest"]
     )
     assert images[0]["class"] == "blue"
-    for name in ("tokens", "confidence", "features", "pixels", "closest-ours", "closest-base"):
+    for name in ("tokens", "risen", "confidence", "features", "pixels", "closest-ours", "closest-base"):
         with Image.open(out / f"{name}.png") as picture:
             assert picture.width > 400
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hieramp.analysis.settokens import SetUsage
+from hieramp.analysis.tokens import Risen
 
 COLORS = ("#b5483a", "#1c1b22")  # the set, its baseline
 
@@ -31,6 +32,19 @@ def _bars(axes: Axes, values: list[float], i: int, count: int, name: str) -> Non
     width = 0.8 / count
     places = [x + (i - (count - 1) / 2) * width for x in range(len(values))]
     axes.bar(places, values, width * 0.9, color=COLORS[i % len(COLORS)], label=name)
+
+
+def risen_figure(shares: Mapping[str, Risen]) -> Figure:
+    """The share of classes whose entropy and coverage rose over the baseline, per stage and scale."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    _bars(axes, [100 * share.entropy for share in shares.values()], 0, 2, "entropy")
+    _bars(axes, [100 * share.coverage for share in shares.values()], 1, 2, "coverage")
+    axes.set_xticks(range(len(shares)), list(shares))
+    axes.axhline(50, color="#a0a0a0", linewidth=0.8)
+    axes.set(ylabel="% of classes that rose", ylim=(0, 100))
+    axes.legend(fontsize=8)
+    return figure
 
 
 def histogram_figure(values: Mapping[str, Tensor], label: str) -> Figure:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hieramp import figures
 from hieramp.analysis.judged import Closeness, Judged
-from hieramp.analysis.setplots import histogram_figure, usage_figure
+from hieramp.analysis.setplots import histogram_figure, risen_figure, usage_figure
 from hieramp.analysis.settokens import SetUsage, risen
 from hieramp.checkpoints import write_text
 from hieramp.evaluation.images import HeldSet
@@ -47,6 +47,8 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None) -> No
     write_text(out / "tokens.csv", _csv(_token_rows(subjects)))
     write_text(out / "images.csv", _csv(_image_rows(subjects, real)))
     save_figure(usage_figure({s.name: s.usage for s in subjects}), out / "tokens.png")
+    if len(subjects) == 2:
+        save_figure(risen_figure(risen(subjects[1].usage, subjects[0].usage)), out / "risen.png")
     confidences = {s.name: s.judged.confidence_N for s in subjects}
     save_figure(histogram_figure(confidences, "the classifier's confidence in the own class"), out / "confidence.png")
     if real is None:

@@ -127,6 +127,7 @@ class Evaluation:
         missing = [held.class_names[k] for k in range(len(held.class_names)) if k not in held.present]
         return {
             "format": 1,
+            "task": asdict(self.task),
             "key": self.key(),
             "preview": self.preview,
             "set": {

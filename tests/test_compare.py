@@ -58,18 +58,18 @@ def test_a_study_makes_its_sets_measures_and_resumes(
     document.write_text("before\n<!-- study choice -->\nold\n<!-- end of study choice -->\nafter\n")
     run = command(study, image_folder, teacher, tmp_path)
     main([*run, "--only", "IPC 1 ", "--write", str(document)])
-    out = tmp_path / "out" / "choice"
-    assert {p.name for p in (out / "sets").iterdir()} == {"random-ipc-1.zip", "again-ipc-1.zip"}
+    out, sets, one = tmp_path / "out" / "choice", tmp_path / "out" / "sets", "method-random-real-data-ipc-1"
+    assert {p.name for p in sets.iterdir()} == {f"{one}.zip", "method-random-real-data-seed-1-ipc-1.zip"}
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert text.count("| – |") == 2  # of IPC 2; a method that is only published has nothing to measure
-    stamp = (out / "random-ipc-1-small" / "result.json").stat().st_mtime_ns
-    curve = (out / "random-ipc-1-small" / "curve-0.csv").stat().st_mtime_ns
+    curve = tmp_path / "out" / "results" / f"{one}-small-rded" / "curve-0.csv"
+    stamp = curve.stat().st_mtime_ns
     capsys.readouterr()
     main([*run, "--write", str(document)])
     said = capsys.readouterr()
     assert "[1/4] random · IPC 1 · small" in said.err and "has all 1 runs already" in said.err
-    assert (out / "random-ipc-1-small" / "curve-0.csv").stat().st_mtime_ns == curve and stamp
+    assert curve.stat().st_mtime_ns == stamp
     text = document.read_text()
     assert "2 of 300 epochs; student small" in text and "| random |" in text and "12.3" in text and "45.6" in text
     assert f"python -m hieramp distill --method random-real --data {image_folder} --ipc 2" in text
@@ -80,6 +80,15 @@ def test_a_study_makes_its_sets_measures_and_resumes(
         assert picture.width > 400
     main(["compare", "--study", str(study), "--table", "--out", str(tmp_path / "out")])
     assert (out / "table.md").read_text() in text
+    other = tmp_path / "other.json"  # another study with a row of the same set finds it measured
+    other.write_text(json.dumps({"title": "Other", "rows": {"x": f"{REAL} --data D --ipc 2"}, "students": ["small"]}))
+    main(["compare", "--study", str(other), "--table", "--out", str(tmp_path / "out")])
+    assert "Nothing measured" in capsys.readouterr().out  # --data D is another set
+    other.write_text(
+        json.dumps({"title": "O", "rows": {"x": f"{REAL} --data {{data}} --ipc 2"}, "students": ["small"]})
+    )
+    main(["compare", "--study", str(other), "--table", "--out", str(tmp_path / "out")])
+    assert "| x · small | 4 |" in capsys.readouterr().out
 
 
 def test_a_study_trains_a_teacher_once(study: Path, image_folder: Path, teacher: Path, tmp_path: Path) -> None:
@@ -89,11 +98,12 @@ def test_a_study_trains_a_teacher_once(study: Path, image_folder: Path, teacher:
     entries["rows"] = {"random": entries["rows"]["random"]}
     study.write_text(json.dumps(entries))
     main(command(study, image_folder, teacher, tmp_path))
-    out = tmp_path / "out" / "choice"
-    given, own = (json.loads((out / f"random-ipc-1-{t}-small" / "result.json").read_text()) for t in ("given", "own"))
+    out, one = tmp_path / "out", "method-random-real-data-ipc-1"
+    folders = [out / "results" / f"{one}-{teacher}small-rded" for teacher in ("", "own-")]
+    given, own = (json.loads((folder / "result.json").read_text()) for folder in folders)
     assert own["teacher"]["name"] == "small" and own["teacher"]["sha256"] != given["teacher"]["sha256"]
     assert own["set"]["sha256"] == given["set"]["sha256"]
-    table = (out / "table.md").read_text()
+    table = (out / "choice" / "table.md").read_text()
     assert "| random, teacher given |" in table and "| random, teacher own |" in table
 
 
@@ -116,12 +126,13 @@ def test_every_study_that_ships_can_be_read(tmp_path: Path) -> None:
     for name in names:
         study = read_study(ROOT / "studies" / f"{name}.json")
         cells = list(study.cells())
-        assert len({cell.slug for cell in cells}) == len(cells)
-        values = {"data": "D", "without": "W", "test": "T", "folder": "F"}
+        assert len({cell.slug for cell in cells}) == len(cells), name
+        values = {"data": "D", "without": "W", "test": "T", "folder": "F", "teacher": "A"}
         for cell in cells:
             assert "--ipc" in filled(cell.distill, values)
         assert f"<!-- study {name} -->" in results and markdown(study, dict.fromkeys(cells)).startswith("### ")
-    assert len(list(read_study(ROOT / "studies" / "ablation.json").cells())) == 8
+    ablation, methods = (list(read_study(ROOT / "studies" / f"{n}.json").cells()) for n in ("ablation", "methods"))
+    assert len(ablation) == 8 and len({c.slug for c in ablation} & {c.slug for c in methods}) == 2  # off and all
 
 
 @pytest.mark.parametrize(

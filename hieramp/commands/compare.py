@@ -49,13 +49,14 @@ def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
     cells = [cell for cell in study.cells() if not args.only or args.only.lower() in f"{cell.label} ".lower()]
     if not cells:
         raise ValueError(f"--only is {args.only!r}; no row of {study.name} has that in its name")
-    values = _values(args, folder)
-    plans = {cell: _steps(args, study, cell, folder, values) for cell in cells}  # a name that is missing is told now
+    values = _values(args)
+    plans = {cell: _steps(args, study, cell, values) for cell in cells}  # a name that is missing is told now
     for number, (cell, steps) in enumerate(plans.items(), 1):
         shared.say(f"[{number}/{len(plans)}] {cell.label}")
         _do(steps)
         commands = ["python -m hieramp " + shlex.join(step) for step in steps]
-        write_result(folder / cell.slug, (read_result(folder / cell.slug) or {}) | {"commands": commands})
+        where = _results(args, study, cell)
+        write_result(where, (read_result(where) or {}) | {"commands": commands})
         _write(args, study, folder)
 
 
@@ -70,38 +71,33 @@ def _study(args: argparse.Namespace) -> Study:
     return replace(study, **{name: value for name, value in given.items() if value is not None})
 
 
-def _values(args: argparse.Namespace, folder: Path) -> dict[str, str | None]:
+def _values(args: argparse.Namespace) -> dict[str, str | None]:
     values: dict[str, str | None] = {name: getattr(args, name) for name in ("data", "test", "teacher", "model")}
     for text in args.define:
         name, found, value = text.partition("=")
         if not found:
             raise ValueError(f"--define {text} should read NAME=VALUE")
         values[name] = value
-    return values | {"folder": str(folder)}
+    return values | {"folder": str(args.out)}
 
 
-def _steps(
-    args: argparse.Namespace, study: Study, cell: Cell, folder: Path, values: dict[str, str | None]
-) -> list[list[str]]:
+def _steps(args: argparse.Namespace, study: Study, cell: Cell, values: dict[str, str | None]) -> list[list[str]]:
     """The commands that make and evaluate a cell."""
     steps: list[list[str]] = []
     path = cell.set
+    device = ["--device", args.device] if args.device else []
     if path is None:
-        path = str(folder / "sets" / f"{cell.set_slug}.zip")
+        path = str(args.out / "sets" / f"{cell.set_slug}.zip")
         named = ["--model", args.model] if "--model" not in cell.distill else []
-        device = ["--device", args.device] if args.device else []
         steps.append(["distill", *filled(cell.distill, values), *named, *device, "--out", path])
     teacher = args.teacher
-    made = study.teachers.get(cell.teacher) if cell.teacher else None
-    if made:
-        teacher = str(folder / "teachers" / f"{slug(cell.teacher or '')}.safetensors")
-        steps.append(["evaluate", *filled(tuple(shlex.split(made)), values), "--save", teacher])
-    return [*steps, _evaluation(args, study, cell, folder, path, teacher)]
+    if cell.make_teacher:
+        teacher = str(args.out / "teachers" / f"{slug(cell.teacher or '')}.safetensors")
+        steps.append(["evaluate", *filled(cell.make_teacher, values), *device, "--save", teacher])
+    return [*steps, _evaluation(args, study, cell, path, teacher)]
 
 
-def _evaluation(
-    args: argparse.Namespace, study: Study, cell: Cell, folder: Path, path: str, teacher: str | None
-) -> list[str]:
+def _evaluation(args: argparse.Namespace, study: Study, cell: Cell, path: str, teacher: str | None) -> list[str]:
     given: dict[str, Any] = {
         "test": args.test,
         "teacher": teacher,
@@ -115,10 +111,14 @@ def _evaluation(
         "test-images": args.test_images,
         "jobs": args.jobs,
         "device": args.device,
-        "out": folder / cell.slug,
+        "out": _results(args, study, cell),
     }
     options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
     return ["evaluate", path, *options]
+
+
+def _results(args: argparse.Namespace, study: Study, cell: Cell) -> Path:
+    return args.out / "results" / f"{cell.slug}-{study.protocol}"
 
 
 def _do(steps: list[list[str]]) -> None:
@@ -140,7 +140,7 @@ def _do(steps: list[list[str]]) -> None:
 
 
 def _write(args: argparse.Namespace, study: Study, folder: Path) -> str:
-    text = write_tables(study, {cell: read_result(folder / cell.slug) for cell in study.cells()}, folder)
+    text = write_tables(study, {cell: read_result(_results(args, study, cell)) for cell in study.cells()}, folder)
     if args.write:
         write_into(args.write, study.name, text)
     return text

@@ -19,14 +19,16 @@ class Cell:
     teacher: str | None  # a name among the study's teachers; None for the one that is given
     set: str | None  # a path; None where `distill` tells how to make it
     distill: tuple[str, ...] = ()
+    make_teacher: tuple[str, ...] = ()  # arguments of `evaluate` that train the teacher, where the study has its own
 
     @property
     def set_slug(self) -> str:
-        return slug(self.row, self.column)
+        """Of how the set is made, not of the study, so that studies share their sets and results."""
+        return slug(Path(self.set).stem) if self.set else slug(*(a for a in self.distill if "{" not in a))
 
     @property
     def slug(self) -> str:
-        return slug(self.row, self.column, self.teacher or "", self.student)
+        return slug(self.set_slug, (self.teacher or "") if self.make_teacher else "", self.student)
 
     @property
     def label(self) -> str:
@@ -58,8 +60,9 @@ class Study:
                 path = self.sets.get(row)
                 arguments = () if path else (*shlex.split(self.rows[row]), *shlex.split(more))
                 for teacher in self.teachers or [None]:
+                    made = tuple(shlex.split((self.teachers.get(teacher) or "") if teacher else ""))
                     for student in self.students:
-                        yield Cell(row, column, student, teacher, path, arguments)
+                        yield Cell(row, column, student, teacher, path, arguments, made)
 
     def headings(self) -> list[str]:
         """Of the columns: what is asked of the sets, and the student where there are several."""

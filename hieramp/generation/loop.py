@@ -4,16 +4,17 @@ Letters: B images asked for, U rows computed (images that agree so far share one
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from hieramp.amplification.saliency import RowStrengths, class_token_saliency, guidance_saliency
+from hieramp.amplification.saliency import RowStrengths, chosen_positions, class_token_saliency, guidance_saliency
 from hieramp.amplification.settings import Amplification
 from hieramp.generation.sampling import Sampling, filter_logits, guide, gumbel_noise, noise_keys, sample
-from hieramp.var.model import VAR
+from hieramp.var.model import VAR, Generation
 from hieramp.vqvae.model import VQVAE
 
 
@@ -30,13 +31,17 @@ class Request:
     def agreeing(self, scale: int, var: VAR) -> list[int]:
         """For every image the first one that agrees with it in everything up to and including `scale`."""
         first: dict[object, int] = {}
-        groups = []
-        for i, (label, seed, amp) in enumerate(zip(self.labels, self.seeds, self.amplifications, strict=True)):
+        return [first.setdefault(key, i) for i, key in enumerate(self.histories(scale, var))]
+
+    def histories(self, scale: int, var: VAR) -> list[object]:
+        """Per image, all that it depends on up to and including `scale`, next to the sampling."""
+        depth = var.config.depth
+        keys: list[object] = []
+        for label, seed, amp in zip(self.labels, self.seeds, self.amplifications, strict=True):
             history = tuple(amp.at(s, var.scales) for s in range(scale + 1))
-            depth = var.config.depth
             how = (amp.mode, amp.resolved_blocks(depth)) if any(history) else None
-            groups.append(first.setdefault((label, seed, history, how, amp.read_block(depth)), i))
-        return groups
+            keys.append((label, seed, history, how, amp.read_block(depth)))
+        return keys
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,11 @@ class Step:
         """(B, n, n), sums to 1: the conditional half's, of the block that is amplified (depth - 2 by default)."""
         return self._rows.saliency()[self._row_of_image].unflatten(-1, (self.side, self.side))
 
+    def chosen(self, amplification: Amplification) -> Tensor | None:
+        """Which positions `amplification` means on these images, (B, n, n) bool; None at a scale it leaves alone."""
+        choice = amplification.choice_at(self.scale, self._vqvae.config.scales)
+        return None if choice is None else chosen_positions(self.saliency, choice)
+
     @cached_property
     def logits(self) -> Tensor:
         """(B, n², V) after guidance, before top-k and top-p."""
@@ -93,17 +103,65 @@ class Step:
         return None if self._rows.beliefs is None else self._rows.beliefs[self._row_of_image]
 
 
+@dataclass(frozen=True)
+class Past:
+    """A drawing as far as it came. Another one may go on from where the two part, without changing it."""
+
+    request: Request
+    steps: tuple[Step, ...]
+    state: Generation
+    row_of_image: tuple[int, ...]  # in the state
+
+    @property
+    def num_bytes(self) -> int:
+        """What it keeps in memory, nearly: the cache and, dearest of the rest, both halves' logits."""
+        cache = self.state.cache
+        logits = sum(step._rows.logits.nbytes for step in self.steps)
+        return cache.keys_NBHTD.nbytes + cache.values_NBHTD.nbytes + 2 * logits
+
+    def sources(self, request: Request, var: VAR) -> tuple[int, list[int]]:
+        """How many scales `request` shares with this drawing, and for each of its images the one to go on from."""
+        if (request.sampling, request.details) != (self.request.sampling, self.request.details):
+            return 0, []
+        for scale in reversed(range(len(self.steps))):
+            mine = {key: j for j, key in enumerate(self.request.histories(scale, var))}
+            wanted = request.histories(scale, var)
+            if all(key in mine for key in wanted):
+                return scale + 1, [mine[key] for key in wanted]
+        return 0, []
+
+
+class Memory(Protocol):
+    """Keeps drawings for others to go on from: `hieramp.generation.memory.RecentDrawings`."""
+
+    def best(self, request: Request, var: VAR) -> Past | None: ...
+
+    def keep(self, past: Past, var: VAR) -> None: ...
+
+
 @torch.no_grad()
-def draw(vqvae: VQVAE, var: VAR, request: Request) -> Iterator[Step]:
+def draw(vqvae: VQVAE, var: VAR, request: Request, memory: Memory | None = None) -> Iterator[Step]:
     """Draw images scale by scale.
 
     Images that share label, seed and all settings up to a scale share one row until they part.
     Without guidance there is no unconditional half, except for a model without class tokens, whose
-    saliency is made of it.
+    saliency is made of it. With a memory, scales that an earlier drawing shares are not computed again.
     """
     loop = _Loop(vqvae, var, request)
-    for scale in range(len(var.scales)):
-        yield loop.step(scale)
+    if memory is None:
+        for scale in range(len(var.scales)):
+            yield loop.step(scale)
+        return
+    past = memory.best(request, var)
+    steps = loop.go_on_from(past) if past else []
+    try:
+        yield from tuple(steps)
+        for scale in range(len(steps), len(var.scales)):
+            steps.append(loop.step(scale))
+            yield steps[-1]
+    finally:
+        if steps:
+            memory.keep(Past(request, tuple(steps), loop.state, tuple(loop.row_of_image)), var)
 
 
 class _Loop:
@@ -121,6 +179,23 @@ class _Loop:
         self.state = var.begin(both, max_rows=self.halves * len(set(last_groups)))
         side = vqvae.config.sides[-1]
         self.f_hat = torch.zeros(len(labels), vqvae.config.code_dim, side, side, device=self.device)
+
+    def go_on_from(self, past: Past) -> list[Step]:
+        """Take the place where a drawing that began alike stood; returns its steps so far, for these images."""
+        count, sources = past.sources(self.request, self.var)
+        if not count:
+            return []
+        self.groups = self.request.agreeing(count - 1, self.var)
+        rows = torch.tensor([past.row_of_image[sources[first]] for first in self.firsts], device=self.device)
+        num_before = len(past.state.class_BC) // self.halves
+        both = torch.cat([rows + half * num_before for half in range(self.halves)])
+        self.state.take(past.state, both, self.var.scales.spans[count - 1].stop)
+        steps = []
+        for step in past.steps[:count]:
+            steps.append(replace(step, _row_of_image=[step._row_of_image[source] for source in sources]))
+        latest = steps[-1]
+        self.f_hat = latest._rows.f_hat[[latest._row_of_image[first] for first in self.firsts]]
+        return steps
 
     @property
     def firsts(self) -> list[int]:

@@ -102,6 +102,11 @@ class Step:
         """(B, classes): the class token's own class logits, likewise."""
         return None if self._rows.beliefs is None else self._rows.beliefs[self._row_of_image]
 
+    @cached_property
+    def class_probabilities(self) -> Tensor | None:
+        """(B, classes): the same as probabilities."""
+        return None if self.beliefs is None else self.beliefs.softmax(-1)
+
 
 @dataclass(frozen=True)
 class Past:

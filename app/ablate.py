@@ -16,8 +16,8 @@ from hieramp import Model
 from hieramp.scales import STAGES
 
 ABOUT = (
-    "<h2>Ablate</h2><p>The class and first seed on the left, under the eight schedules of the paper, or under a grid of "
-    "strength and ρ for one stage while the others stay as they are. Every picture is a link to its settings.</p>"
+    "<h2>Ablate</h2><p>The class and first seed on the left, under the eight schedules of the paper, or under a grid "
+    "of strength and ρ for one stage while the others stay as they are. Every picture is a link to its settings.</p>"
 )
 SCHEDULES = "schedules"
 KINDS = [("The eight schedules", SCHEDULES), *((f"Strength × ρ, {stage}", stage) for stage in STAGES)]
@@ -59,8 +59,9 @@ def as_html(model: Model, sheet: Sheet, name: str, asked: bool = True) -> str:
     tiles = "".join(_tile(model, sheet, i, name) for i in range(len(sheet.orders)))
     kind = "sheet pixels" if model.image_size <= scenes.SMALL else "sheet"
     busy = str(asked and not sheet.is_finished).lower()
-    body = f'<p role="status">{escape(heading)}</p><div class="tiles">{tiles}</div><p class="plain links">{_save(model, sheet)}</p>'
-    return f'<section class="{kind}" aria-busy="{busy}">{body}</section>'
+    body = f'<p role="status">{escape(heading)}</p><div class="tiles">{tiles}</div>'
+    saved = f'<p class="plain links">{_save(model, sheet)}</p>'
+    return f'<section class="{kind}" aria-busy="{busy}">{body}{saved}</section>'
 
 
 def _tile(model: Model, sheet: Sheet, i: int, name: str) -> str:

@@ -35,12 +35,12 @@ class Controls:
     opened: gr.UploadButton
 
     @property
-    def stage_fields(self) -> list[gr.components.Component]:
+    def stage_fields(self) -> list[Any]:
         """In the order of `orders.preset_fields`."""
         return [*(part for stage in STAGES for part in self.stages[stage]), self.mode, self.painted]
 
     @property
-    def fields(self) -> list[gr.components.Component]:
+    def fields(self) -> list[Any]:
         """In the order of `orders.FIELDS`."""
         first = [self.class_name, self.seed, self.count, self.guidance, self.top_k, self.top_p]
         return [*first, *self.stage_fields]

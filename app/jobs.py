@@ -11,16 +11,15 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import hieramp
 from app.limits import Limits
 from app.turns import Device
-from hieramp import Amplification, Model
+from hieramp import Amplification, Model, Progress
 from hieramp.generation.sampling import Sampling
 
 State = Literal["waiting", "running", "stopped", "done", "failed"]
@@ -45,15 +44,6 @@ class Recipe:
     @property
     def num_images(self) -> int:
         return len(self.labels) * self.ipc
-
-
-class Progress(Protocol):
-    """What `hieramp.distill` tells after every batch."""
-
-    done: int
-    total: int
-    images_per_second: float
-    seconds_left: float
 
 
 @dataclass(eq=False)
@@ -83,22 +73,10 @@ class Job:
 
 
 class JobBook:
-    """All jobs of a server.
+    """All jobs of a server."""
 
-    `distill` makes the sets (`hieramp.distill` by default): a generator that goes on where an earlier one for the
-    same file ended.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        root: Path,
-        device: Device,
-        limits: Limits,
-        distill: Callable[..., Iterator[Progress]] | None = None,
-    ) -> None:
+    def __init__(self, model: Model, root: Path, device: Device, limits: Limits) -> None:
         self.model, self.root, self.device, self.limits = model, root, device, limits
-        self._distill = distill or hieramp.distill
         self._jobs: dict[str, Job] = {}
         self._running: deque[tuple[Job, Iterator[Progress]]] = deque()
         self._changed = threading.Condition()
@@ -125,18 +103,19 @@ class JobBook:
         """Begin a set.
 
         Raises:
-            ValueError: too many jobs are running.
+            ValueError: too many jobs are running, or the recipe cannot be followed.
         """
         self.sweep()
+        self._check_room()
         job_id = secrets.token_urlsafe(24)
         job = Job(job_id, self.root / job_id, recipe)
-        self._check_room()
+        progress = self._make(job)
         job.folder.mkdir(mode=0o700)
         part = job.folder / f"{RECIPE}.part"
         part.write_text(json.dumps(asdict(recipe)))
         part.replace(job.folder / RECIPE)
         self._jobs[job.id] = job
-        self._begin(job)
+        self._begin(job, progress)
         return job
 
     def resume(self, job_id: str) -> Job | None:
@@ -144,7 +123,7 @@ class JobBook:
         job = self.get(job_id)
         if job and job.state in ("stopped", "failed"):
             self._check_room()
-            self._begin(job)
+            self._begin(job, self._make(job))
         return job
 
     def stop(self, job_id: str) -> Job | None:
@@ -186,10 +165,10 @@ class JobBook:
         if running >= self.limits.jobs:
             raise ValueError(f"{running} sets are being made, as many as this server takes: try again later")
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, progress: Iterator[Progress]) -> None:
         job.state, job.message, job.is_to_stop, job.seconds_used = "waiting", "", False, 0.0
         with self._changed:
-            self._running.append((job, self._make(job)))
+            self._running.append((job, progress))
             self._changed.notify_all()
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
@@ -197,7 +176,7 @@ class JobBook:
 
     def _make(self, job: Job) -> Iterator[Progress]:
         recipe, batch = job.recipe, BATCH_ON_CPU if self.model.device.type == "cpu" else None
-        yield from self._distill(
+        return hieramp.distill(
             self.model,
             ipc=recipe.ipc,
             out=job.path,
@@ -221,9 +200,8 @@ class JobBook:
             if self._advance(job, progress):
                 with self._changed:
                     self._running.append((job, progress))
-            else:
-                with closing(progress):  # type: ignore[type-var]
-                    pass
+            elif isinstance(progress, Generator):
+                progress.close()
 
     def _advance(self, job: Job, progress: Iterator[Progress]) -> bool:
         """One batch; False when the job has come to an end."""
@@ -239,6 +217,8 @@ class JobBook:
                 job.seconds_used += time.monotonic() - started
         except ValueError as error:
             return self._end(job, "failed", str(error))
+        except OSError as error:
+            return self._end(job, "failed", f"The disk failed: {error.strerror or error}. Resume to try again.")
         except Exception as error:  # whatever it is, the other jobs go on
             log.exception("job failed")
             return self._end(job, "failed", f"The computation failed: {type(error).__name__}. Resume to try again.")

@@ -81,14 +81,16 @@ def read_class(model: Model, name: Any) -> int:
 
 
 def _amplification(model: Model, given: Mapping[str, Any]) -> Amplification:
-    stages: dict[str, Stage] = {}
-    for stage in STAGES:
-        rho, strength = given[f"{stage}_rho"], given[f"{stage}_strength"]
-        stages[stage] = number(f"rho of {stage}", rho), number(f"the strength of {stage}", strength)
+    coarse, mid, fine = (_stage(stage, given) for stage in STAGES)
     mode: Mode = given["mode"]  # Amplification says what it may be
-    amplification = Amplification(**stages, mode=mode, positions=read_painted(model, given["painted"]))
+    amplification = Amplification(coarse, mid, fine, mode, positions=read_painted(model, given["painted"]))
     amplification.check(model.var.scales, model.var.config.depth)
     return amplification
+
+
+def _stage(stage: str, given: Mapping[str, Any]) -> Stage:
+    rho, strength = given[f"{stage}_rho"], given[f"{stage}_strength"]
+    return number(f"rho of {stage}", rho), number(f"the strength of {stage}", strength)
 
 
 def number(name: str, value: Any) -> float:
@@ -128,7 +130,7 @@ def read_painted(model: Model, text: Any) -> dict[int, list[int]]:
 
 def painted_text(amplification: Amplification) -> str:
     """The painted maps as `read_painted` reads them."""
-    masks = ((scale, sum(1 << i for i in positions)) for scale, positions in amplification.positions or ())
+    masks = ((scale, sum(1 << i for i in positions)) for scale, positions in amplification.named_positions.items())
     return ";".join(f"{scale}:{mask:x}" for scale, mask in masks)
 
 
@@ -263,7 +265,7 @@ def caption(order: Order) -> str:
         return f"{start} Amplification is off, so the two are the same."
     stages = [(stage, getattr(amp, stage)) for stage in STAGES]
     said = ", ".join(f"{s} {v[1]:g} on {v[0]:.0%}" if v[1] != amp.neutral else f"{s} off" for s, v in stages)
-    by_hand = [str(scale) for scale, _ in amp.positions or ()]
+    by_hand = [str(scale) for scale in amp.named_positions]
     painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
     return f"{start} {GREEK[amp.mode]}: {said} of the positions.{painted}"
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 
 from app.orders import GREEK, Order
 from hieramp import SCHEDULES, Amplification, Model, figures
-from hieramp.amplification.settings import Stage
 from hieramp.scales import STAGES
 
 BATCH = 16  # pictures drawn together
@@ -56,8 +56,8 @@ def grid_sheet(order: Order, stage: str) -> Sheet:
     strengths = GRID_STRENGTHS[amp.mode]
     for rho in GRID_RHOS:
         for strength in strengths:
-            value: Stage = (rho, strength)
-            orders.append(_first_seed(order, replace(amp, **{stage: value}, positions=None)))
+            changed: dict[str, Any] = {stage: (rho, strength), "positions": None}
+            orders.append(_first_seed(order, replace(amp, **changed)))
     rows = [f"{stage} ρ {rho:.0%}" for rho in GRID_RHOS]
     return Sheet(tuple(rows), tuple(f"{GREEK[amp.mode]} {strength:g}" for strength in strengths), tuple(orders))
 

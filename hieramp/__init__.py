@@ -1,20 +1,28 @@
 """HierAmp: generative dataset distillation you can see."""
 
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_stages
+from hieramp.distillation.distill import distill
+from hieramp.distillation.engine import Progress
 from hieramp.generation.loop import Step
 from hieramp.generation.model import Drawing, Model
+from hieramp.imageset.reader import ImageSet, open_set
 from hieramp.loading import load
 from hieramp.official import from_official
+from hieramp.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "OFF",
     "SCHEDULES",
     "Amplification",
     "Drawing",
+    "ImageSet",
     "Model",
+    "Progress",
     "Step",
+    "__version__",
+    "distill",
     "from_official",
     "load",
+    "open_set",
     "parse_stages",
 ]

@@ -4,6 +4,7 @@ A model folder holds config.json and up to four parts, each in shards under 20 M
 vqvae, var, class_tokens, classifier. Everything is written as .part and renamed.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,6 +113,17 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+
+
+def fingerprint(*states: State) -> str:
+    """SHA-256 over names, types, shapes and values of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for state in states:
+        for name in sorted(state):
+            tensor = state[name].detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def _shards(folder: Path, part: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """Images to train and measure on: a folder, a tar or a Hugging Face data set, read by timm's readers."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from timm.data import ImageDataset
+from timm.data import ImageDataset, ImageNetInfo
 from timm.data.readers import create_reader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -31,6 +32,28 @@ class DataSource:
 
     def __len__(self) -> int:
         return len(self.reader)
+
+    def labels(self) -> list[int]:
+        """The label of every image, without opening any."""
+        if hasattr(self.reader, "targets"):  # tar
+            return [int(label) for label in self.reader.targets]
+        if hasattr(self.reader, "samples"):  # folder
+            return [int(label) for _, label in self.reader.samples]
+        return [int(label) for label in self.reader.dataset[self.reader.label_key]]  # Hugging Face
+
+
+def read_image(source: DataSource, index: int) -> Image.Image:
+    """One image, RGB.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        stream, _ = source.reader[index]
+        with stream, Image.open(stream) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{source.reader.filename(index)} cannot be read as an image ({error})") from error
 
 
 def open_source(data: str, split: str = "train") -> DataSource:
@@ -74,6 +97,17 @@ def _open_hub(name: str, split: str) -> Any:
         raise ValueError(f"{name} is neither a folder here nor a readable Hugging Face data set: {error}") from error
 
 
+def described_classes(folders: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the classes; folders that are ImageNet ids get their words, and the ids are kept as "wnids"."""
+    names = list(folders)
+    if not all(re.fullmatch(r"n\d{8}", name) for name in names):
+        return {"class_names": names}
+    info = ImageNetInfo()
+    known = set(info.label_names())
+    words = [info.label_name_to_description(name) if name in known else name for name in names]
+    return {"class_names": words, "wnids": names}
+
+
 def to_square(image: Image.Image, size: int) -> Image.Image:
     """RGB, shorter side resized to `size` pixels (Lanczos), centre crop."""
     image = image.convert("RGB")
@@ -113,17 +147,15 @@ def decode(source: DataSource, size: int, limit: int | None = None) -> DecodedIm
         indices = [i * len(source) // limit for i in range(limit)]
     images = np.empty((len(indices), size, size, 3), dtype=np.uint8)
     labels: list[int] = []
+    all_labels = source.labels()
     progress = tqdm(indices, desc="decoding", unit="img", leave=False, disable=len(indices) < 5000)
     for index in progress:
         try:
-            stream, label = source.reader[index]
-            with stream, Image.open(stream) as image:
-                images[len(labels)] = np.asarray(to_square(image, size))
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            name = source.reader.filename(index)
-            print(f"skipped {name}: it cannot be read as an image ({error})", file=sys.stderr)
+            images[len(labels)] = np.asarray(to_square(read_image(source, index), size))
+        except ValueError as error:
+            print(f"skipped {error}", file=sys.stderr)
             continue
-        labels.append(int(label))
+        labels.append(all_labels[index])
     if not labels:
         raise ValueError(f"not one of the {len(indices)} images of {source.name} can be read")
     pixels = torch.from_numpy(images[: len(labels)]).permute(0, 3, 1, 2).contiguous()

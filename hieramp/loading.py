@@ -40,16 +40,20 @@ def load(
         ValueError: an unknown name, a damaged or foreign file, a device that is not there.
         FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
     """
-    name, target = str(model), _device(device)
+    name, target = str(model), device_of(device)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint)
     else:
-        folder = ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
-        loaded = _load_folder(folder, var_checkpoint, class_tokens)
+        loaded = _load_folder(model_folder(name), var_checkpoint, class_tokens)
     return loaded.to(target, dtype)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model that ships with us, or the folder of that name."""
+    return ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
+
+
+def device_of(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

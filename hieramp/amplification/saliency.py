@@ -68,7 +68,7 @@ class RowStrengths:
     ) -> None:
         additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
         factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
-        counts = [num_salient(s.rho, num_positions) if s else 0 for s in strengths]
+        counts = [num_salient(s.rho, num_positions) if s and not s.positions else 0 for s in strengths]
         self.beta_B = torch.tensor(additive, device=device)
         self.gamma_B = torch.tensor(factors, device=device) if any(f != 1.0 for f in factors) else None
         self.count_B = torch.tensor(counts, device=device)
@@ -76,11 +76,19 @@ class RowStrengths:
 
     def change(self, m_BL: Tensor) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
-        by_hand_B1 = self.named_BL.any(dim=1, keepdim=True)
-        chosen_BL = torch.where(by_hand_B1, self.named_BL, salient_positions(m_BL, self.count_B))
+        chosen_BL = salient_positions(m_BL, self.count_B) | self.named_BL
         bias_BL = self.beta_B[:, None] * chosen_BL
         factor_BL = None if self.gamma_B is None else torch.where(chosen_BL, self.gamma_B[:, None], 1.0)
         return KeyChange(bias_BL, factor_BL)
+
+    def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:
+        """Whether the same positions would be chosen from maps with a relative error of `tolerance`, (B,) bool."""
+        last = m_BL.shape[1] - 1
+        descending = m_BL.sort(dim=-1, descending=True).values
+        chosen_B = descending.gather(1, (self.count_B - 1).clamp(0, last)[:, None])[:, 0]
+        passed_B = descending.gather(1, self.count_B.clamp(0, last)[:, None])[:, 0]
+        all_or_none = (self.count_B == 0) | (self.count_B > last)
+        return all_or_none | (chosen_B - passed_B > tolerance * chosen_B)
 
 
 def _named(positions_B: Sequence[tuple[int, ...]], num_positions: int) -> Tensor:

@@ -80,6 +80,11 @@ class Amplification:
         stages = (self.coarse, self.mid, self.fine)
         return all(stage is None or stage[1] == self.neutral for stage in stages)
 
+    @property
+    def named_positions(self) -> dict[int, tuple[int, ...]]:
+        """Per scale the positions named by hand."""
+        return {scale: tuple(named) for scale, named in dict(self.positions or ()).items()}
+
     def at(self, scale: int, scales: Scales) -> ScaleStrength | None:
         """What this does at `scale`; None where it changes nothing."""
         choice = self.choice_at(scale, scales)
@@ -94,7 +99,7 @@ class Amplification:
         if value is None:
             return None
         rho, strength = value
-        return ScaleStrength(rho, strength, tuple(dict(self.positions or ()).get(scale, ())))
+        return ScaleStrength(rho, strength, self.named_positions.get(scale, ()))
 
     def resolved_blocks(self, depth: int) -> tuple[int, ...]:
         """The blocks to amplify in a model of this depth.
@@ -117,7 +122,7 @@ class Amplification:
     def check(self, scales: Scales, depth: int) -> None:
         """Raise ValueError where the blocks, scales or positions named are not the model's."""
         self.resolved_blocks(depth)
-        named = dict(self.positions or ())
+        named = self.named_positions
         for scale in (*(self.scales or ()), *named):
             if not 0 <= scale < len(scales):
                 raise ValueError(f"scale {scale} does not exist: this model has scales 0 to {len(scales) - 1}")

@@ -24,10 +24,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
+def add_class(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--class", dest="class_name", required=True, metavar="NAME", help="class name, number or wnid")
+
+
+def add_drawing(
+    parser: argparse.ArgumentParser, seed_help: str = "of the first image; the next have seed+1, …"
+) -> None:
     group = parser.add_argument_group("drawing")
-    group.add_argument("--class", dest="class_name", required=True, metavar="NAME", help="class name, number or wnid")
-    group.add_argument("--seed", type=whole_number, default=0, help="of the first image; the next have seed+1, …")
+    group.add_argument("--seed", type=whole_number, default=0, help=seed_help)
     group.add_argument(
         "--stages", default="all", help="coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name"
     )

@@ -13,7 +13,8 @@ MAX_COUNT = 64
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("generate", help="draw images of a class, plain and amplified")
-    shared.add_sampling(parser)
+    shared.add_class(parser)
+    shared.add_drawing(parser)
     parser.add_argument("--count", type=shared.positive, default=8, help=f"images per row, at most {MAX_COUNT}")
     parser.add_argument("--out", type=Path, default=Path("generated.png"), help="where to write the sheet (.png)")
     parser.add_argument("--steps", action="store_true", help="also write the coarse-to-fine strip, NAME-steps.png")

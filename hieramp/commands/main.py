@@ -4,13 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hieramp.commands import generate, measure, saliency, train
+from hieramp.commands import distill, generate, measure, saliency, train, verify
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, saliency, train, measure):
+    for module in (generate, saliency, distill, verify, train, measure):
         module.add_parser(commands)
     return parser
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.run(args)
     except (ValueError, FileNotFoundError) as error:
         _fail(error, 2)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         _fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,7 +10,8 @@ from hieramp.commands.generate import check_out
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("saliency", help="draw an image with its saliency map at every scale")
-    shared.add_sampling(parser)
+    shared.add_class(parser)
+    shared.add_drawing(parser)
     parser.set_defaults(stages="off")
     parser.add_argument("--out", type=Path, default=Path("saliency.png"), help="where to write the sheet (.png)")
     shared.add_model(parser)

@@ -13,9 +13,15 @@ from torch import Tensor
 
 from hieramp.amplification.saliency import RowStrengths, chosen_positions, class_token_saliency, guidance_saliency
 from hieramp.amplification.settings import Amplification
-from hieramp.generation.sampling import Sampling, filter_logits, guide, gumbel_noise, noise_keys, sample
+from hieramp.generation.sampling import Sampling, clear_draws, filter_logits, guide, gumbel_noise, noise_keys, sample
 from hieramp.var.model import VAR, Generation
 from hieramp.vqvae.model import VQVAE
+
+# Closer than this, float32 may take one code or position for another: of logits before guidance, and relative of
+# saliencies. On the default model the gap of the first two codes erred by 2e-6 · (1 + 2t) rms and ten times that
+# at most, a saliency by 8e-6 at most (96 images against float64); the error has to exceed tolerance and gap.
+LOGIT_ERROR = 1.5e-5
+SALIENCY_ERROR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class _RowResult:
     saliency: Callable[[], Tensor]  # (U, n²)
     weights: Tensor | None  # (U, blocks, heads, n²)
     beliefs: Tensor | None  # (U, classes)
+    clear: Callable[[], Tensor]  # (U,) bool
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,14 @@ class Step:
         """(B, classes): the same as probabilities."""
         return None if self.beliefs is None else self.beliefs.softmax(-1)
 
+    @cached_property
+    def clear(self) -> Tensor:
+        """(B,) bool: no token and no salient position of this scale was so close that rounding could turn it.
+
+        Float32 arithmetic rounds differently at another batch size, thread count or machine.
+        """
+        return self._rows.clear()[self._row_of_image]
+
 
 @dataclass(frozen=True)
 class Past:
@@ -119,7 +134,7 @@ class Past:
 
     @property
     def num_bytes(self) -> int:
-        """What it keeps in memory, nearly: the cache and, dearest of the rest, both halves' logits."""
+        """What it keeps in memory, nearly: the cache, logits and noise."""
         cache = self.state.cache
         logits = sum(step._rows.logits.nbytes for step in self.steps)
         return cache.keys_NBHTD.nbytes + cache.values_NBHTD.nbytes + 2 * logits
@@ -219,9 +234,14 @@ class _Loop:
         logits, saliency, beliefs = self._logits(scale, hook)
         noise = gumbel_noise(self.keys_B2[self.firsts], scale, *logits.shape[1:])
         tokens = sample(filter_logits(logits, sampling.top_k, sampling.top_p), noise)
+
+        def clear() -> Tensor:
+            t = sampling.guidance_at(scale, len(self.var.scales)) if self.halves == 2 else 0.0
+            return hook.clear() & clear_draws(logits, noise, sampling, LOGIT_ERROR * (1 + 2 * t))
+
         self.f_hat = self.f_hat + self.vqvae.quantize.contribution(scale, tokens)
         weights = torch.stack(hook.seen, 1) if hook.seen else None
-        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs)
+        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs, clear)
         return Step(scale, self.var.scales.sides[scale], result, self.row_of_image, self.vqvae)
 
     def _part(self, scale: int) -> None:
@@ -280,6 +300,7 @@ class _Watcher:
     def __init__(self, loop: _Loop, scale: int, amplifications: Sequence[Amplification]) -> None:
         config, halves = loop.var.config, loop.halves
         depth, num_positions = config.depth, loop.var.scales.sides[scale] ** 2
+        self.device = loop.device
         self.watched, self.details = config.watched_block, loop.request.details
         per_row = [amp.at(scale, loop.var.scales) for amp in amplifications]
         modes = [amp.mode for amp in amplifications]
@@ -296,6 +317,14 @@ class _Watcher:
         self.saliency: Tensor | None = None
         self.given: Tensor | None = None  # saliency from guidance, on the second pass
         self.seen: list[Tensor] = []
+        self.chosen_from: list[tuple[RowStrengths, Tensor]] = []
+
+    def clear(self) -> Tensor:
+        """Per image row, whether no salient position was in doubt in either half."""
+        clear_R = torch.ones(len(self.read_R), dtype=torch.bool, device=self.device)
+        for strengths, m_BL in self.chosen_from:
+            clear_R = clear_R & strengths.clear(m_BL, SALIENCY_ERROR)
+        return clear_R.view(-1, self.num_rows).all(0)
 
     def reads(self, block: int) -> bool:
         return self.details or block == self.watched or block in self.per_block or block in self.read_R
@@ -311,6 +340,7 @@ class _Watcher:
         if m_BL is None:
             return None
         if block in self.per_block:
+            self.chosen_from.append((self.per_block[block], m_BL))
             return self.per_block[block].change(m_BL)
         return (torch.zeros_like(m_BL), None) if block == self.watched else None
 

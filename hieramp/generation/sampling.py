@@ -45,15 +45,20 @@ def guide(conditional: Tensor, unconditional: Tensor, t: float) -> Tensor:
     return torch.lerp(unconditional, conditional, 1 + t)
 
 
-def filter_logits(logits_BLV: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Everything but the top-k codes, then everything but the smallest set of mass top_p, becomes -inf."""
+def filter_logits(logits_BLV: Tensor, top_k: int, top_p: float, slack: float = 0.0) -> Tensor:
+    """Everything but the top-k codes, then everything but the smallest set of mass top_p, becomes -inf.
+
+    `slack` keeps whatever logits that err by so much could keep; a negative one only what they must keep.
+    """
     num_codes = logits_BLV.shape[-1]
     if 0 < top_k < num_codes:
-        smallest = logits_BLV.topk(top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-        logits_BLV = logits_BLV.masked_fill(logits_BLV < smallest, -torch.inf)
+        highest = logits_BLV.topk(top_k, dim=-1, sorted=False).values
+        cut = torch.minimum(highest.amin(-1, keepdim=True) - slack, highest.amax(-1, keepdim=True))
+        logits_BLV = logits_BLV.masked_fill(logits_BLV < cut, -torch.inf)
     if 0 < top_p < 1:
         ascending, order = logits_BLV.sort(dim=-1)
-        drop = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+        # an error of the logits is a relative error of the mass in the tail
+        drop = ascending.softmax(-1).cumsum(-1) <= (1 - top_p) * (1 - slack)
         drop[..., -1] = False
         logits_BLV = logits_BLV.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
     return logits_BLV
@@ -96,3 +101,14 @@ def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:
     comparison shows what the setting changed and not what chance did.
     """
     return (logits_BLV + noise_BLV).argmax(-1)
+
+
+def clear_draws(logits_BLV: Tensor, noise_BLV: Tensor, sampling: Sampling, tolerance: float) -> Tensor:
+    """Whether each row would draw the same tokens from logits that err by less than `tolerance`, (B,) bool."""
+    loose, tight = (
+        filter_logits(logits_BLV, sampling.top_k, sampling.top_p, slack) + noise_BLV
+        for slack in (tolerance, -tolerance)
+    )
+    first, second = loose.topk(2, dim=-1).values.unbind(-1)
+    clear_BL = (first - second > tolerance) & (loose.argmax(-1) == tight.argmax(-1))
+    return clear_BL.all(-1)

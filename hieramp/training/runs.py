@@ -1,7 +1,6 @@
 """The four trainings: from an image set to the parts of a model folder."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import Module
 from torchvision.transforms.functional import to_pil_image
@@ -19,7 +17,7 @@ from hieramp.amplification.settings import OFF
 from hieramp.checkpoints import load_part, load_strictly, read_config, save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
-from hieramp.data import DataSource, decode, open_source
+from hieramp.data import DataSource, decode, described_classes, open_source
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.training.classifier import ClassifierObjective
@@ -153,18 +151,7 @@ def _write_about(
         "torch": torch.__version__,
     }
     parts = known.get("trained", {}) | {settings.part: trained}
-    write_config(settings.folder, **sizes, **_class_names(source), trained=parts)
-
-
-def _class_names(source: DataSource) -> dict[str, list[str]]:
-    """Names of the classes; folders that are ImageNet ids get their words, and the ids are kept."""
-    names = list(source.class_names)
-    if not all(re.fullmatch(r"n\d{8}", name) for name in names):
-        return {"class_names": names}
-    info = ImageNetInfo()
-    known = set(info.label_names())
-    words = [info.label_name_to_description(name) if name in known else name for name in names]
-    return {"class_names": words, "wnids": names}
+    write_config(settings.folder, **sizes, **described_classes(source.class_names), trained=parts)
 
 
 def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,0 +1,120 @@
+"""python -m hieramp distill: a whole set as a zip, a folder or shards."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hieramp.checkpoints import read_config
+from hieramp.classifier import load_classifier
+from hieramp.commands import arguments as shared
+from hieramp.data import open_source
+from hieramp.distillation.distill import distill
+from hieramp.distillation.engine import Progress
+from hieramp.distillation.real import FACTORS, METHODS, collect
+from hieramp.imageset.layout import FORMATS
+from hieramp.loading import model_folder
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("distill", help="make a distilled set that everything loads")
+    parser.add_argument("--ipc", type=shared.positive, required=True, help="images per class")
+    parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
+    parser.add_argument("--classes", help="names, numbers or wnids, separated by semicolons or commas (default: all)")
+    parser.add_argument(
+        "--size", type=shared.positive, help="side of the saved images in pixels (default: the model's)"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="zip")
+    parser.add_argument("--soft-labels", action="store_true", help="add the classifier's logits")
+    parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
+    parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 16, 64 on a GPU)")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
+    parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")
+    real = parser.add_argument_group("sets of real images, to compare with")
+    real.add_argument("--method", choices=("hieramp", *METHODS), default="hieramp")
+    real.add_argument("--data", help="image folder, tar or Hub id, for random-real and rded")
+    real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
+    shared.add_drawing(parser, seed_help="of the whole set")
+    shared.add_model(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    with tqdm(desc=args.out.name, unit="img", smoothing=0, disable=None) as bar:
+        finished = False
+        for progress in _progress(args):
+            show(bar, progress)
+            finished = progress.finished
+    assert finished
+    size = sum(file.stat().st_size for file in _files(args.out))
+    print(f"{args.out}: {progress.total} images, {size / 1e6:.1f} MB, {progress.images_per_second:.1f} images/s")
+
+
+def show(bar: tqdm, progress: Progress) -> None:
+    """Set a bar; its rate counts this run alone."""
+    if bar.total is None:
+        bar.total, bar.initial, bar.n = progress.total, progress.done, progress.done
+    bar.n = progress.done
+    bar.refresh()
+
+
+def _files(out: Path) -> Iterator[Path]:
+    return (file for file in out.rglob("*") if file.is_file()) if out.is_dir() else iter([out])
+
+
+def _progress(args: argparse.Namespace) -> Iterator[Progress]:
+    return _drawn(args) if args.method == "hieramp" else _real(args)
+
+
+def _names(args: argparse.Namespace) -> list[str] | None:
+    """Class names hold commas on ImageNet; a semicolon then parts them."""
+    return args.classes.split(";" if ";" in args.classes else ",") if args.classes else None
+
+
+def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
+    if args.data or args.factor:
+        raise ValueError("--data and --factor belong to --method random-real and rded; a model draws without them")
+    model, names = shared.load_model(args), _names(args)
+    return distill(
+        model,
+        args.ipc,
+        args.out,
+        amplification=shared.amplification(args),
+        classes=None if names is None else [model.label_of(name) for name in names],
+        size=args.size,
+        seed=args.seed,
+        soft_labels=args.soft_labels,
+        classifier=args.classifier,
+        format=args.format,
+        batch_size=args.batch_size,
+        engine=args.engine,
+        workers=args.workers,
+        **shared.sampling(args),
+    )
+
+
+def _real(args: argparse.Namespace) -> Iterator[Progress]:
+    if not args.data:
+        raise ValueError(f"--method {args.method} takes real images: name their folder with --data")
+    if args.engine != "local" or (args.factor and args.method != "rded"):
+        raise ValueError(
+            f"--method {args.method} takes neither --engine ray" + " nor --factor" * (args.method != "rded")
+        )
+    folder = args.classifier or model_folder(args.model)
+    return collect(
+        args.method,
+        open_source(args.data),
+        args.ipc,
+        args.out,
+        classes=_names(args),
+        size=args.size,
+        seed=args.seed,
+        factor=args.factor,
+        soft_labels=args.soft_labels,
+        classifier=load_classifier(folder) if args.soft_labels or args.method == "rded" else None,
+        classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
+        format=args.format,
+        batch_size=args.batch_size,
+        device=args.device,
+    )

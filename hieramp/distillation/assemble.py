@@ -1,0 +1,89 @@
+"""From the batches on disk to the finished set: one pass in the set's order, then a rename."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from hieramp.distillation.parts import PartFolder
+from hieramp.distillation.plan import Plan
+from hieramp.imageset.card import SHEET_CLASSES, SHEET_IMAGES, contact_sheet, dataset_card
+from hieramp.imageset.layout import CARD, CONTACT, MANIFEST, METADATA, METADATA_COLUMNS, SOFT_LABELS
+from hieramp.imageset.storage import Sink, create_tree
+
+
+def assemble(plan: Plan, folder: PartFolder) -> None:
+    """Write the whole set beside and rename it to its place.
+
+    Raises:
+        ValueError: a batch was damaged meanwhile.
+        OSError: the disk is full.
+    """
+    unfinished = plan.part / ("set" + (".zip" if plan.format == "zip" else ""))
+    sink = create_tree(unfinished, plan.format)
+    try:
+        _write(plan, folder, sink)
+    finally:
+        sink.close()
+    _flush(unfinished)
+    unfinished.replace(plan.out)
+
+
+def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
+    images: list[dict[str, Any]] = []
+    logits: list[bytes] = []
+    shown: dict[int, list[bytes]] = {label: [] for label in plan.classes[:SHEET_CLASSES]}
+    for index in range(len(plan)):
+        item, made = plan.item(index), folder.read(index)
+        sink.write(item.file, made.png)
+        if plan.format == "webdataset":
+            sink.write(item.file.removesuffix(".png") + ".cls", str(item.label).encode())
+        hashed = hashlib.sha256(made.png).hexdigest()
+        images.append(
+            {"file": item.file, "label": item.label, "seed": item.seed, "bytes": len(made.png), "sha256": hashed}
+        )
+        if made.logits is not None:
+            logits.append(made.logits)
+        if item.label in shown and len(shown[item.label]) < SHEET_IMAGES:
+            shown[item.label].append(made.png)
+    manifest = plan.identity | {"images": images, "files": {}}
+    contact = contact_sheet([(plan.class_names[label], pngs) for label, pngs in shown.items()])
+    files = {METADATA: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest)}
+    if logits:
+        files[SOFT_LABELS] = _soft_labels(plan, logits)
+    for name, data in files.items():
+        manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        sink.write(name, data)
+    sink.write(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
+
+
+def _metadata(plan: Plan, images: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(METADATA_COLUMNS)
+    for row in images:
+        writer.writerow([row["file"].removeprefix("train/"), row["label"], plan.class_names[row["label"]], row["seed"]])
+    return text.getvalue().encode()
+
+
+def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
+    values = torch.from_numpy(np.frombuffer(b"".join(logits), dtype="<f2").reshape(len(logits), -1).copy())
+    labels = torch.tensor([plan.item(index).label for index in range(len(plan))])
+    about = {"class_names": plan.class_names, "classifier": plan.settings["soft_labels"]}
+    # one entry: safetensors writes several in an order of chance
+    return save({"logits": values, "labels": labels}, metadata={"about": json.dumps(about)})
+
+
+def _flush(path: os.PathLike[str]) -> None:
+    """A rename is no use if the data is still on its way to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

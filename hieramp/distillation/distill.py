@@ -1,0 +1,163 @@
+"""A whole data set out of a model."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+
+from hieramp.amplification.settings import SCHEDULES, Amplification
+from hieramp.checkpoints import fingerprint, read_config
+from hieramp.classifier import Classifier, load_classifier
+from hieramp.distillation.engine import Progress, produce
+from hieramp.distillation.maker import Drawer, Task
+from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.generation.model import Model
+from hieramp.generation.sampling import Sampling
+from hieramp.imageset.layout import Format
+
+Engine = Literal["local", "ray"]
+BATCH_SIZE = {"cpu": 16, "cuda": 64}
+DRAWN, SOFT = "hieramp", "soft_labels"
+
+
+def distill(
+    model: Model,
+    ipc: int,
+    out: str | Path,
+    *,
+    amplification: Amplification | None = SCHEDULES["all"],
+    classes: Sequence[int] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    guidance: float = 4.0,
+    top_k: int = 900,
+    top_p: float = 0.95,
+    soft_labels: bool = False,
+    classifier: str | Path | None = None,
+    format: Format = "zip",
+    batch_size: int | None = None,
+    engine: Engine = "local",
+    workers: int | None = None,
+) -> Iterator[Progress]:
+    """Draw `ipc` images of each class into a set at `out`, yielding the progress after every batch.
+
+    A run that was stopped, closed or killed goes on where it was when called again with the same settings, and
+    the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
+    batches of one size, which is then one of the settings. Image k of a class has the seed
+    seed · 1,000,000 + k; `size` resizes with Lanczos. Soft labels are the logits of the classifier in the
+    folder `classifier`, the model's own where it has one.
+
+    Raises:
+        ValueError: a setting is out of range, or `out` holds something else. Before anything is drawn.
+        OSError: while going on: the disk is full or not writable. What is finished is kept.
+    """
+    amp = amplification or Amplification()
+    sampling = Sampling(guidance, top_k, top_p)
+    amp.check(model.var.scales, model.var.config.depth)
+    judge = _judge(model, classifier) if soft_labels else None
+    batch_size = batch_size or BATCH_SIZE.get(model.device.type, 16)
+    plan = Plan(
+        out=Path(out),
+        method=DRAWN,
+        class_names=model.class_names,
+        wnids=model.wnids,
+        classes=sequence_of_labels(classes, len(model.class_names)),
+        ipc=ipc,
+        image_size=size or model.image_size,
+        seed=seed,
+        settings=_settings(model, amp, sampling, judge, batch_size),
+        model={"name": model.name, "sha256": fingerprint(model.vqvae.state_dict(), model.var.state_dict())},
+        format=format,
+    )
+    drawer = Drawer(model, amp, sampling, plan.image_size, judge)
+    if engine == "local":
+        return produce(plan, drawer, batch_size)
+    if engine == "ray":
+        from hieramp.distillation.ray_engine import produce_on_ray
+
+        return produce_on_ray(plan, drawer, batch_size, workers)
+    raise ValueError(f"engine is {engine!r}; it must be 'local' or 'ray'")
+
+
+def _settings(
+    model: Model, amp: Amplification, sampling: Sampling, judge: Classifier | None, batch_size: int
+) -> dict[str, Any]:
+    dtype = str(model.var.pos_start.dtype).removeprefix("torch.")
+    stages = {"coarse": amp.coarse, "mid": amp.mid, "fine": amp.fine}
+    return {
+        "stages": {name: None if stage is None else list(stage) for name, stage in stages.items()},
+        "mode": amp.mode,
+        "blocks": list(amp.resolved_blocks(model.var.config.depth)),
+        "scales": None if amp.scales is None else list(amp.scales),
+        "positions": {str(scale): list(named) for scale, named in amp.named_positions.items()} or None,
+        **asdict(sampling),
+        "dtype": dtype,
+        "device": model.device.type,
+        "batch_size": None if dtype == "float32" else batch_size,
+        SOFT: judge and fingerprint(judge.state_dict()),
+    }
+
+
+def _judge(model: Model, folder: str | Path | None) -> Classifier:
+    """The classifier of the soft labels, its classes being the model's in the model's order.
+
+    Raises:
+        ValueError: there is none, or its classes are others.
+    """
+    folder = Path(folder) if folder else model.folder
+    if folder is None:
+        raise ValueError(f"soft labels need a classifier, and {model.name} has none: name the folder of one")
+    judge = load_classifier(folder)
+    check_class_order(model.class_names, read_config(folder)["class_names"], str(folder))
+    return judge.to(model.device)
+
+
+def check_class_order(ours: Sequence[str], theirs: Sequence[str], whose: str) -> None:
+    """Raise ValueError, naming the first difference, where two lists of classes are not the same."""
+    if len(ours) != len(theirs):
+        raise ValueError(f"the classifier in {whose} knows {len(theirs)} classes, the images have {len(ours)}")
+    for label, (our, their) in enumerate(zip(ours, theirs, strict=True)):
+        if our != their:
+            raise ValueError(f"class {label} is {our!r} here, but {their!r} to the classifier in {whose}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a set will take."""
+
+    seconds: float
+    bytes: int
+
+
+_PILOTS: "WeakKeyDictionary[Model, dict[bool, tuple[float, float]]]" = WeakKeyDictionary()
+PILOT_IMAGES = 8
+
+
+def estimate(model: Model, num_images: int, soft_labels: bool = False) -> Estimate:
+    """Time and size of a set, from one small batch timed once per model."""
+    known = _PILOTS.setdefault(model, {})
+    if soft_labels not in known:
+        known[soft_labels] = _pilot(model, soft_labels)
+    seconds, size = known[soft_labels]
+    return Estimate(seconds * num_images, round(size * num_images))
+
+
+def _pilot(model: Model, soft_labels: bool) -> tuple[float, float]:
+    """Seconds and bytes an image."""
+    num_classes = len(model.class_names)
+    items = tuple(Item(i, i % num_classes, i, "") for i in range(PILOT_IMAGES))
+    judge = _judge(model, None) if soft_labels else None
+    drawer = Drawer(model, SCHEDULES["all"], Sampling(), model.image_size, judge)
+    drawer.make(Task(items[:1]))  # the first pass also allocates
+    started = time.perf_counter()
+    made = drawer.make(Task(items))().made
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    elapsed = time.perf_counter() - started
+    overhead = 400  # of names, manifest and metadata an image
+    size = sum(len(image.png) + len(image.logits or b"") for image in made) / max(len(made), 1)
+    return elapsed / PILOT_IMAGES, size + overhead

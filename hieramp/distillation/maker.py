@@ -1,0 +1,145 @@
+"""What makes images: the protocol, and a model that draws them. Real images come from `real`."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from hieramp.amplification.settings import Amplification
+from hieramp.distillation.parts import Made
+from hieramp.distillation.plan import Item
+from hieramp.figures import png_bytes, to_picture
+from hieramp.generation.model import Model
+from hieramp.generation.sampling import Sampling
+
+T = TypeVar("T")
+
+
+class Task(NamedTuple):
+    """A batch to make; `exact` where rounding could have turned a token of its images."""
+
+    items: tuple[Item, ...]
+    exact: bool = False
+
+
+class Batch(NamedTuple):
+    """What came of a task."""
+
+    made: list[Made]
+    doubtful: list[Item]  # not made: to be asked for again, exact
+
+
+class Maker(Protocol):
+    """Turns items into finished images; an image depends on its item alone, never on its batch."""
+
+    def make(self, task: Task) -> Callable[[], Batch]:
+        """Do what needs the device; the rest is done when the result is called, on another thread if need be."""
+
+
+class Drawer:
+    """Draws items with a model.
+
+    In float32 the same item gives the same bytes at any batch size and number of threads: where a decision was
+    so close that rounding could turn it, the image is drawn again in float64, and every image is decoded alone,
+    on one thread. In half precision the batches themselves are part of the settings (`distill`).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        amplification: Amplification,
+        sampling: Sampling,
+        image_size: int,
+        classifier: nn.Module | None = None,
+    ) -> None:
+        self.model, self.amplification, self.sampling = model, amplification, sampling
+        self.image_size, self.classifier = image_size, classifier
+        self.doubled: Model | None = None
+
+    def make(self, task: Task) -> Callable[[], Batch]:
+        with _full_float32():
+            tokens, clear = self._tokens(task)
+            chosen = [i for i, is_clear in enumerate(clear) if is_clear]
+            jobs = [partial(self._picture, [level[i : i + 1] for level in tokens]) for i in chosen]
+            on_cpu = self.model.device.type == "cpu"
+            pictures = side_by_side(jobs) if on_cpu else [job() for job in jobs]
+        doubtful = [item for item, is_clear in zip(task.items, clear, strict=True) if not is_clear]
+
+        def finish() -> Batch:
+            indices = [task.items[i].index for i in chosen]
+            return Batch(
+                side_by_side([partial(finished, i, *p) for i, p in zip(indices, pictures, strict=True)]), doubtful
+            )
+
+        return finish
+
+    def _tokens(self, task: Task) -> tuple[list[Tensor], list[bool]]:
+        """Tokens per scale, (B, n²), and which images were drawn without doubt."""
+        model = self._double() if task.exact else self.model
+        labels, seeds = [item.label for item in task.items], [item.seed for item in task.items]
+        how = self.sampling
+        steps = model.steps(labels, seeds, self.amplification, how.guidance, how.top_k, how.top_p)
+        checked = not task.exact and self.model.var.pos_start.dtype == torch.float32
+        tokens, clear_B = [], torch.ones(len(labels), dtype=torch.bool)
+        for step in steps:
+            tokens.append(step.tokens)
+            if checked:
+                clear_B &= step.clear.cpu()
+        return tokens, clear_B.tolist()
+
+    def _double(self) -> Model:
+        if self.doubled is None:
+            self.doubled = copy.deepcopy(self.model)
+            self.doubled.vqvae.double()
+            self.doubled.var.double()
+        return self.doubled
+
+    @torch.no_grad()
+    def _picture(self, tokens: Sequence[Tensor]) -> tuple[Image.Image, bytes | None]:
+        """One image as it will be saved, and its soft label."""
+        vqvae = self.model.vqvae
+        picture = to_picture(vqvae.to_images(vqvae.embed(tokens))[0])
+        if picture.width != self.image_size:
+            picture = picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
+        return picture, None if self.classifier is None else soft_label(self.classifier, picture)
+
+
+def finished(index: int, picture: Image.Image, logits: bytes | None) -> Made:
+    return Made(index, png_bytes(picture), logits)
+
+
+@torch.no_grad()
+def soft_label(classifier: nn.Module, picture: Image.Image) -> bytes:
+    """The classifier's logits of one picture, float16 (what FKD stores), little-endian."""
+    device = next(classifier.parameters()).device
+    pixels = torch.from_numpy(np.asarray(picture, dtype=np.uint8).copy()).permute(2, 0, 1)
+    logits = classifier(pixels[None].to(device).float() / 255)[0]
+    return logits.float().cpu().numpy().astype("<f2").tobytes()
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """No TF32 in convolutions: it errs a thousand times more than float32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@cache
+def _single_threads() -> ThreadPoolExecutor:
+    """As many workers as torch has threads, each computing on one: how a sum is split would change its last bits."""
+    return ThreadPoolExecutor(torch.get_num_threads(), "maker", initializer=lambda: torch.set_num_threads(1))
+
+
+def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    return [future.result() for future in [_single_threads().submit(job) for job in jobs]]

@@ -1,0 +1,120 @@
+"""The same set from many machines: a Ray cluster's workers make batches, this process writes them.
+
+One machine needs no Ray; install it with requirements-ray.txt. A worker that dies is started anew and costs its
+unfinished batch.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from hieramp.distillation.engine import Progress, Queue, is_out_of_memory, produce_with
+from hieramp.distillation.maker import Batch, Drawer, Task
+from hieramp.distillation.parts import PartFolder
+from hieramp.distillation.plan import Plan
+
+MAX_DEATHS = 5  # of workers over one task: then the task itself must be what kills them
+
+
+def produce_on_ray(plan: Plan, drawer: Drawer, batch_size: int, workers: int | None) -> Iterator[Progress]:
+    """Make a plan's set on a Ray cluster: the one of RAY_ADDRESS, else a local one.
+
+    `workers` None takes one a GPU of the cluster where the model is on one, else one a node.
+
+    Raises:
+        ValueError: Ray is not installed, or the place holds other settings.
+        OSError: the disk is full or not writable, or workers keep dying. What is done is kept.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--engine ray needs Ray: pip install -r requirements-ray.txt") from error
+    return produce_with(plan, lambda queue, folder: _make_on_ray(ray, queue, folder, drawer, workers), batch_size)
+
+
+class _Worker:
+    """Runs in a Ray worker: its own copy of the drawer, on its own device."""
+
+    def __init__(self, drawer: Drawer, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        drawer.model.to(device, drawer.model.var.pos_start.dtype)
+        if drawer.classifier is not None:
+            drawer.classifier.to(device)
+        self.drawer = drawer
+
+    def make(self, task: Task) -> Batch | None:
+        """The finished batch; None where it did not fit the memory."""
+        try:
+            return self.drawer.make(task)()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+
+def _make_on_ray(ray: Any, queue: Queue, folder: PartFolder, drawer: Drawer, workers: int | None) -> Iterator[None]:
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    try:
+        yield from _Crew(ray, drawer, workers).empty(queue, folder)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+class _Crew:
+    """The workers, and what each of them is at."""
+
+    def __init__(self, ray: Any, drawer: Drawer, workers: int | None) -> None:
+        self.ray = ray
+        device = drawer.model.device
+        on_gpu = device.type == "cuda"
+        count = workers or int(ray.cluster_resources().get("GPU", 0) if on_gpu else len(ray.nodes())) or 1
+        kind = ray.remote(num_gpus=1 if on_gpu else 0, num_cpus=1)(_Worker)
+        drawer.model.to("cpu", drawer.model.var.pos_start.dtype)
+        if drawer.classifier is not None:
+            drawer.classifier.to("cpu")
+        shared = ray.put(drawer)
+        self.start = lambda: kind.remote(shared, device.type, torch.get_num_threads())
+        self.idle = [self.start() for _ in range(count)]
+        self.busy: dict[Any, tuple[Any, Task]] = {}  # by the future: the worker and its task
+        self.deaths: dict[Task, int] = {}
+
+    def empty(self, queue: Queue, folder: PartFolder) -> Iterator[None]:
+        """Keep every worker busy until nothing is left."""
+        while True:
+            while self.idle and (task := queue.next()) is not None:
+                worker = self.idle.pop()
+                self.busy[worker.make.remote(task)] = worker, task
+            if not self.busy:
+                return
+            ready, _ = self.ray.wait(list(self.busy))
+            for future in ready:
+                self._take(future, queue, folder)
+            yield
+
+    def _take(self, future: Any, queue: Queue, folder: PartFolder) -> None:
+        worker, task = self.busy.pop(future)
+        try:
+            batch = self.ray.get(future)
+        except self.ray.exceptions.RayActorError as error:
+            self._bury(task, queue, error)
+            return
+        self.idle.append(worker)
+        if batch is None:
+            queue.halve(task)
+            return
+        queue.doubtful += batch.doubtful
+        if batch.made:
+            folder.add(batch.made)
+
+    def _bury(self, task: Task, queue: Queue, error: Exception) -> None:
+        self.deaths[task] = self.deaths.get(task, 0) + 1
+        if self.deaths[task] >= MAX_DEATHS:
+            raise OSError(f"{MAX_DEATHS} workers died over the same {len(task.items)} images ({error})") from error
+        queue.again.append(task)
+        self.idle.append(self.start())

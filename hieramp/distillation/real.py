@@ -1,0 +1,195 @@
+"""Sets of real images in the same format, to compare with: chosen at random, or by RDED (arXiv 2312.03526)."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as vision
+
+from hieramp.checkpoints import fingerprint
+from hieramp.classifier import Classifier
+from hieramp.data import DataSource, described_classes, read_image, to_square
+from hieramp.distillation.distill import SOFT, check_class_order
+from hieramp.distillation.engine import Progress, produce
+from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft_label
+from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.imageset.layout import Format
+from hieramp.loading import device_of
+
+METHODS = ("random-real", "rded")
+FACTORS = (1, 2, 3, 4)
+SMALL_IMAGE = 64  # up to here RDED takes one crop an image, above it a mosaic of 2×2
+POOL, CROPS = 300, 5  # RDED: images looked at per class, crops of each
+
+
+def collect(
+    method: str,
+    source: DataSource,
+    ipc: int,
+    out: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    factor: int | None = None,
+    soft_labels: bool = False,
+    classifier: Classifier | None = None,
+    classifier_classes: Sequence[str] | None = None,
+    format: Format = "zip",
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Iterator[Progress]:
+    """Write a set of real images, yielding the progress.
+
+    "random-real": `ipc` images of each class, chosen by `seed`, resized and centre-cropped. "rded": of 300
+    images a class the crops (5 of each) that the classifier is surest of, factor² of them to an image.
+    `classifier_classes` are its classes in its order, which must be the data's.
+
+    Raises:
+        ValueError: too few images, unknown or differently ordered classes, settings out of range.
+        OSError: the disk is full or not writable. What is finished is kept.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+    described = described_classes(source.class_names)
+    names = described["class_names"]
+    if (soft_labels or method == "rded") and classifier is None:
+        raise ValueError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
+    if classifier is not None:
+        check_class_order(names, classifier_classes or (), "the classifier's folder")
+        classifier = classifier.to(device_of(device))
+    size = size or (classifier.config.image_size if classifier else min(read_image(source, 0).size))
+    factor = factor or (1 if size <= SMALL_IMAGE else 2)
+    settings: dict[str, Any] = {"data": source.name, "images": _fingerprint(source)}
+    if method == "rded":
+        settings |= {"factor": factor, "classifier": fingerprint(classifier.state_dict())} if classifier else {}
+    plan = Plan(
+        out=Path(out),
+        method=method,
+        class_names=tuple(names),
+        wnids=tuple(described.get("wnids", ())),
+        classes=sequence_of_labels(_labels(classes, names, described.get("wnids", [])), len(names)),
+        ipc=ipc,
+        image_size=size,
+        seed=seed,
+        settings=settings | {SOFT: fingerprint(classifier.state_dict()) if soft_labels and classifier else None},
+        format=format,
+    )
+    chooser: Callable[[Item], Image.Image] = RandomReal(source, plan)
+    if method == "rded" and classifier is not None:
+        chooser = Rded(source, plan, classifier, factor)
+    return produce(plan, _Collector(chooser, classifier if soft_labels else None), batch_size or 64)
+
+
+def _labels(classes: Sequence[str] | None, names: Sequence[str], wnids: Sequence[str]) -> list[int] | None:
+    if classes is None:
+        return None
+    known = {name: label for listed in (names, wnids) for label, name in enumerate(listed)}
+    for name in classes:
+        if name not in known:
+            raise ValueError(f"unknown class {name!r}; the data has: {', '.join(names[:10])}")
+    return [known[name] for name in classes]
+
+
+def _fingerprint(source: DataSource) -> str:
+    """What tells one image folder from another without reading it: names and labels."""
+    digest = hashlib.sha256()
+    for index, label in enumerate(source.labels()):
+        digest.update(f"{source.reader.filename(index, basename=True)}\n{label}\n".encode())
+    return digest.hexdigest()
+
+
+class _Collector:
+    """A maker of images that are chosen, not drawn."""
+
+    def __init__(self, choose: Callable[[Item], Image.Image], classifier: Classifier | None) -> None:
+        self.choose, self.classifier = choose, classifier
+
+    def make(self, task: Task) -> Callable[[], Batch]:
+        pictures = [self.choose(item) for item in task.items]
+        labels: list[bytes | None] = [None] * len(pictures)
+        if self.classifier is not None:
+            labels = list(side_by_side([partial(soft_label, self.classifier, picture) for picture in pictures]))
+        rows = zip([item.index for item in task.items], pictures, labels, strict=True)
+        jobs = [partial(finished, *row) for row in rows]
+        return lambda: Batch(side_by_side(jobs), [])
+
+
+class _Shuffled:
+    """The images of a class in an order of the set's seed."""
+
+    def __init__(self, source: DataSource, plan: Plan) -> None:
+        self.source, self.plan = source, plan
+        self.labels = np.asarray(source.labels())
+
+    def order(self, label: int) -> np.ndarray:
+        indices = np.flatnonzero(self.labels == label)
+        return np.random.default_rng((self.plan.seed, label)).permutation(indices)
+
+    def check(self, needed: int, what: str) -> None:
+        """Raise ValueError where a class has too few images."""
+        for label in self.plan.classes:
+            count = int((self.labels == label).sum())
+            if count < needed:
+                name = self.plan.class_names[label]
+                raise ValueError(f"{self.source.name} has {count} images of {name}, {what} takes {needed}: lower --ipc")
+
+
+class RandomReal:
+    """The k-th image of a class is the k-th of a shuffle."""
+
+    def __init__(self, source: DataSource, plan: Plan) -> None:
+        self.shuffled, self.plan = _Shuffled(source, plan), plan
+        self.shuffled.check(plan.ipc, "the set")
+        self.order = lru_cache(2)(self.shuffled.order)
+
+    def __call__(self, item: Item) -> Image.Image:
+        k = item.index % self.plan.ipc
+        return to_square(read_image(self.shuffled.source, int(self.order(item.label)[k])), self.plan.image_size)
+
+
+class Rded:
+    """Realistic, diverse: the surest crop of each image, the surest images of a class, factor × factor to a picture."""
+
+    def __init__(self, source: DataSource, plan: Plan, classifier: Classifier, factor: int) -> None:
+        self.shuffled, self.plan, self.classifier, self.factor = _Shuffled(source, plan), plan, classifier, factor
+        self.shuffled.check(plan.ipc * factor**2, "RDED")
+        self.patch_size = plan.image_size // factor
+        # ratio 1 and the usual scale (0.08, 1), as in the authors' MultiRandomCrop
+        self.crop = v2.RandomResizedCrop(self.patch_size, ratio=(1, 1), antialias=True)
+        self.best = lru_cache(2)(self._best)
+
+    def __call__(self, item: Item) -> Image.Image:
+        count, k = self.factor**2, item.index % self.plan.ipc
+        patches = self.best(item.label)[k * count : (k + 1) * count]
+        grid = [torch.cat(list(patches[row : row + self.factor]), dim=2) for row in range(0, count, self.factor)]
+        picture = vision.to_pil_image(torch.cat(grid, dim=1))
+        return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)
+
+    def _best(self, label: int) -> torch.Tensor:
+        """The patches of a class, uint8 (N, 3, h, h), the surest first."""
+        pool = self.shuffled.order(label)[: max(POOL, self.plan.ipc * self.factor**2)]
+        crops = [self._crops(index, label) for index in pool.tolist()]
+        losses = torch.stack(side_by_side([partial(self._loss, some, label) for some in crops]))
+        surest = [some[i] for some, i in zip(crops, losses.argmin(1).tolist(), strict=True)]
+        return torch.stack(surest)[losses.amin(1).argsort(stable=True)]
+
+    def _crops(self, index: int, label: int) -> torch.Tensor:
+        image = vision.pil_to_tensor(read_image(self.shuffled.source, index))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.plan.seed, label, index)))
+            return torch.stack([self.crop(image) for _ in range(CROPS)])
+
+    @torch.no_grad()
+    def _loss(self, crops: torch.Tensor, label: int) -> torch.Tensor:
+        """Cross-entropy of each crop, (N,)."""
+        device = next(self.classifier.parameters()).device
+        logits = self.classifier(crops.to(device).float() / 255)
+        return F.cross_entropy(logits, torch.full((len(crops),), label, device=device), reduction="none").cpu()

@@ -1,0 +1,128 @@
+"""Reading a set back: images, labels, settings. Knows nothing of the generator."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from hieramp.imageset.layout import MANIFEST, SOFT_LABELS, check_manifest
+from hieramp.imageset.storage import Tree, open_tree
+
+MAX_MANIFEST_BYTES = 2**31
+
+
+class ImageSet:
+    """An opened set. Images are read when asked for; close it, or use it in a `with`."""
+
+    def __init__(self, path: Path, tree: Tree, manifest: dict[str, Any]) -> None:
+        self.path, self.tree, self.manifest = path, tree, manifest
+        self.declared = {row["file"]: row["bytes"] for row in manifest["images"]}
+        self.declared |= {name: row["bytes"] for name, row in manifest["files"].items()}
+        self.sizes = tree.sizes()
+
+    def __len__(self) -> int:
+        return len(self.manifest["images"])
+
+    def __enter__(self) -> "ImageSet":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.tree.close()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.manifest["settings"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes of the model, by label."""
+        return tuple(self.manifest["class_names"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return int(self.manifest["image_size"])
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        return tuple(row["file"] for row in self.manifest["images"])
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(row["label"] for row in self.manifest["images"])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(row["seed"] for row in self.manifest["images"])
+
+    def read(self, name: str) -> bytes:
+        """A file of the set that the manifest declares.
+
+        Raises:
+            ValueError: it is not declared, missing, damaged, or larger than declared.
+        """
+        if name not in self.declared:
+            raise ValueError(f"{MANIFEST} of {self.path} does not list {name}")
+        if name not in self.sizes:
+            raise ValueError(f"{self.path} lacks {name}, which its {MANIFEST} lists")
+        if self.sizes[name] != self.declared[name]:
+            sizes = f"{self.sizes[name]} bytes, {self.declared[name]} declared"
+            raise ValueError(f"{name} in {self.path} has another size than its {MANIFEST} says: {sizes}")
+        return self.tree.read(name)
+
+    def image(self, index: int) -> Image.Image:
+        """The index-th image, RGB.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        name = self.manifest["images"][index]["file"]
+        try:
+            with Image.open(BytesIO(self.read(name)), formats=["PNG"]) as image:
+                return image.convert("RGB")
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            raise ValueError(f"{name} in {self.path} is not a readable PNG: {error}") from error
+
+    def soft_labels(self) -> Tensor | None:
+        """The classifier's logits, (N, K) float32, where the set has them."""
+        if SOFT_LABELS not in self.manifest["files"]:
+            return None
+        try:
+            return load(self.read(SOFT_LABELS))["logits"].float()
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{SOFT_LABELS} in {self.path} is damaged: {error}") from error
+
+
+def open_set(path: str | Path) -> ImageSet:
+    """Open a set: a zip, the same unzipped, or a folder of WebDataset shards.
+
+    Raises:
+        ValueError: it is none, or holds absolute or parent paths, a name twice, or more data than declared.
+    """
+    path = Path(path)
+    tree = open_tree(path)
+    try:
+        size = tree.sizes().get(MANIFEST)
+        if size is None:
+            raise ValueError(f"{path} has no {MANIFEST}: it was not made by python -m hieramp distill")
+        if size > MAX_MANIFEST_BYTES:
+            raise ValueError(f"{MANIFEST} of {path} has {size} bytes, which cannot be right; it was not read")
+        try:
+            manifest = json.loads(tree.read(MANIFEST))
+        except ValueError as error:
+            raise ValueError(f"{MANIFEST} of {path} is damaged: {error}") from error
+        return ImageSet(path, tree, check_manifest(manifest, str(path)))
+    except ValueError:
+        tree.close()
+        raise

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from app import scenes
-from app.orders import Order, read_order, settings_of, settings_of_one, whole
+from app.orders import Order, settings_of, settings_of_one, whole
 from app.scenes import Scene
 from hieramp import Model, Step, figures
 from hieramp.generation.memory import RecentDrawings
@@ -42,9 +42,8 @@ def look_closer(
     return {**view, "sample": i, "maps": [[maps[row] for row in rows] for maps in view["maps"]]}
 
 
-def generate(model: Model, *fields: Any) -> dict[str, Any]:
-    """Settings and finished pictures, as data: addresses of PNGs; arguments as in `read_order`."""
-    order = read_order(model, *fields)
+def generate(model: Model, order: Order) -> dict[str, Any]:
+    """Settings and finished pictures, as data: addresses of PNGs."""
     images = model.generate(*order.batch, **order.options).images
     settings, count = settings_of(model, order), len(order.seeds)
     answer: dict[str, Any] = {"settings": settings}
@@ -56,12 +55,11 @@ def generate(model: Model, *fields: Any) -> dict[str, Any]:
     return answer
 
 
-def saliency(model: Model, *fields: Any) -> dict[str, Any]:
-    """Per scale the saliency maps and beliefs of both pictures; arguments as in `read_order`, of which count is 1."""
-    order = read_order(model, *fields)
+def saliency(model: Model, order: Order) -> dict[str, Any]:
+    """Per scale the saliency maps and beliefs of both pictures of an order for one seed."""
     maps = []
     for step in steps_of(model, order):
-        view = scenes._step_view(model, order, step)
+        view = scenes.step_view(model, order, step)
         about: dict[str, Any] = {"scale": step.scale, "side": step.side}
         for row, label in enumerate(scenes.SIDES):
             about[label] = {"saliency": step.saliency[row].tolist(), "beliefs": (view["beliefs"] or [None] * 2)[row]}

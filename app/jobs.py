@@ -4,7 +4,6 @@ One thread gives every running job a batch in turn. A job is known by an unguess
 name, and what is inside (the recipe, the set as far as it is drawn) outlives the server too.
 """
 
-import json
 import logging
 import secrets
 import shutil
@@ -12,38 +11,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import hieramp
 from app.limits import Limits
+from app.recipes import Recipe
 from app.turns import Device
-from hieramp import Amplification, Model, Progress
-from hieramp.generation.sampling import Sampling
+from hieramp import Model, Progress
 
 State = Literal["waiting", "running", "stopped", "done", "failed"]
 ACTIVE: tuple[State, ...] = ("waiting", "running")
 BATCH_ON_CPU = 4  # a drawing waits for one batch at most
-RECIPE = "job.json"
+STORED = "job.json"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a set is made by."""
-
-    labels: tuple[int, ...]
-    ipc: int
-    seed: int
-    sampling: Sampling
-    amplification: Amplification
-    soft_labels: bool
-    name: str  # of the file, without its ending
-
-    @property
-    def num_images(self) -> int:
-        return len(self.labels) * self.ipc
 
 
 @dataclass(eq=False)
@@ -83,13 +65,13 @@ class JobBook:
         self._is_closed = False
         self._worker: threading.Thread | None = None
         root.mkdir(parents=True, exist_ok=True)
-        for path in sorted(root.glob(f"*/{RECIPE}")):
+        for path in sorted(root.glob(f"*/{STORED}")):
             self._find(path)
 
     def _find(self, path: Path) -> None:
         """Take up a job that an earlier server left behind."""
         try:
-            job = Job(path.parent.name, path.parent, _read_recipe(path), seen=path.stat().st_mtime)
+            job = Job(path.parent.name, path.parent, Recipe.from_json(path.read_text()), seen=path.stat().st_mtime)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("a job in %s cannot be read: %s", path.parent, error)
             return
@@ -111,9 +93,9 @@ class JobBook:
         job = Job(job_id, self.root / job_id, recipe)
         progress = self._make(job)
         job.folder.mkdir(mode=0o700)
-        part = job.folder / f"{RECIPE}.part"
-        part.write_text(json.dumps(asdict(recipe)))
-        part.replace(job.folder / RECIPE)
+        part = job.folder / f"{STORED}.part"
+        part.write_text(recipe.to_json())
+        part.replace(job.folder / STORED)
         self._jobs[job.id] = job
         self._begin(job, progress)
         return job
@@ -234,10 +216,3 @@ class JobBook:
         job.message = message
         job.state = state  # last: who sees it must find the rest
         return False
-
-
-def _read_recipe(path: Path) -> Recipe:
-    stored: dict[str, Any] = json.loads(path.read_text())
-    amplification = Amplification(**stored.pop("amplification"))
-    sampling = Sampling(**stored.pop("sampling"))
-    return Recipe(**{**stored, "labels": tuple(stored["labels"])}, amplification=amplification, sampling=sampling)

@@ -4,8 +4,8 @@ from typing import Any
 
 import gradio as gr
 
+from app import ablate, api, changed, distil, explore, learn, theme
 from app import controls as column
-from app import explore, theme
 from app.desk import Desk, html
 from app.limits import Limits
 from hieramp import Model
@@ -24,11 +24,24 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
         with gr.Row(elem_id="desk"):
             with gr.Column(scale=0, min_width=304, elem_id="controls"):
                 controls = column.build(desk)
-            with gr.Column(scale=1, min_width=320, elem_id="rooms"), gr.Tabs(selected="explore") as tabs:
-                with gr.Tab("Explore", id="explore"):
-                    viewer, closer, place = explore.build(desk)
+            with gr.Column(scale=1, min_width=320, elem_id="rooms"):
+                tabs = gr.Tabs(selected="explore")
+        with tabs:
+            with gr.Tab("Explore", id="explore"):
+                card = learn.build_card()
+                viewer, closer, place = explore.build(desk)
+            with gr.Tab("What changed", id="changed"):
+                changed.build(desk, controls)
+            with gr.Tab("Ablate", id="ablate"):
+                ablate.build(desk, controls)
+            with gr.Tab("Distil", id="distil"):
+                distil.build(desk, controls, demo)
+            with gr.Tab("Learn", id="learn"):
+                start_tour = learn.build()
         drawing = explore.Drawing(desk, controls, viewer, place)
         explore.connect(demo, desk, controls, drawing, closer)
+        learn.connect(desk, controls, drawing, tabs, card, start_tour)
+        api.build(desk)
     return demo
 
 

@@ -57,8 +57,8 @@ def usage_figure(count: Count, sides: Sequence[int]) -> go.Figure:
         1, 2, subplot_titles=("Entropy, nats", "Coverage, % of the codebook"), horizontal_spacing=0.08
     )
     names = [name for name, _, _ in _rows(count, sides)]
-    for i, (label, color) in enumerate((("baseline", PLAIN), ("amplified", ACCENT))):
-        usages = [row[1 + i] for row in _rows(count, sides)]
+    both = [before for _, before, _ in _rows(count, sides)], [after for _, _, after in _rows(count, sides)]
+    for label, color, usages in zip(("baseline", "amplified"), (PLAIN, ACCENT), both, strict=True):
         for column, values in enumerate(([u.entropy for u in usages], [100 * u.coverage for u in usages]), 1):
             bars = go.Bar(x=names, y=values, name=label, marker_color=color, showlegend=column == 1, legendgroup=label)
             figure.add_trace(bars, 1, column)

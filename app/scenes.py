@@ -45,11 +45,11 @@ def scene_of(model: Model, order: Order) -> Scene:
 def with_step(model: Model, scene: Scene, order: Order, step: Step) -> Scene:
     """The scene after one more scale; after the last one with the finished pictures."""
     is_last = step.scale == len(scene["sides"]) - 1
-    steps = [*scene["steps"], _step_view(model, order, step)]
+    steps = [*scene["steps"], step_view(model, order, step)]
     return {**scene, "steps": steps, "finals": _finals(model, order, step.image) if is_last else None}
 
 
-def _step_view(model: Model, order: Order, step: Step) -> dict[str, Any]:
+def step_view(model: Model, order: Order, step: Step) -> dict[str, Any]:
     count = len(order.seeds)
     chosen = step.chosen(order.amplification)
     changed = changed_tokens(step.tokens[:count], step.tokens[count:])

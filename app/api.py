@@ -12,7 +12,7 @@ import gradio as gr
 
 from app import ablate, handlers, orders, plots, recipes, scenes, sheets
 from app.changed import choose_classes
-from app.desk import DEVICE, Desk, sentences
+from app.desk import DEVICE, STUDY, Desk, sentences
 from app.jobs import Job
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.distillation.distill import estimate
@@ -84,77 +84,89 @@ def endpoint(
     gr.api(call, api_name=name, api_description=call.__doc__, **event)
 
 
-def build(desk: Desk) -> None:
-    """All public endpoints of the page."""
-    model, limits = desk.model, desk.limits
-    drawing = {"concurrency_id": DEVICE, "concurrency_limit": 1}
-    studying = {"concurrency_id": "study", "concurrency_limit": 2}
-    asking = {"concurrency_limit": None}
-    samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
-    job_id = Argument("job_id", str, REQUIRED, "What distil answered.")
+class Endpoints:
+    """What the endpoints do; each gets its arguments by name."""
 
-    def order_of(settings: dict[str, Any]) -> orders.Order:
-        return orders.read_order(model, *({**orders.DEFAULTS, **settings}[name] for name in orders.FIELDS))
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.model, self.limits = desk, desk.model, desk.limits
 
-    def classes() -> dict[str, Any]:
-        scales = model.var.scales
-        return {"model": model.name, "classes": list(model.class_names), "sides": list(scales.sides),
-                "stages": {stage: list(scales.stages[stage]) for stage in STAGES}}  # fmt: skip
+    def classes(self) -> dict[str, Any]:
+        scales = self.model.var.scales
+        stages = {stage: list(scales.stages[stage]) for stage in STAGES}
+        names = list(self.model.class_names)
+        return {"model": self.model.name, "classes": names, "sides": list(scales.sides), "stages": stages}
 
-    def generate(**settings: Any) -> dict[str, Any]:
-        order = order_of(settings)
-        with desk.device.drawing():
-            return handlers.generate(model, order)
+    def generate(self, **settings: Any) -> dict[str, Any]:
+        order = self._order(settings)
+        with self.desk.device.drawing():
+            return handlers.generate(self.model, order)
 
-    def saliency(**settings: Any) -> dict[str, Any]:
-        order = order_of(settings)
-        with desk.device.drawing():
-            return handlers.saliency(model, order)
+    def saliency(self, **settings: Any) -> dict[str, Any]:
+        order = self._order(settings)
+        with self.desk.device.drawing():
+            return handlers.saliency(self.model, order)
 
-    def count(samples: int, **settings: Any) -> dict[str, Any]:
-        order = order_of(settings)
-        wanted = orders.whole("the number of samples", samples, 1, limits.samples)
-        counts = count_tokens(model, order.label, wanted, order.amplification, order.seeds[0], order.sampling)
-        *_, found = desk.device.in_gaps(counts)
-        return {"csv": plots.usage_csv(found, model.var.scales.sides), "changed": list(found.changed)}
+    def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
+        order, wanted = self._order(settings), self._samples(samples)
+        counts = count_tokens(self.model, order.label, wanted, order.amplification, order.seeds[0], order.sampling)
+        *_, found = self.desk.device.in_gaps(counts)
+        return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
 
-    def compare(classes: int, samples: int, **settings: Any) -> dict[str, Any]:
-        order = order_of({"class_name": 0, **settings})
-        num = orders.whole("the number of classes", classes, 1, min(limits.classes, len(model.class_names)))
-        wanted = orders.whole("the number of samples", samples, 1, limits.samples)
-        labels = choose_classes(len(model.class_names), num, order.seeds[0])
-        *_, found = desk.device.in_gaps(compare_schedules(model, labels, wanted, order.seeds[0], order.sampling))
+    def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
+        order, wanted = self._order({"class_name": 0, **settings}), self._samples(samples)
+        num_classes = len(self.model.class_names)
+        chosen = orders.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
+        labels = choose_classes(num_classes, chosen, order.seeds[0])
+        compared = compare_schedules(self.model, labels, wanted, order.seeds[0], order.sampling)
+        *_, found = self.desk.device.in_gaps(compared)
         return {"csv": plots.risen_csv(found)}
 
-    def sheet(kind: str, **settings: Any) -> dict[str, Any]:
-        order = order_of(settings)
-        *_, found = desk.device.in_gaps(sheets.draw_sheet(model, ablate.plan(order, kind)))
-        uri = scenes.data_uri(found.as_picture(), orders.settings_of(model, order))
+    def ablate(self, kind: str, **settings: Any) -> dict[str, Any]:
+        order = self._order(settings)
+        *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, ablate.plan(order, kind)))
+        uri = scenes.data_uri(found.as_picture(), orders.settings_of(self.model, order))
         return {"sheet": uri, "labels": [found.label(i) for i in range(len(found.orders))]}
 
-    def recipe_of(settings: dict[str, Any]) -> recipes.Recipe:
-        own = [settings.pop(name) for name in ("classes", "ipc", "set_seed", "soft_labels")]
-        fields = [{**orders.DEFAULTS, **settings}[name] for name in orders.FIELDS]
-        return recipes.read_recipe(model, limits, *own, *fields)
-
-    def estimated(**settings: Any) -> dict[str, Any]:
-        recipe = recipe_of(settings)
-        with desk.device.drawing():
-            found = estimate(model, recipe.num_images, recipe.soft_labels)
+    def estimate(self, **settings: Any) -> dict[str, Any]:
+        recipe = self._recipe(settings)
+        with self.desk.device.drawing():
+            found = estimate(self.model, recipe.num_images, recipe.soft_labels)
         return {"images": recipe.num_images, "seconds": found.seconds, "bytes": found.bytes}
 
-    def distil(**settings: Any) -> dict[str, Any]:
-        return job_answer(desk.jobs.start(recipe_of(settings)))
+    def distil(self, **settings: Any) -> dict[str, Any]:
+        return job_answer(self.desk.jobs.start(self._recipe(settings)))
 
-    def job(job_id: str) -> dict[str, Any]:
-        return job_answer(desk.jobs.get(job_id))
+    def job(self, job_id: str) -> dict[str, Any]:
+        return job_answer(self.desk.jobs.get(job_id))
 
-    def stop_job(job_id: str) -> dict[str, Any]:
-        return job_answer(desk.jobs.stop(job_id))
+    def stop_job(self, job_id: str) -> dict[str, Any]:
+        return job_answer(self.desk.jobs.stop(job_id))
 
-    def resume_job(job_id: str) -> dict[str, Any]:
-        return job_answer(desk.jobs.resume(job_id))
+    def resume_job(self, job_id: str) -> dict[str, Any]:
+        return job_answer(self.desk.jobs.resume(job_id))
 
+    def _order(self, settings: dict[str, Any]) -> orders.Order:
+        return orders.read_order(self.model, *({**orders.DEFAULTS, **settings}[name] for name in orders.FIELDS))
+
+    def _samples(self, samples: Any) -> int:
+        return orders.whole("the number of samples", samples, 1, self.limits.samples)
+
+    def _recipe(self, settings: dict[str, Any]) -> recipes.Recipe:
+        own = [settings.pop(name) for name in ("classes", "ipc", "set_seed", "soft_labels")]
+        fields = [{**orders.DEFAULTS, **settings}[name] for name in orders.FIELDS]
+        return recipes.read_recipe(self.model, self.limits, *own, *fields)
+
+
+def build(desk: Desk) -> None:
+    """All public endpoints of the page."""
+    does, limits, num_classes = Endpoints(desk), desk.limits, len(desk.model.class_names)
+    drawing = {"concurrency_id": DEVICE, "concurrency_limit": 1}
+    studying = {"concurrency_id": STUDY, "concurrency_limit": 2}
+    asking = {"concurrency_limit": None}
+    kind = Argument("kind", Kind, "schedules", "The eight schedules, or strength by ρ of one stage.")
+    samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
+    several = Argument("classes", int, min(10, num_classes), f"How many classes, at most {limits.classes}.")
+    job_id = Argument("job_id", str, REQUIRED, "What distil answered.")
     made = (
         Argument("classes", str, "", "Names or numbers of the classes, separated by commas; none for all."),
         Argument("ipc", int, 10, f"Images per class, 1 to {limits.ipc}."),
@@ -162,38 +174,27 @@ def build(desk: Desk) -> None:
         Argument("soft_labels", bool, False, "Add the classifier's logits of every image."),
         *_SHARED,
     )
-    pictures = "settings, and under baseline and amplified one data: address of a PNG per seed."
-    endpoint(classes, "classes", "The model's classes and scales.", (), "model, classes, sides, stages.", **asking)
-    endpoint(
-        generate,
-        "generate",
-        "Draw images of a class, plain and amplified, from the same seeds.",
-        SETTINGS,
-        pictures,
-        **drawing,
-    )
-    endpoint(saliency, "saliency", "Where each scale looks, and what its class token believes.", _ONE,
-             "settings, and per scale the maps and likeliest classes of both pictures, the positions chosen and the "
-             "tokens that changed.", **drawing)  # fmt: skip
-    endpoint(count, "count_tokens", "Entropy and coverage of a class's tokens, plain and amplified.", (samples, *_ONE),
-             "csv per scale and stage; changed: per scale the share of samples whose token differs.", **studying)  # fmt: skip
-    num_classes = Argument(
-        "classes", int, min(10, len(model.class_names)), f"How many classes, at most {limits.classes}."
-    )
-    several = (num_classes, samples, SETTINGS[1], *SETTINGS[3:6])
-    endpoint(compare, "compare_schedules", "The share of classes whose entropy or coverage rises under each schedule.",
-             several, "csv per schedule and stage.", **studying)  # fmt: skip
-    kind = Argument("kind", Kind, "schedules", "The eight schedules, or strength by ρ of one stage.")
-    endpoint(sheet, "ablate", "One class and seed under many settings, as a sheet.", (kind, *_ONE),
-             "sheet: data: address of a PNG; labels of its pictures, row by row.", **studying)  # fmt: skip
-    endpoint(estimated, "estimate", "What a distilled set would take.", made, "images, seconds, bytes.", **drawing)
-    endpoint(distil, "distil", "Make a distilled set in the background.", made, "job_id and where it stands.", **asking)
-    stands = "state, done, total, message; file: the zip, when it is finished."
-    endpoint(job, "job", "Where a job stands.", (job_id,), stands, **asking)
-    endpoint(
-        stop_job, "stop_job", "Stop a job after the batch in hand; what is drawn is kept.", (job_id,), stands, **asking
-    )
-    endpoint(resume_job, "resume_job", "Go on with a job that stopped.", (job_id,), stands, **asking)
+    stands = "job_id, state, done, total, message; file: the zip, when it is finished."
+    table: list[tuple[Callable[..., Any], dict[str, Any], Sequence[Argument], str, str]] = [
+        (does.classes, asking, (), "The model's classes and scales.", "model, classes, sides, stages."),
+        (does.generate, drawing, SETTINGS, "Draw images of a class, plain and amplified, from the same seeds.",
+         "settings, and under baseline and amplified one data: address of a PNG per seed."),
+        (does.saliency, drawing, _ONE, "Where each scale looks, and what its class token believes.",
+         "settings; per scale both maps and likeliest classes, the positions chosen, the tokens that changed."),
+        (does.count_tokens, studying, (samples, *_ONE), "Entropy and coverage of a class's tokens in both.",
+         "csv per scale and stage; changed: per scale the share of samples whose token differs."),
+        (does.compare_schedules, studying, (several, samples, SETTINGS[1], *SETTINGS[3:6]),
+         "The share of classes whose entropy or coverage rises under each schedule.", "csv per schedule and stage."),
+        (does.ablate, studying, (kind, *_ONE), "One class and seed under many settings, as a sheet.",
+         "sheet: data: address of a PNG; labels of its pictures, row by row."),
+        (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
+        (does.distil, asking, made, "Make a distilled set in the background.", stands),
+        (does.job, asking, (job_id,), "Where a job stands.", stands),
+        (does.stop_job, asking, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
+        (does.resume_job, asking, (job_id,), "Go on with a job that stopped.", stands),
+    ]  # fmt: skip
+    for function, event, arguments, about, returns in table:
+        endpoint(function, function.__name__, about, arguments, returns, **event)
 
 
 def job_answer(job: Job | None) -> dict[str, Any]:

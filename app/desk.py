@@ -19,14 +19,14 @@ from app.zero import gpu
 from hieramp import Model
 from hieramp.generation.memory import RecentDrawings
 
-DEVICE = "device"  # all events that draw share it, and take turns
+DEVICE, STUDY = "device", "study"  # events that draw take turns; so do those that count
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 CHEAP: dict[str, Any] = {"queue": False, **PRIVATE}  # never waits for a drawing
 # Through the queue, though it is cheap: the page shows no errors of events outside it (Gradio 6.31).
 ASKING: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 DRAWING: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
 # Studies compute batch by batch in the gaps between drawings (`Device.in_gaps`), two people's at once.
-STUDYING: dict[str, Any] = {"concurrency_id": "study", "concurrency_limit": 2, **PRIVATE}
+STUDYING: dict[str, Any] = {"concurrency_id": STUDY, "concurrency_limit": 2, **PRIVATE}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from hieramp.distillation.distill import estimate
 
 ABOUT = (
     "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling on the left: so many images of each "
-    "class, in one zip with labels, settings and checksums. It is made in the background; close the page, come back, and the "
-    "job is still here.</p>"
+    "class, in one zip with labels, settings and checksums. It is made in the background; close the page, come back, "
+    "and the job is still here.</p>"
 )
 # The id of the visitor's job stays in their browser. A fixed secret, so that it is still understood after a restart.
 STORAGE_KEY = SECRET = "hieramp-job"

@@ -58,7 +58,7 @@ def read_recipe(
     """
     order = orders.read_order(model, 0, 0, 1, *fields[3:])
     if isinstance(classes, str):
-        classes = classes.split(",")
+        classes = [name for name in classes.split(",") if name.strip()]
     labels = sorted({orders.read_class(model, name) for name in classes or range(len(model.class_names))})
     per_class = orders.whole("the number of images per class", ipc, 1, limits.ipc)
     first = orders.whole("the seed of the set", seed, 0, MAX_SEED)

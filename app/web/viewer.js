@@ -91,7 +91,6 @@ function renderStage() {
     if (!final) return;
     link.href = final.uri;
     link.download = final.file;
-    link.setAttribute("aria-label", `Save the ${SIDES[side].toLowerCase()} picture of ${whose} as PNG with its settings`);
   });
   part("top").textContent = topOf(scale, 1).toPrecision(2);
   renderBeliefs(scale);
@@ -220,12 +219,11 @@ function buildStrip() {
     scene.sides.map((n, scale) => `<button type="button" data-scale="${scale}" aria-pressed="false">` +
       `<span class="head"><b>${n}×${n}</b><span>scale ${scale}</span><span>${scene.stages[scale] || "start"}</span></span>` +
       `<img alt=""><img alt=""><canvas aria-hidden="true" width="${n}" height="${n}"></canvas>` +
-      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small></small></button>`).join("");
+      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> tokens differ</span></small></button>`).join("");
   all("[data-scale]").forEach(button => button.addEventListener("click", () => go(Number(button.dataset.scale))));
 }
 
 function renderStrip() {
-  const scene = view.scene;
   all("[data-scale]").forEach((button, scale) => {
     const isDrawn = scale < numDrawn();
     button.disabled = !isDrawn && !button.classList.contains("stale");
@@ -233,8 +231,7 @@ function renderStrip() {
     button.setAttribute("aria-pressed", String(scale === Math.min(view.scale, numDrawn() - 1)));
     if (!isDrawn) return;
     const changed = step(scale).changed[view.sample].length, total = sideOf(scale) ** 2;
-    button.lastChild.textContent = `${changed} of ${total}`;
-    button.setAttribute("aria-label", `Scale ${scale}, ${grid(scale)}${scene.stages[scale] ? ", " + scene.stages[scale] : ""}: ${changed} of ${total} tokens differ`);
+    button.querySelector("small span").textContent = `${changed} of ${total}`;
     [0, 1].forEach(side => {
       button.querySelectorAll("img")[side].src = step(scale).images[row(side)];
       const canvas = button.querySelectorAll("canvas")[side], pen = canvas.getContext("2d");

@@ -7,7 +7,7 @@ import gradio as gr
 
 from app import handlers, orders
 from app.desk import CHEAP, Desk, slider
-from hieramp import SCHEDULES
+from hieramp import SCHEDULES, Model
 from hieramp.scales import STAGES
 
 MODES = [("logit: add β, 0 is off", "logit"), ("attention: multiply by γ, 1 is off", "attention")]
@@ -47,7 +47,7 @@ class Controls:
 
 
 def build(desk: Desk) -> Controls:
-    model, start = desk.model, orders.DEFAULTS
+    model = desk.model
     classes = [(name, label) for label, name in enumerate(model.class_names)]
     with gr.Row(elem_classes="with-button"):
         class_name = gr.Dropdown(classes, value=0, label="Class", filterable=True, min_width=120, interactive=True)
@@ -62,23 +62,28 @@ def build(desk: Desk) -> Controls:
     stages = {}
     for stage in STAGES:
         with gr.Row(elem_classes="stage"):
-            rho = slider(0.01, 1, orders.RHO, 0.01, orders.rho_label(model, stage))
-            strength = slider(0, 10, orders.STRENGTH, 0.1, orders.strength_label(model, stage, "logit"))
+            rho = _slider_of(model, f"{stage}_rho", 0.01, orders.rho_label(model, stage))
+            strength = _slider_of(model, f"{stage}_strength", 0.1, orders.strength_label(model, stage, "logit"))
             stages[stage] = rho, strength
     mode = gr.Radio(MODES, value="logit", label="Mode", interactive=True, elem_id="mode")
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
-        guidance = slider(0, 10, start["guidance"], 0.1, "Guidance")
-        num_codes = model.vqvae.config.num_codes
-        top_k = slider(0, num_codes, start["top_k"], 1, "Top-k (0 is off)", precision=0)
-        top_p = slider(0, 1, start["top_p"], 0.01, "Top-p (0 is off)")
+        guidance = _slider_of(model, "guidance", 0.1, "Guidance")
+        top_k = _slider_of(model, "top_k", 1, "Top-k (0 is off)", precision=0)
+        top_p = _slider_of(model, "top_p", 0.01, "Top-p (0 is off)")
     opened = gr.UploadButton("Open a saved picture", file_types=[".png"], size="sm", elem_id="open-picture")
-    painted = gr.Textbox("", visible="hidden", elem_id="painted", label="Painted maps")
+    painted = gr.Textbox("", visible=False)
     controls = Controls(
         class_name, random_class, seed, dice, is_locked, count, generate, preset, stages, mode, guidance, top_k, top_p,
         painted, opened,
     )  # fmt: skip
     _connect(desk, controls)
     return controls
+
+
+def _slider_of(model: Model, name: str, step: float, label: str, **options: Any) -> gr.Slider:
+    """The slider of a field, with its range and what it shows on a fresh page."""
+    low, high = orders.range_of(model, name)
+    return slider(low or 0, high or 1, orders.DEFAULTS[name], step, label, **options)
 
 
 def _connect(desk: Desk, controls: Controls) -> None:
@@ -92,7 +97,7 @@ def _connect(desk: Desk, controls: Controls) -> None:
 
 def user_triggers(controls: Controls) -> list[Any]:
     """What asks for a new drawing as it is."""
-    moved = [component.input for component in controls.fields]
+    moved = [component.input for component in controls.fields if component is not controls.painted]
     return [*moved, controls.seed.submit]
 
 

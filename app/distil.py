@@ -22,7 +22,12 @@ POLL_SECONDS = 1.0
 CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click(), 50)"
 
 
-def build(desk: Desk, controls: Controls, demo: gr.Blocks) -> None:
+def build_memory() -> tuple[gr.BrowserState, gr.Timer]:
+    """What must be there before the room is opened: rooms are made in the browser when first looked at."""
+    return gr.BrowserState("", storage_key=STORAGE_KEY, secret=SECRET), gr.Timer(POLL_SECONDS, active=False)
+
+
+def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.BrowserState, gr.Timer]) -> None:
     html(ABOUT, elem_classes="prose-line")
     names = [(name, label) for label, name in enumerate(desk.model.class_names)]
     with gr.Row(elem_classes="ask"):
@@ -42,8 +47,7 @@ def build(desk: Desk, controls: Controls, demo: gr.Blocks) -> None:
     panel = html(job_html(None), elem_id="job")
     html(f'<p class="caps">{escape(recipes.caps_words(desk.limits))}</p>', elem_classes="prose-line")
     file = gr.DownloadButton("File", visible="hidden", elem_id="job-file")
-    remembered = gr.BrowserState("", storage_key=STORAGE_KEY, secret=SECRET)
-    timer = gr.Timer(POLL_SECONDS, active=False)
+    remembered, timer = memory
     shown = [panel, stop, resume, download, timer]
     fields = [classes, ipc, seed, soft, *controls.fields]
 

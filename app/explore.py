@@ -88,7 +88,7 @@ def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, c
         if not any(orders.IN_ADDRESS.get(name, name) in query for name in orders.FIELDS):
             return [gr.skip()] * len(orders.FIELDS)
         try:
-            return orders.fields_of(orders.from_query(desk.model, query))
+            return orders.fields_on_page(desk.model, orders.from_query(desk.model, query))
         except ValueError as error:
             gr.Warning(f"This address was not understood: {error}", duration=20)
             return [gr.skip()] * len(orders.FIELDS)
@@ -96,7 +96,8 @@ def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, c
     def from_picture(path: str) -> list[Any]:
         try:
             with sentences():
-                return orders.fields_of(orders.from_settings(desk.model, figures.read_settings(Path(path))))
+                order = orders.from_settings(desk.model, figures.read_settings(Path(path)))
+                return orders.fields_on_page(desk.model, order)
         finally:
             Path(path).unlink(missing_ok=True)
 
@@ -110,10 +111,14 @@ def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, c
     def leave(request: gr.Request) -> None:
         desk.turns.forget(str(request.session_hash))
 
-    opened = demo.load(from_address, None, controls.fields, **CHEAP)
+    def paint(event: gr.EventData) -> str:
+        return str(event._data.get("text", ""))
+
+    painted = drawing.viewer.paint(paint, None, controls.painted, **CHEAP)
+    opened = demo.load(from_address, None, controls.fields, **ASKING)
     shown = controls.opened.upload(from_picture, controls.opened, controls.fields, **ASKING)
     drawing.after(*user_triggers(controls))
-    for event in (opened, shown, *setting_events(desk, controls)):
+    for event in (opened, shown, painted, *setting_events(desk, controls)):
         drawing.then_after(event)
     controls.generate.click(None, None, None, js="() => window.hieramp.showResult()", api_visibility="private")
     drawing.viewer.look(look, controls.fields, closer, trigger_mode="always_last", **DRAWING)

@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "painted": "",
 }
 FIELDS = tuple(DEFAULTS)
+RANGES: dict[str, tuple[float, float]] = {"guidance": (0, 10), "top_p": (0, 1)}  # of the sliders
+RANGES |= {name: (0.01, 1) if name.endswith("rho") else (0, 10) for name in STAGE_FIELDS}
 IN_ADDRESS = {"class_name": "class", "painted": "paint"}  # the others go by their own names
 
 
@@ -140,6 +142,27 @@ def fields_of(order: Order) -> list[Any]:
     stages = [part for stage in STAGES for part in getattr(amp, stage) or (RHO, amp.neutral)]
     first = [order.label, order.seeds[0], len(order.seeds), *order.options.values()]
     return [*first, *stages, amp.mode, painted_text(amp)]
+
+
+def fields_on_page(model: Model, order: Order) -> list[Any]:
+    """The same, for the controls of the page.
+
+    Raises:
+        ValueError: a value beyond what its slider shows; the endpoints take more.
+    """
+    fields = fields_of(order)
+    for name, value in zip(FIELDS, fields, strict=True):
+        low, high = range_of(model, name)
+        if low is not None and not low <= value <= high:
+            raise ValueError(f"{name} is {value:g}, but this page goes from {low:g} to {high:g}")
+    return fields
+
+
+def range_of(model: Model, name: str) -> tuple[float, float] | tuple[None, None]:
+    """What the slider of a field shows; None where it has no slider, or one that is checked elsewhere."""
+    if name == "top_k":
+        return 0, max(model.vqvae.config.num_codes, DEFAULTS["top_k"])
+    return RANGES.get(name, (None, None))
 
 
 def first_order(model: Model) -> Order:

@@ -21,6 +21,7 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
     desk = Desk.make(model, limits, **options)
     with gr.Blocks(title="HierAmp", analytics_enabled=False) as demo:
         html(INTRO, elem_id="intro")
+        memory = distil.build_memory()
         with gr.Row(elem_id="desk"):
             with gr.Column(scale=0, min_width=304, elem_id="controls"):
                 controls = column.build(desk)
@@ -35,7 +36,7 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
             with gr.Tab("Ablate", id="ablate"):
                 ablate.build(desk, controls)
             with gr.Tab("Distil", id="distil"):
-                distil.build(desk, controls, demo)
+                distil.build(desk, controls, demo, memory)
             with gr.Tab("Learn", id="learn"):
                 start_tour = learn.build()
         drawing = explore.Drawing(desk, controls, viewer, place)

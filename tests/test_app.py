@@ -106,6 +106,17 @@ def test_an_address_may_leave_things_out_but_not_lie(model: hieramp.Model) -> No
             orders.from_query(model, query)
 
 
+def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> None:
+    order = an_order(model, guidance=10.0)
+    assert orders.fields_on_page(model, order) == orders.fields_of(order)
+    for changes, said in [
+        ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
+        ({"top_k": 901}, "900"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            orders.fields_on_page(model, an_order(model, **changes))
+
+
 @pytest.mark.parametrize("settings", [{}, {"mode": "logit"}, {"mode": "logit", "seeds": []}, {"seeds": "x"}])
 def test_settings_that_lack_something_are_refused(model: hieramp.Model, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not complete|literal"):

@@ -304,9 +304,7 @@ function paintCell(i) {
 
 function sendPainted() {
   const text = Object.entries(view.painted).map(([scale, mask]) => `${scale}:${mask.toString(16)}`).join(";");
-  const box = document.querySelector("#painted textarea, #painted input");
-  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
-  box.dispatchEvent(new Event("input", { bubbles: true }));
+  trigger("paint", { text });
 }
 
 const canPaint = () => view.painting && isFinished() && view.scene.stages[view.scale];

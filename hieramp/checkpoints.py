@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 PARTS = ("vqvae", "var", "class_tokens", "classifier")
-SHARD_BYTES = 18_000_000
+SHARD_BYTES = 16_000_000
 State = Mapping[str, Tensor]
 
 

@@ -32,10 +32,10 @@ TRAIN = ["train", "--preset", "tiny"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """A model folder with all four parts."""
+    """A model folder with all four parts; the first was there already."""
     folder = tmp_path_factory.mktemp("trained")
-    for part in ("vqvae", "var", "class-tokens", "classifier"):
-        main([*TRAIN, part, "--data", str(image_folder), "--out", str(folder)])
+    main([*TRAIN, "vqvae", "--data", str(image_folder), "--out", str(folder)])
+    main([*TRAIN, "all", "--data", str(image_folder), "--out", str(folder), "--resume"])
     return folder
 
 
@@ -45,6 +45,16 @@ def test_the_folder_is_a_model(trained: Path) -> None:
     assert torch.isfinite(model.generate([0, 1], [0, 0]).images).all()
     assert set(read_config(trained)["trained"]) == {"vqvae", "var", "class_tokens", "classifier"}
     assert load_classifier(trained).config.num_classes == 2
+
+
+def test_all_goes_on_with_what_is_missing(
+    trained: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in trained.glob("*.safetensors")}
+    main([*TRAIN, "all", "--data", str(image_folder), "--out", str(trained), "--resume"])
+    assert capsys.readouterr().out == ""
+    assert {path: path.stat().st_mtime_ns for path in trained.glob("*.safetensors")} == before
 
 
 def test_samples_and_losses_are_written(trained: Path) -> None:

@@ -14,7 +14,7 @@ from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.imageset.layout import FORMATS
-from hieramp.loading import model_folder
+from hieramp.loading import device_of, model_folder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -41,22 +41,23 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    with tqdm(desc=args.out.name, unit="img", smoothing=0, disable=None) as bar:
-        finished = False
-        for progress in _progress(args):
-            show(bar, progress)
-            finished = progress.finished
-    assert finished
+    with tqdm(desc=args.out.name, unit="img", disable=None) as bar:
+        try:
+            for progress in _progress(args):
+                show(bar, progress)
+        except KeyboardInterrupt:
+            bar.close()
+            shared.say(f"stopped: what is finished is kept in {args.out}.part; the same line goes on from there")
+            raise
     size = sum(file.stat().st_size for file in _files(args.out))
     print(f"{args.out}: {progress.total} images, {size / 1e6:.1f} MB, {progress.images_per_second:.1f} images/s")
 
 
 def show(bar: tqdm, progress: Progress) -> None:
-    """Set a bar; its rate counts this run alone."""
+    """Set a bar; its rate and time left count this run alone."""
     if bar.total is None:
         bar.total, bar.initial, bar.n = progress.total, progress.done, progress.done
-    bar.n = progress.done
-    bar.refresh()
+    bar.update(progress.done - bar.n)
 
 
 def _files(out: Path) -> Iterator[Path]:
@@ -116,5 +117,5 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
         classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
         format=args.format,
         batch_size=args.batch_size,
-        device=args.device,
+        device=device_of(args.device),
     )

@@ -9,15 +9,17 @@ import torch
 
 from hieramp.commands import arguments as shared
 from hieramp.training import runs
-from hieramp.training.loop import Outcome, RunSettings
+from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
 
+# of the budget of `train all`; autoencoder and transformer decide what the pictures look like
+SHARES = {"vqvae": 0.25, "var": 0.5, "class-tokens": 0.05, "classifier": 0.2}
 FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("train", help="train a part of a model: vqvae, then var, class-tokens, classifier")
-    parser.add_argument("part", choices=("vqvae", "var", "class-tokens", "classifier"))
+    parser = commands.add_parser("train", help="train a model, or a part: vqvae, then var, class-tokens, classifier")
+    parser.add_argument("part", choices=("all", *SHARES), help="all: the four parts, one after the other")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
@@ -35,10 +37,22 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    preset = PRESETS[args.preset]
-    name = args.part.replace("-", "_")
     _check_disk(args.out)
-    settings = RunSettings(args.out, name, args.budget, args.resume, args.warm_start, args.device)
+    for part in SHARES if args.part == "all" else [args.part]:
+        budget, resume = args.budget, args.resume
+        if args.part == "all":
+            progress = progress_of(args.out, part.replace("-", "_")) if resume else None
+            if progress is not None and progress >= 1:
+                continue
+            budget = budget and budget * SHARES[part]
+            resume = progress is not None
+        if _train(args, part.replace("-", "_"), budget, resume).interrupted:
+            break
+
+
+def _train(args: argparse.Namespace, name: str, budget: float | None, resume: bool) -> Outcome:
+    preset = PRESETS[args.preset]
+    settings = RunSettings(args.out, name, budget, resume, args.warm_start, args.device)
     recipe_name = {"class_tokens": "class_token_recipe"}.get(name, f"{name}_recipe")
     recipe = replace(getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:
@@ -54,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
             args.data, preset, settings
         )
     _report(args, name, outcome)
+    return outcome
 
 
 def _check_disk(folder: Path) -> None:

@@ -59,7 +59,7 @@ def distill(
     sampling = Sampling(guidance, top_k, top_p)
     amp.check(model.var.scales, model.var.config.depth)
     judge = _judge(model, classifier) if soft_labels else None
-    batch_size = batch_size or BATCH_SIZE.get(model.device.type, 16)
+    batch_size = BATCH_SIZE.get(model.device.type, 16) if batch_size is None else batch_size
     plan = Plan(
         out=Path(out),
         method=DRAWN,
@@ -67,7 +67,7 @@ def distill(
         wnids=model.wnids,
         classes=sequence_of_labels(classes, len(model.class_names)),
         ipc=ipc,
-        image_size=size or model.image_size,
+        image_size=model.image_size if size is None else size,
         seed=seed,
         settings=_settings(model, amp, sampling, judge, batch_size),
         model={"name": model.name, "sha256": fingerprint(model.vqvae.state_dict(), model.var.state_dict())},

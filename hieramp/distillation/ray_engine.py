@@ -33,14 +33,18 @@ def produce_on_ray(plan: Plan, drawer: Drawer, batch_size: int, workers: int | N
     return produce_with(plan, lambda queue, folder: _make_on_ray(ray, queue, folder, drawer, workers), batch_size)
 
 
+def _move(drawer: Drawer, device: torch.device) -> None:
+    drawer.model.to(device, drawer.model.var.pos_start.dtype)
+    if drawer.classifier is not None:
+        drawer.classifier.to(device)
+
+
 class _Worker:
     """Runs in a Ray worker: its own copy of the drawer, on its own device."""
 
     def __init__(self, drawer: Drawer, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        drawer.model.to(device, drawer.model.var.pos_start.dtype)
-        if drawer.classifier is not None:
-            drawer.classifier.to(device)
+        _move(drawer, torch.device(device))
         self.drawer = drawer
 
     def make(self, task: Task) -> Batch | None:
@@ -75,10 +79,9 @@ class _Crew:
         on_gpu = device.type == "cuda"
         count = workers or int(ray.cluster_resources().get("GPU", 0) if on_gpu else len(ray.nodes())) or 1
         kind = ray.remote(num_gpus=1 if on_gpu else 0, num_cpus=1)(_Worker)
-        drawer.model.to("cpu", drawer.model.var.pos_start.dtype)
-        if drawer.classifier is not None:
-            drawer.classifier.to("cpu")
+        _move(drawer, torch.device("cpu"))
         shared = ray.put(drawer)
+        _move(drawer, device)
         self.start = lambda: kind.remote(shared, device.type, torch.get_num_threads())
         self.idle = [self.start() for _ in range(count)]
         self.busy: dict[Any, tuple[Any, Task]] = {}  # by the future: the worker and its task

@@ -21,7 +21,6 @@ from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft_label
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.imageset.layout import Format
-from hieramp.loading import device_of
 
 METHODS = ("random-real", "rded")
 FACTORS = (1, 2, 3, 4)
@@ -44,7 +43,7 @@ def collect(
     classifier_classes: Sequence[str] | None = None,
     format: Format = "zip",
     batch_size: int | None = None,
-    device: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Progress]:
     """Write a set of real images, yielding the progress.
 
@@ -64,8 +63,9 @@ def collect(
         raise ValueError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
     if classifier is not None:
         check_class_order(names, classifier_classes or (), "the classifier's folder")
-        classifier = classifier.to(device_of(device))
-    size = size or (classifier.config.image_size if classifier else min(read_image(source, 0).size))
+        classifier = classifier.to(device)
+    if size is None:
+        size = classifier.config.image_size if classifier else min(read_image(source, 0).size)
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": _fingerprint(source)}
     if method == "rded":
@@ -189,7 +189,9 @@ class Rded:
 
     @torch.no_grad()
     def _loss(self, crops: torch.Tensor, label: int) -> torch.Tensor:
-        """Cross-entropy of each crop, (N,)."""
-        device = next(self.classifier.parameters()).device
-        logits = self.classifier(crops.to(device).float() / 255)
+        """Cross-entropy of each crop, (N,); what a mosaic leaves to the other crops is the mean colour."""
+        device, mean = next(self.classifier.parameters()).device, self.classifier.mean
+        left = self.plan.image_size - self.patch_size
+        sides = (left // 2, left - left // 2) * 2
+        logits = self.classifier(F.pad(crops.to(device).float() / 255 - mean, sides) + mean)
         return F.cross_entropy(logits, torch.full((len(crops),), label, device=device), reduction="none").cpu()

@@ -21,7 +21,7 @@ from hieramp.vqvae.model import VQVAE
 # saliencies. On the default model the gap of the first two codes erred by 2e-6 · (1 + 2t) rms and ten times that
 # at most, a saliency by 8e-6 at most (96 images against float64); the error has to exceed tolerance and gap.
 LOGIT_ERROR = 1.5e-5
-SALIENCY_ERROR = 1e-4
+SALIENCY_ERROR = 2e-5
 
 
 @dataclass(frozen=True)

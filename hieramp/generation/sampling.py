@@ -51,17 +51,29 @@ def filter_logits(logits_BLV: Tensor, top_k: int, top_p: float, slack: float = 0
     `slack` keeps whatever logits that err by so much could keep; a negative one only what they must keep.
     """
     num_codes = logits_BLV.shape[-1]
-    if 0 < top_k < num_codes:
-        highest = logits_BLV.topk(top_k, dim=-1, sorted=False).values
-        cut = torch.minimum(highest.amin(-1, keepdim=True) - slack, highest.amax(-1, keepdim=True))
-        logits_BLV = logits_BLV.masked_fill(logits_BLV < cut, -torch.inf)
-    if 0 < top_p < 1:
-        ascending, order = logits_BLV.sort(dim=-1)
+    by_rank, by_mass = 0 < top_k < num_codes, 0 < top_p < 1
+    if not (by_rank or by_mass):
+        return logits_BLV
+    ascending = logits_BLV.sort(dim=-1).values
+    cut_BL1 = torch.full_like(ascending[..., :1], -torch.inf)
+    if by_rank:
+        dropped = torch.full_like(cut_BL1, num_codes - top_k, dtype=torch.long)
+        cut_BL1 = _cut(ascending, dropped, slack)
+        ascending = ascending.masked_fill(ascending < cut_BL1, -torch.inf)
+    if by_mass:
         # an error of the logits is a relative error of the mass in the tail
-        drop = ascending.softmax(-1).cumsum(-1) <= (1 - top_p) * (1 - slack)
-        drop[..., -1] = False
-        logits_BLV = logits_BLV.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
-    return logits_BLV
+        dropped = (ascending.softmax(-1).cumsum(-1) <= (1 - top_p) * (1 - slack)).sum(-1, keepdim=True)
+        cut_BL1 = torch.maximum(cut_BL1, _cut(ascending, dropped.clamp(max=num_codes - 1), slack))
+    return logits_BLV.masked_fill(logits_BLV < cut_BL1, -torch.inf)
+
+
+def _cut(ascending_BLV: Tensor, dropped_BL1: Tensor, slack: float) -> Tensor:
+    """The lowest logit to keep where the `dropped` lowest go, (B, L, 1)."""
+    lowest = ascending_BLV.gather(-1, dropped_BL1)
+    if slack >= 0:
+        return lowest - slack
+    below = ascending_BLV.gather(-1, (dropped_BL1 - 1).clamp(min=0)).masked_fill(dropped_BL1 == 0, -torch.inf)
+    return torch.maximum(lowest, below - slack).minimum(ascending_BLV[..., -1:])
 
 
 def noise_keys(labels: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:

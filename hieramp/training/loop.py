@@ -239,7 +239,7 @@ class StateKeeper:
     """Saves and restores a whole run as one safetensors file (no pickles)."""
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
-        self.path = path
+        self.path = path  # <model folder>/training/<part>.safetensors
         self.recipe = {"optimizer": recipe.optimizer, "batch_size": recipe.batch_size, "seed": recipe.seed}
 
     def save(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
@@ -253,7 +253,7 @@ class StateKeeper:
     def load(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
         if not self.path.is_file():
             raise ValueError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
-        tensors, meta = read_safetensors(self.path), self._meta()
+        tensors, meta = read_safetensors(self.path), _run_meta(self.path)
         if meta.get("recipe") != self.recipe:
             raise ValueError(f"cannot resume {self.path}: it was begun with {meta.get('recipe')}, not {self.recipe}")
         try:
@@ -269,15 +269,8 @@ class StateKeeper:
 
     def refuse_to_overwrite(self) -> None:
         """An interrupted run must be resumed or removed, not lost."""
-        if self.path.is_file() and self._meta().get("progress", 1) < 1:
+        if self.path.is_file() and _run_meta(self.path).get("progress", 1) < 1:
             raise ValueError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
-
-    def _meta(self) -> dict[str, Any]:
-        try:
-            with safe_open(self.path, "pt") as file:
-                return json.loads((file.metadata() or {}).get("run", "{}"))
-        except SafetensorError as error:
-            raise ValueError(f"{self.path} is damaged: remove it to begin anew ({error})") from error
 
     @staticmethod
     def _states(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Mapping[str, Tensor]]:
@@ -293,6 +286,20 @@ class StateKeeper:
                 for key, value in values.items()
             }
         return states
+
+
+def _run_meta(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("run", "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: remove it to begin anew ({error})") from error
+
+
+def progress_of(folder: Path, part: str) -> float | None:
+    """How far the run of a part got, from 0 to 1; None where there was none."""
+    path = folder / "training" / f"{part}.safetensors"
+    return float(_run_meta(path).get("progress", 1)) if path.is_file() else None
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

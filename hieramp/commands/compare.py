@@ -1,0 +1,146 @@
+"""python -m hieramp compare: a table of sets × students, or a whole study with its sets, one row at a time."""
+
+import argparse
+import contextlib
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hieramp.commands import arguments as shared
+from hieramp.commands import distill, evaluate
+from hieramp.evaluation.results import read_result, write_result
+from hieramp.evaluation.studies import Cell, Study, filled, read_study, slug, study_of_sets
+from hieramp.evaluation.tables import write_into, write_tables
+
+OUT = Path("runs/compare")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("compare", help="a table of sets and students; makes what a study lacks, and resumes")
+    parser.add_argument("sets", nargs="*", help="distilled sets; or give --study")
+    parser.add_argument("--study", type=Path, metavar="FILE", help="such as studies/methods.json")
+    parser.add_argument("--data", metavar="FOLDER", help="real training images, for a study's comparison sets")
+    parser.add_argument("--model", default="cifar10", help="that draws a study's sets (default: cifar10)")
+    parser.add_argument("--define", nargs="+", default=[], metavar="NAME=VALUE", help="other names a study asks for")
+    parser.add_argument("--only", metavar="TEXT", help="rows whose name holds this, such as 'IPC 10'")
+    parser.add_argument("--student", nargs="+", help="resnet18, convnet, small (a preview) or timm's names")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder for sets and results (default: {OUT})")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the study's markers there")
+    parser.add_argument("--table", action="store_true", help="only write the tables from what is there")
+    evaluate.add_training(parser)
+    parser.set_defaults(run=run, protocol=None, runs=None)
+
+
+def run(args: argparse.Namespace) -> None:
+    study = _study(args)
+    folder = args.out / study.name
+    if not args.table:
+        _measure(args, study, folder)
+    print(_write(args, study, folder))
+    print(f"files: {folder}/table.md, table.csv, table.png")
+
+
+def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
+    """Make and evaluate what is missing, one row at a time; the table is written after each."""
+    if args.test is None:
+        raise ValueError("--test is missing: give a folder of test images, one sub-folder per class")
+    cells = [cell for cell in study.cells() if not args.only or args.only.lower() in f"{cell.label} ".lower()]
+    if not cells:
+        raise ValueError(f"--only is {args.only!r}; no row of {study.name} has that in its name")
+    values = _values(args, folder)
+    plans = {cell: _steps(args, study, cell, folder, values) for cell in cells}  # a name that is missing is told now
+    for number, (cell, steps) in enumerate(plans.items(), 1):
+        shared.say(f"[{number}/{len(plans)}] {cell.label}")
+        _do(steps)
+        commands = ["python -m hieramp " + shlex.join(step) for step in steps]
+        write_result(folder / cell.slug, (read_result(folder / cell.slug) or {}) | {"commands": commands})
+        _write(args, study, folder)
+
+
+def _study(args: argparse.Namespace) -> Study:
+    if bool(args.sets) == bool(args.study):
+        raise ValueError("give either sets to compare or --study FILE")
+    if args.sets:
+        students = tuple(args.student or ("resnet18",))
+        return study_of_sets(args.sets, students, args.protocol or "rded", args.runs or 3)
+    study = read_study(args.study)
+    given = {"protocol": args.protocol, "runs": args.runs, "students": tuple(args.student) if args.student else None}
+    return replace(study, **{name: value for name, value in given.items() if value is not None})
+
+
+def _values(args: argparse.Namespace, folder: Path) -> dict[str, str | None]:
+    values: dict[str, str | None] = {name: getattr(args, name) for name in ("data", "test", "teacher", "model")}
+    for text in args.define:
+        name, found, value = text.partition("=")
+        if not found:
+            raise ValueError(f"--define {text} should read NAME=VALUE")
+        values[name] = value
+    return values | {"folder": str(folder)}
+
+
+def _steps(
+    args: argparse.Namespace, study: Study, cell: Cell, folder: Path, values: dict[str, str | None]
+) -> list[list[str]]:
+    """The commands that make and evaluate a cell."""
+    steps: list[list[str]] = []
+    path = cell.set
+    if path is None:
+        path = str(folder / "sets" / f"{cell.set_slug}.zip")
+        named = ["--model", args.model] if "--model" not in cell.distill else []
+        device = ["--device", args.device] if args.device else []
+        steps.append(["distill", *filled(cell.distill, values), *named, *device, "--out", path])
+    teacher = args.teacher
+    made = study.teachers.get(cell.teacher) if cell.teacher else None
+    if made:
+        teacher = str(folder / "teachers" / f"{slug(cell.teacher or '')}.safetensors")
+        steps.append(["evaluate", *filled(tuple(shlex.split(made)), values), "--save", teacher])
+    return [*steps, _evaluation(args, study, cell, folder, path, teacher)]
+
+
+def _evaluation(
+    args: argparse.Namespace, study: Study, cell: Cell, folder: Path, path: str, teacher: str | None
+) -> list[str]:
+    given: dict[str, Any] = {
+        "test": args.test,
+        "teacher": teacher,
+        "student": cell.student,
+        "protocol": study.protocol,
+        "runs": study.runs,
+        "seed": args.seed or None,
+        "epochs": args.epochs,
+        "batch-size": args.batch_size,
+        "learning-rate": args.learning_rate,
+        "test-images": args.test_images,
+        "jobs": args.jobs,
+        "device": args.device,
+        "out": folder / cell.slug,
+    }
+    options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
+    return ["evaluate", path, *options]
+
+
+def _do(steps: list[list[str]]) -> None:
+    """Run steps here; a teacher that is there already is not trained again. Results go to files, not to stdout."""
+    parser = argparse.ArgumentParser(prog="hieramp")
+    commands = parser.add_subparsers()
+    for module in (distill, evaluate):
+        module.add_parser(commands)
+    for step in steps:
+        args = parser.parse_args(step)
+        if step[0] == "distill":
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+        elif args.save:
+            if args.save.is_file():
+                continue
+            args.save.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(sys.stderr):
+            args.run(args)
+
+
+def _write(args: argparse.Namespace, study: Study, folder: Path) -> str:
+    text = write_tables(study, {cell: read_result(folder / cell.slug) for cell in study.cells()}, folder)
+    if args.write:
+        write_into(args.write, study.name, text)
+    return text

@@ -1,0 +1,117 @@
+"""python -m hieramp evaluate: what a distilled set is worth to students that are trained on it."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hieramp.commands import arguments as shared
+from hieramp.evaluation import results
+from hieramp.evaluation.engine import Evaluation, Task, begin, missing_seeds, run_missing
+from hieramp.evaluation.protocols import PROTOCOLS
+from hieramp.evaluation.trainer import EpochRow
+
+RESULTS = Path("runs/evaluate")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("evaluate", help="train students on a set and test them")
+    parser.add_argument("set", help="distilled set (zip or folder), or a folder of class folders")
+    parser.add_argument("--student", default="resnet18", help="resnet18, convnet, small (a preview) or timm's name")
+    parser.add_argument("--size", type=shared.positive, help="train at this many pixels (default: the set's)")
+    parser.add_argument("--out", type=Path, help=f"folder for the results (default: {RESULTS}/SET-STUDENT-PROTOCOL)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the first student as a teacher (.safetensors)")
+    parser.add_argument("--json", action="store_true", help="print all of result.json")
+    add_training(parser)
+    parser.set_defaults(run=run)
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `evaluate` and `compare` share."""
+    parser.add_argument("--test", metavar="FOLDER", help="test images: class folders, or a folder with test/")
+    parser.add_argument("--teacher", help="model folder with a classifier, FILE.safetensors, or NAME=FILE.safetensors")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="rded")
+    parser.add_argument("--runs", type=shared.positive, default=3, help="students, with seeds 0, 1, … (default: 3)")
+    parser.add_argument("--seed", type=shared.whole_number, default=0, help="of the first student")
+    parser.add_argument("--epochs", type=shared.positive, help="fewer than the protocol's make a preview")
+    parser.add_argument("--batch-size", type=shared.positive)
+    parser.add_argument("--learning-rate", type=shared.positive_number)
+    parser.add_argument("--test-images", type=shared.positive, help="test on so many alone: a preview")
+    parser.add_argument("--jobs", type=shared.positive, help="students at a time (default: 1; on a GPU, all of a row)")
+    parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.test is None:
+        raise ValueError("--test is missing: give a folder of test images, one sub-folder per class")
+    if args.save and args.save.suffix != ".safetensors":
+        raise ValueError(f"--save is {args.save}; it must end in .safetensors")
+    task = task_of(args, args.set, args.teacher, args.student, size=args.size)
+    folder = args.out or RESULTS / f"{Path(args.set).stem}-{args.student}-{args.protocol}"
+    result = evaluate(task, folder, args.jobs, args.save)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(summary(result))
+        print(f"files: {folder}/{results.RESULT}, curve.png, confusion.png")
+
+
+def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> Task:
+    names = ("protocol", "runs", "seed", "epochs", "batch_size", "learning_rate", "test_images", "device")
+    return Task(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
+
+
+def evaluate(task: Task, folder: Path, jobs: int | None = None, save: Path | None = None) -> dict[str, Any]:
+    """Train what is missing, with the expected time told first and a progress bar; the whole result."""
+    evaluation = Evaluation(task)
+    result = begin(evaluation, folder)
+    seeds = missing_seeds(task, result)
+    jobs = jobs or (len(task.seeds) if evaluation.device.type == "cuda" else 1)
+    if not seeds:
+        shared.say(f"{folder} has all {task.runs} runs already")
+    else:
+        _announce(evaluation, seeds)
+    total = len(seeds) * evaluation.training.epochs
+    with tqdm(total=total, desc=f"{task.student}", unit="epoch", disable=None if seeds else True) as bar:
+
+        def report(seed: int, row: EpochRow) -> None:
+            tested = {} if row.test_accuracy is None else {"test": f"{row.test_accuracy:.1%}"}
+            bar.set_postfix(seed=seed, loss=f"{row.loss:.4f}", **tested, refresh=False)
+            bar.update()
+
+        return run_missing(evaluation, folder, result, jobs, report, save)
+
+
+def _announce(evaluation: Evaluation, seeds: list[int]) -> None:
+    held, training = evaluation.held, evaluation.training
+    if evaluation.preview:
+        shared.say(f"a preview, not a row of the protocol: {', '.join(evaluation.preview)}")
+    absent = len(held.class_names) - len(held.present)
+    if absent:
+        shared.say(f"the set has no images of {absent} of {len(held.class_names)} classes: they are not tested")
+    what = f"{len(held.images)} images, {training.epochs} epochs, batch {training.batch_size}"
+    seconds = evaluation.expected(len(seeds))
+    shared.say(f"{len(seeds)} × {evaluation.task.student} on {what}: about {readable(seconds)} one after another")
+    sys.stderr.flush()
+
+
+def readable(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def summary(result: dict[str, Any]) -> str:
+    """One sentence for the terminal."""
+    best, last = results.scores(result)
+    runs = len(result["runs"])
+    teacher = result["teacher"]
+    taught = f", teacher {teacher['name']} {teacher['test_accuracy']:.1%}" if teacher else ""
+    preview = f" (preview: {', '.join(result['preview'])})" if result["preview"] else ""
+    return (
+        f"{result['student']['name']} on {Path(result['set']['path']).name}, {result['protocol']['name']}: "
+        f"best {best} %, last epoch {last} %, {runs} run{'s' if runs > 1 else ''}{taught}{preview}"
+    )

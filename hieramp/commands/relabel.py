@@ -1,0 +1,44 @@
+"""python -m hieramp relabel: a teacher's labels for every epoch, stored once (FKD)."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from hieramp.commands import arguments as shared
+from hieramp.evaluation.epoch_labels import relabel
+from hieramp.evaluation.images import aligned, hold_set
+from hieramp.evaluation.protocols import PROTOCOLS, training_of
+from hieramp.evaluation.teachers import load_teacher
+from hieramp.loading import device_of
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    soft = [name for name, protocol in PROTOCOLS.items() if protocol.soft]
+    parser = commands.add_parser("relabel", help="store a teacher's labels for every epoch of a student's training")
+    parser.add_argument("set", help="distilled set, or a folder of class folders")
+    parser.add_argument("--teacher", required=True, help="model folder with a classifier, or as for evaluate")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the labels; evaluate --teacher takes it")
+    parser.add_argument("--protocol", choices=soft, default=soft[0])
+    parser.add_argument("--epochs", type=shared.positive, help="(default: the protocol's)")
+    parser.add_argument("--batch-size", type=shared.positive, help="of the student (default: the protocol's)")
+    parser.add_argument("--size", type=shared.positive, help="pixels the student sees (default: the set's)")
+    parser.add_argument("--seed", type=shared.whole_number, default=0)
+    parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    teacher = load_teacher(args.teacher)
+    held = aligned(hold_set(args.set, args.size), teacher.class_names, f"the teacher {teacher.name}")
+    count = (len(held.images), len(held.present), held.image_size)
+    # the learning rate, which depends on the student, plays no part here
+    training = training_of(PROTOCOLS[args.protocol], "", *count, epochs=args.epochs, batch_size=args.batch_size)
+    about = {"teacher": teacher.name, "teacher_sha256": teacher.sha256}
+    on_device = held.to(device_of(args.device))
+    with tqdm(total=training.epochs, desc="labels", unit="epoch", disable=None) as bar, torch.no_grad():
+        for done in relabel(on_device, teacher.network, training, args.out, about, args.seed):
+            bar.update(done - bar.n)
+    size = sum(file.stat().st_size for file in args.out.iterdir())
+    print(f"{args.out}: {training.epochs} epochs of {len(held.images)} images, {size / 1e6:.1f} MB")

@@ -1,0 +1,257 @@
+"""An evaluation from paths to result.json: everything is loaded and checked first, then students are trained."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hieramp.evaluation import results
+from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
+from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test, restricted
+from hieramp.evaluation.protocols import PROTOCOLS, training_of
+from hieramp.evaluation.students import PREVIEW, build_student, save_network
+from hieramp.evaluation.teachers import load_teacher
+from hieramp.evaluation.trainer import (
+    EpochRow,
+    StudentResult,
+    accuracy_of,
+    confusion,
+    expected_seconds,
+    train_student,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to evaluate, and how; None leaves a number to the protocol."""
+
+    set: str
+    test: str
+    teacher: str | None
+    student: str = "resnet18"
+    protocol: str = "rded"
+    runs: int = 3
+    seed: int = 0  # of the first run; the next have seed + 1, …
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    size: int | None = None
+    test_images: int | None = None
+    device: str | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.runs))
+
+
+class Evaluation:
+    """A task with all that it names loaded, and its class order checked.
+
+    Raises:
+        ValueError: something is not there, or class names differ between set, teacher and test images.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.device = _device(task.device)
+        protocol = PROTOCOLS[task.protocol]
+        if protocol.soft and task.teacher is None:
+            raise ValueError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
+        soft = task.teacher if protocol.soft else None
+        labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
+        self.teacher = load_teacher(soft) if soft and not labels else None
+        held = hold_set(task.set, task.size)
+        names = self.teacher.class_names if self.teacher else _names_in_use(held)
+        if labels:
+            names = tuple(read_about(labels)["class_names"])
+        held = aligned(
+            held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
+        )
+        test = aligned(hold_test(task.test, held.image_size, task.test_images), names, f"the set {held.name}")
+        self.test = restricted(test, held.present).to(self.device)
+        self.held = held.to(self.device)
+        overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate")}
+        count = (task.student, len(held.images), len(held.present), held.image_size)
+        self.training = training_of(protocol, *count, **overrides)
+        self.full = training_of(protocol, *count)
+        self.stored = EpochLabels(labels, self.held, self.training) if labels else None
+        self.build()  # a student that cannot be built is told now
+
+    def build(self) -> nn.Module:
+        """A fresh student."""
+        return build_student(self.task.student, len(self.held.class_names), self.held.image_size)
+
+    @property
+    def network(self) -> nn.Module | None:
+        return self.teacher.network if self.teacher else None
+
+    @property
+    def preview(self) -> list[str]:
+        """In what the task falls short of the protocol; nothing for a true row."""
+        reasons = []
+        if self.training.epochs < self.full.epochs:
+            reasons.append(f"{self.training.epochs} of {self.full.epochs} epochs")
+        if self.task.student in PREVIEW:
+            reasons.append(f"student {self.task.student}")
+        if self.task.test_images:
+            reasons.append(f"{len(self.test.images)} test images")
+        for name in ("batch_size", "learning_rate"):
+            if getattr(self.training, name) != getattr(self.full, name):
+                reasons.append(f"{name.replace('_', ' ')} {getattr(self.training, name):g}")
+        return reasons
+
+    def expected(self, seeds: int) -> float:
+        """Seconds for so many students, from a few timed steps."""
+        return seeds * expected_seconds(self.build, self.network, self.held, self.test, self.training)
+
+    def key(self) -> dict[str, Any]:
+        """All that a run's accuracy depends on, its seed aside."""
+        return {
+            "set_sha256": self.held.sha256,
+            "test_sha256": self.test.sha256,
+            "test_images": len(self.test.images),
+            "teacher_sha256": self.teacher.sha256 if self.teacher else None,
+            **({"labels": self.stored.about} if self.stored else {}),
+            "student": self.task.student,
+            "training": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.training).items()},
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that is used, by name and hash."""
+        held, teacher = self.held, self.teacher
+        missing = [held.class_names[k] for k in range(len(held.class_names)) if k not in held.present]
+        return {
+            "format": 1,
+            "key": self.key(),
+            "preview": self.preview,
+            "set": {
+                "path": self.task.set,
+                "sha256": held.sha256,
+                "images": len(held.images),
+                "ipc": held.ipc,
+                "image_size": held.image_size,
+                "class_names": list(held.class_names),
+                "classes_without_images": missing,
+                "settings": held.settings,
+            },
+            "teacher": None
+            if teacher is None
+            else {
+                "path": self.task.teacher,
+                "name": teacher.name,
+                "sha256": teacher.sha256,
+                "test_accuracy": accuracy_of(confusion(teacher.network.to(self.device), self.test)),
+            },
+            "test": {"path": self.task.test, "sha256": self.test.sha256, "images": len(self.test.images)},
+            "student": {"name": self.task.student, "parameters": sum(p.numel() for p in self.build().parameters())},
+            "protocol": asdict(PROTOCOLS[self.task.protocol]),
+            "chance": 1 / len(held.present),
+            "machine": results.machine(self.device),
+            "versions": results.versions(),
+            "runs": [],
+        }
+
+    def train(
+        self, seed: int, report: Callable[[EpochRow], None] | None = None, save: Path | None = None
+    ) -> StudentResult:
+        """One student; `save` keeps its weights as a file that can be a teacher."""
+        run, student = train_student(
+            self.build, self.network, self.held, self.test, self.training, seed, report, self.stored
+        )
+        if save:
+            save_network(save, student, self.task.student, self.held.class_names, self.held.image_size)
+        return run
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not there: leave --device out, or give cpu") from error
+    return device
+
+
+def _names_in_use(held: HeldSet) -> tuple[str, ...]:
+    return tuple(held.class_names[label] for label in held.present)
+
+
+def begin(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+    """The result so far: that of an earlier call with the same settings, or a new one without runs.
+
+    Raises:
+        ValueError: the folder holds a result of other settings; names the difference.
+    """
+    found = results.read_result(folder)
+    if found is None:
+        return evaluation.describe()
+    ours, theirs = _flat(evaluation.key()), _flat(found["key"])
+    differing = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{folder} holds a result with {name} {theirs.get(name)}, not {ours.get(name)}: give another --out"
+        )
+    return found
+
+
+def _flat(key: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name != "training"} | key["training"]
+
+
+def missing_seeds(task: Task, result: dict[str, Any]) -> list[int]:
+    done = {run["seed"] for run in result["runs"]}
+    return [seed for seed in task.seeds if seed not in done]
+
+
+def run_missing(
+    evaluation: Evaluation,
+    folder: Path,
+    result: dict[str, Any],
+    jobs: int = 1,
+    report: Callable[[int, EpochRow], None] | None = None,
+    save: Path | None = None,
+) -> dict[str, Any]:
+    """Train the students that `result` (of `begin`) lacks; each is kept in `folder` as soon as it is done.
+
+    `jobs` students are trained at a time, each in a process of its own; `report` is then told of none of their epochs.
+    """
+    results.write_result(folder, result)
+    seeds = missing_seeds(evaluation.task, result)
+    finished = _in_processes(evaluation.task, seeds, jobs) if jobs > 1 else _here(evaluation, seeds, report, save)
+    for run in finished:
+        results.write_run(folder, run, evaluation.held.class_names)
+        result["runs"] = sorted([*result["runs"], results.run_entry(run)], key=lambda entry: entry["seed"])
+        best, last = results.scores(result)
+        result |= {"best": asdict(best), "last": asdict(last)}
+        result["seconds"] = round(sum(entry["seconds"] for entry in result["runs"]), 1)
+        results.write_result(folder, result)
+    if result["runs"]:
+        results.write_pictures(folder, result, evaluation.held.class_names)
+    return result
+
+
+def _here(
+    evaluation: Evaluation, seeds: list[int], report: Callable[[int, EpochRow], None] | None, save: Path | None
+) -> Iterator[StudentResult]:
+    for i, seed in enumerate(seeds):
+        each = (lambda row, seed=seed: report(seed, row)) if report else None
+        yield evaluation.train(seed, each, save if i == 0 else None)
+
+
+def _in_processes(task: Task, seeds: list[int], jobs: int) -> Iterator[StudentResult]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, max(1, len(seeds))), context) as pool:
+        waiting = [pool.submit(_train_alone, task, seed, torch.get_num_threads()) for seed in seeds]
+        for future in as_completed(waiting):
+            yield future.result()
+
+
+def _train_alone(task: Task, seed: int, num_threads: int) -> StudentResult:
+    torch.set_num_threads(num_threads)
+    return Evaluation(task).train(seed)

@@ -1,0 +1,125 @@
+"""Sets of images, decoded and held in memory, whose labels are checked by the names of the classes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop
+
+from hieramp.checkpoints import fingerprint
+from hieramp.data import decode, described_classes, open_source, read_image, to_square
+from hieramp.imageset.reader import open_set
+
+
+@dataclass(frozen=True)
+class HeldSet:
+    """A whole set in memory."""
+
+    images: Tensor  # uint8 (N, 3, S, S)
+    labels: Tensor  # int64 (N,)
+    class_names: tuple[str, ...]  # of all K classes, by label
+    name: str
+    settings: dict[str, Any]  # how a distilled set was made; {} for a plain folder
+    sha256: str  # of pixels, labels and names: the same for a zip and its unpacked folder
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[-1]
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Labels that occur."""
+        return tuple(self.labels.unique().tolist())
+
+    @property
+    def ipc(self) -> int:
+        """Images per class, on average."""
+        return max(1, round(len(self.images) / len(self.present)))
+
+    def to(self, device: torch.device | str) -> "HeldSet":
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def hold_set(path: str, size: int | None = None) -> HeldSet:
+    """A distilled set (zip, folder, shards), or a plain folder of class folders, as images of `size` pixels.
+
+    `size` None keeps the set's own, or that of a plain folder's first image.
+
+    Raises:
+        ValueError: there is no set at `path`, or it holds no images.
+    """
+    if not _is_distilled(Path(path)):
+        return _hold_source(path, "train", size, None, None)
+    with open_set(path) as opened:
+        side = size or opened.image_size
+        pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
+        if not pictures:
+            raise ValueError(f"{path} holds no images")
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+        labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
+        return _held(images, labels, names, path, dict(opened.settings))
+
+
+def hold_test(path: str, size: int, limit: int | None = None) -> HeldSet:
+    """Test images as the protocol has them: resized to size // 7 · 8, the centre cropped (32 → 32, 224 → 256 / 224)."""
+    return _hold_source(path, "test", size, size // 7 * 8, limit)
+
+
+def _is_distilled(path: Path) -> bool:
+    return path.suffix == ".zip" or (path.is_dir() and (path / "dataset.json").is_file())
+
+
+def _hold_source(path: str, split: str, size: int | None, resized: int | None, limit: int | None) -> HeldSet:
+    source = open_source(path, split)
+    size = size or min(read_image(source, 0).size)
+    decoded = decode(source, resized or size, limit)
+    images = decoded.images if resized in (None, size) else center_crop(decoded.images, [size, size])
+    names = tuple(described_classes(source.class_names)["class_names"])
+    return _held(images, decoded.labels, names, path, {})
+
+
+def _held(images: Tensor, labels: Tensor, names: tuple[str, ...], path: str, settings: dict[str, Any]) -> HeldSet:
+    text = torch.frombuffer(bytearray("\n".join(names).encode()), dtype=torch.uint8)
+    sha256 = fingerprint({"images": images, "labels": labels, "names": text})
+    return HeldSet(images, labels, names, Path(path).name, settings, sha256)
+
+
+def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
+    """The set with its labels in the order of `class_names`, which must be its own order too.
+
+    The names must be all those of the set, or those that have images in it, one by one alike.
+
+    Raises:
+        ValueError: they differ; names the first difference.
+    """
+    if _same(held.class_names, class_names):
+        return held
+    present = tuple(held.class_names[label] for label in held.present)
+    if _same(present, class_names):
+        new_K = torch.zeros(len(held.class_names), dtype=torch.long)
+        new_K[list(held.present)] = torch.arange(len(present))
+        return replace(held, labels=new_K[held.labels], class_names=class_names)
+    ours = present if len(present) == len(class_names) else held.class_names
+    raise ValueError(f"the classes of {held.name} and {whose} differ: {_difference(ours, class_names)}")
+
+
+def restricted(held: HeldSet, labels: tuple[int, ...]) -> HeldSet:
+    """The images of some classes alone; labels and names stay."""
+    keep_N = torch.isin(held.labels, torch.tensor(labels))
+    return replace(held, images=held.images[keep_N], labels=held.labels[keep_N])
+
+
+def _same(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return [n.casefold() for n in names] == [n.casefold() for n in others]
+
+
+def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
+    for label, (name, other) in enumerate(zip(names, others, strict=False)):
+        if name.casefold() != other.casefold():
+            return f"label {label} is {name!r} in the first, {other!r} in the second"
+    longer, where = (names, "first") if len(names) > len(others) else (others, "second")
+    label = min(len(names), len(others))
+    return f"{len(names)} and {len(others)} of them; label {label}, {longer[label]!r}, is in the {where} only"

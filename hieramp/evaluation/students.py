@@ -1,0 +1,182 @@
+"""Networks to be trained on a set, and to label one: the protocol's ResNet-18, a ConvNet, and any of timm's.
+
+Every network takes images in [0, 1], (B, 3, H, W), and normalises them itself by ImageNet's mean and deviation.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from hieramp.checkpoints import load_strictly, read_safetensors, save_safetensors
+from hieramp.classifier import Classifier
+from hieramp.config import ClassifierConfig
+from hieramp.evaluation.protocols import SMALL_SIDE
+
+OWN = ("resnet18", "small", "convnet")
+PREVIEW = ("small",)
+METADATA_KEY = "hieramp"
+
+
+class Normalized(nn.Module):
+    """A network behind ImageNet's normalisation."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.network((images_BCHW - self.mean) / self.std)
+
+
+def build_student(name: str, num_classes: int, image_size: int) -> nn.Module:
+    """A network with fresh weights: resnet18, small (for previews), convnet, or a name of timm's.
+
+    Raises:
+        ValueError: timm has no such network, or cannot build it at this size.
+    """
+    if name in ("resnet18", "small"):
+        stem = "cifar" if image_size <= SMALL_SIDE else "imagenet"
+        config = ClassifierConfig(image_size, num_classes, stem=stem)
+        if name == "small":
+            stem = "half" if image_size <= SMALL_SIDE else "imagenet"
+            config = ClassifierConfig(image_size, num_classes, (1, 1, 1, 1), (32, 64, 128, 256), stem)
+        return Classifier(config)
+    if name == "convnet":
+        return Normalized(ConvNet(num_classes, image_size))
+    return Normalized(_from_timm(name, num_classes, image_size))
+
+
+class ConvNet(nn.Sequential):
+    """The ConvNet of the distillation papers: 3×3 convolution, batch norm, ReLU, average pooling, 128 wide.
+
+    Three such blocks for 32 px, one more for each doubling, so that 4×4 features reach the last layer.
+    """
+
+    def __init__(self, num_classes: int, image_size: int, width: int = 128) -> None:
+        depth = max(1, (image_size // 4).bit_length() - 1)
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            layers += [nn.Conv2d(width if i else 3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            layers.append(nn.AvgPool2d(2))
+        side = image_size // 2**depth
+        super().__init__(*layers, nn.Flatten(), nn.Linear(width * side * side, num_classes))
+
+
+def _from_timm(name: str, num_classes: int, image_size: int) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], n=3, cutoff=0.4)
+        raise ValueError(f"there is no network {name!r}; the nearest are: {', '.join(near or OWN)}")
+    small = image_size <= SMALL_SIDE
+    pretrained = timm.get_pretrained_cfg(name)
+    sizes: dict[str, Any] = {}
+    if pretrained and pretrained.fixed_input_size:  # transformers; their patches are as many as at 224 px or fewer
+        sizes["img_size"] = image_size
+        if small:
+            sizes["patch_size"] = max(1, image_size // (16 if name.startswith("swin") else 8))
+            if name.startswith("swin"):
+                sizes["window_size"] = 4
+    try:
+        network = timm.create_model(name, pretrained=False, num_classes=num_classes, **sizes)
+        if small and not sizes:
+            _use_small_stem(network)
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"{name} cannot be built for {image_size} px: {error}") from error
+    return network.train()
+
+
+def _use_small_stem(network: nn.Module) -> None:
+    """No early downsampling: a ResNet's 3×3 stem without max-pool, elsewhere two strided convolutions fewer."""
+    if {"conv1", "maxpool", "layer1"} <= {name for name, _ in network.named_children()}:
+        first = network.get_submodule("conv1")
+        if isinstance(first, nn.Conv2d):
+            network.conv1 = nn.Conv2d(3, first.out_channels, 3, 1, padding=1, bias=False)
+        else:  # a deep stem
+            _loosen(first, 1)
+        network.maxpool = nn.Identity()
+    else:
+        _loosen(network, 2)
+
+
+def _loosen(network: nn.Module, count: int) -> None:
+    """Take the stride from the first `count` strided convolutions."""
+    strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+    for convolution in strided[:count]:
+        convolution.stride = (1, 1)
+
+
+def save_network(path: Path, network: nn.Module, name: str, class_names: tuple[str, ...], image_size: int) -> None:
+    """Weights with what is needed to rebuild the network and to check its class order."""
+    about = {"network": name, "class_names": list(class_names), "image_size": image_size}
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_safetensors(path, state, {METADATA_KEY: json.dumps(about)})
+
+
+def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, tuple[str, ...]]:
+    """A network of `save_network`, or foreign weights of the timm network `name`; its name and class names.
+
+    A file that does not name its classes needs them in label order in a list, FILE.json beside it.
+
+    Raises:
+        ValueError: a damaged file, one that does not say which class is which, weights of another network.
+    """
+    about = _about(path)
+    state = read_safetensors(path)
+    if about:
+        name, size = about["network"], about["image_size"]
+        names = tuple(about["class_names"])
+        network = build_student(name, len(names), size)
+        load_strictly(network, state, str(path))
+        return network, name, names
+    if name is None:
+        raise ValueError(f"{path} does not name its network: give it as NAME={path}, such as resnet18={path}")
+    names = _names_beside(path)
+    network = _plain(name, len(names))
+    load_strictly(network, state, str(path))
+    return Normalized(network), name, names
+
+
+def _plain(name: str, num_classes: int) -> nn.Module:
+    """A timm network as timm makes it, with the stem that its published weights have."""
+    if not timm.is_model(name):
+        raise ValueError(f"there is no network {name!r} in timm: see timm.list_models()")
+    return timm.create_model(name, pretrained=False, num_classes=num_classes)
+
+
+def _about(path: Path) -> dict | None:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give a model folder with a classifier, or a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+    return json.loads(text) if text else None
+
+
+def _names_beside(path: Path) -> tuple[str, ...]:
+    beside = path.with_suffix(".json")
+    try:
+        names = json.loads(beside.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} does not say which class is which: put the class names, in label order, as a list into {beside}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{beside} is damaged: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{beside} must hold a list of class names in label order")
+    return tuple(names)

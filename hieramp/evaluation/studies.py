@@ -1,0 +1,136 @@
+"""Studies: tables of sets × students, as a file that says how each set is made and what was published."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the table: a set, the teacher that labels it, the student that learns from it."""
+
+    row: str
+    column: str
+    student: str
+    teacher: str | None  # a name among the study's teachers; None for the one that is given
+    set: str | None  # a path; None where `distill` tells how to make it
+    distill: tuple[str, ...] = ()
+
+    @property
+    def set_slug(self) -> str:
+        return slug(self.row, self.column)
+
+    @property
+    def slug(self) -> str:
+        return slug(self.row, self.column, self.teacher or "", self.student)
+
+    @property
+    def label(self) -> str:
+        """What tells this cell from the others, for a person."""
+        return " · ".join(filter(None, (self.row, self.column, self.teacher, self.student)))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table. A row and a column together are the arguments of `distill`; students and teachers widen the columns."""
+
+    name: str
+    title: str
+    about: str = ""
+    rows: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+    students: tuple[str, ...] = ("resnet18",)
+    teachers: Mapping[str, str | None] = field(default_factory=dict)  # name → arguments of `evaluate`, None: given
+    protocol: str = "rded"
+    runs: int = 3
+    plot: Literal["bars", "lines"] = "bars"
+    published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # row → column → figure
+    sets: Mapping[str, str] = field(default_factory=dict)  # row → path, instead of `rows`
+
+    def cells(self) -> Iterator[Cell]:
+        """Row by row within a column."""
+        for column, more in self.columns.items():
+            for row in self.sets or self.rows:
+                path = self.sets.get(row)
+                arguments = () if path else (*shlex.split(self.rows[row]), *shlex.split(more))
+                for teacher in self.teachers or [None]:
+                    for student in self.students:
+                        yield Cell(row, column, student, teacher, path, arguments)
+
+    def headings(self) -> list[str]:
+        """Of the columns: what is asked of the sets, and the student where there are several."""
+        return list(dict.fromkeys(self.heading(cell) for cell in self.cells()))
+
+    def heading(self, cell: Cell) -> str:
+        column = cell.column if len(self.columns) > 1 or len(self.students) == 1 else ""
+        return " · ".join(filter(None, (column, cell.student if len(self.students) > 1 else ""))) or cell.student
+
+    def row_names(self) -> list[str]:
+        return list(dict.fromkeys(self.row_name(cell) for cell in self.cells()))
+
+    def row_name(self, cell: Cell) -> str:
+        return f"{cell.row}, teacher {cell.teacher}" if cell.teacher else cell.row
+
+
+FIELDS = set(Study.__dataclass_fields__) - {"name", "sets"}
+
+
+def read_study(path: Path) -> Study:
+    """A study file (JSON).
+
+    Raises:
+        ValueError: it is not there, damaged, or holds what no study has.
+    """
+    try:
+        entries = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist: give a study such as studies/methods.json") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a readable study: {error}") from error
+    if not isinstance(entries, dict) or not set(entries) <= FIELDS or not {"title", "rows"} <= set(entries):
+        odd = sorted(set(entries) - FIELDS) if isinstance(entries, dict) else []
+        raise ValueError(f"{path} is no study: it must have title and rows" + (f"; unknown: {odd[0]}" if odd else ""))
+    entries["students"] = tuple(entries.get("students", ("resnet18",)))
+    return Study(name=path.stem, **entries)
+
+
+def study_of_sets(paths: list[str], students: tuple[str, ...], protocol: str, runs: int) -> Study:
+    """A table of sets that are there already.
+
+    Raises:
+        ValueError: two of them have the same name.
+    """
+    sets: dict[str, str] = {}
+    for path in paths:
+        stem = Path(path).stem
+        if stem in sets:
+            raise ValueError(f"{sets[stem]} and {path} have the same name: rename one, so that the table can tell them")
+        sets[stem] = path
+    return Study("sets", "Sets compared", sets=sets, students=students, protocol=protocol, runs=runs)
+
+
+def filled(arguments: tuple[str, ...], values: Mapping[str, str | None]) -> list[str]:
+    """Arguments with {names} replaced.
+
+    Raises:
+        ValueError: a name that has no value.
+    """
+    known = {name: value for name, value in values.items() if value is not None}
+    try:
+        return [argument.format_map(known) for argument in arguments]
+    except KeyError as error:
+        name = error.args[0]
+        way = f"--{name}" if name in ("data", "test", "teacher", "model") else f"--define {name}=…"
+        raise ValueError(f"the study needs {name}: give {way}") from error
+
+
+def slug(*parts: str) -> str:
+    """A name for a file, of letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+
+
+Results = Mapping[Cell, dict[str, Any] | None]

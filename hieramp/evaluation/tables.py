@@ -1,0 +1,157 @@
+"""What a study came to: markdown with the figures published beside it, CSV, and a plot."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from hieramp.checkpoints import write_text
+from hieramp.evaluation.results import save_figure, scores
+from hieramp.evaluation.studies import Cell, Results, Study
+
+MISSING = "–"
+COLORS = ("#1c1b22", "#b5483a", "#4a6fa5", "#7a8b4f", "#c9a13b", "#8a6aa8", "#5f9ea0", "#a0a0a0")
+
+
+def markdown(study: Study, results: Results) -> str:
+    """The table, then each measured cell with its settings and commands."""
+    parts = [f"### {study.title}", study.about, grid(study, results)]
+    measured = {cell: result for cell, result in results.items() if result and result["runs"]}
+    if measured:
+        parts += [details(measured), "Commands, in the order of the rows:", _commands(measured)]
+    else:
+        parts.append("Nothing measured yet.")
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def grid(study: Study, results: Results) -> str:
+    """Best test accuracy in %, mean ± deviation over runs; published figures in columns of their own."""
+    published = [c for c in study.columns if any(c in row for row in study.published.values())]
+    headings, names = study.headings(), study.row_names()
+    header = ["", *headings, *(f"published{', ' + c if c else ''}" for c in published)]
+    rows = []
+    for name in [*names, *(row for row in study.published if row not in names)]:
+        cells = {study.heading(cell): result for cell, result in results.items() if study.row_name(cell) == name}
+        figures = [_figure(cells[heading]) if heading in cells else "" for heading in headings]
+        rows.append([name, *figures, *(study.published.get(name, {}).get(c, "") for c in published)])
+    return _table(header, rows)
+
+
+def _figure(result: dict[str, Any] | None) -> str:
+    if not result or not result["runs"]:
+        return MISSING
+    star = "*" if result["preview"] else ""
+    one = "¹" if len(result["runs"]) == 1 else ""
+    return f"{scores(result)[0]}{one}{star}"
+
+
+def details(measured: dict[Cell, dict[str, Any]]) -> str:
+    rows = []
+    for cell, result in measured.items():
+        best, last = scores(result)
+        teacher = result["teacher"]
+        seeds = ", ".join(str(run["seed"]) for run in result["runs"])
+        rows.append(
+            [
+                cell.label,
+                str(result["set"]["images"]),
+                str(best),
+                str(last),
+                seeds,
+                f"{teacher['test_accuracy']:.1%}" if teacher else "none",
+                f"{result['protocol']['name']}, {result['key']['training']['epochs']} epochs",
+                f"{result['seconds'] / 60:.1f} min",
+                result["machine"],
+                "; ".join(result["preview"]) or "no",
+            ]
+        )
+    header = ["row", "images", "best %", "last epoch %", "seeds", "teacher", "protocol", "time", "machine", "preview"]
+    notes = ["¹ one run, so no deviation."] if any(len(r["runs"]) == 1 for r in measured.values()) else []
+    notes += ["\\* a preview: not the whole protocol."] if any(r["preview"] for r in measured.values()) else []
+    return "\n\n".join([_table(header, rows), *notes])
+
+
+def _commands(measured: dict[Cell, dict[str, Any]]) -> str:
+    lines = dict.fromkeys(line for result in measured.values() for line in result.get("commands", []))
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_tables(study: Study, results: Results, folder: Path) -> str:
+    """table.md, table.csv and table.png; returns the markdown."""
+    text = markdown(study, results)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.csv", _csv(results))
+    if any(result and result["runs"] for result in results.values()):
+        save_figure(plot(study, results), folder / "table.png")
+    return text
+
+
+def _csv(results: Results) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "column", "teacher", "student", "seed", "best", "last", "seconds"])
+    for cell, result in results.items():
+        for run in result["runs"] if result else []:
+            head = [cell.row, cell.column, cell.teacher or "", cell.student]
+            writer.writerow([*head, run["seed"], run["best"], run["last"], run["seconds"]])
+    return text.getvalue()
+
+
+def plot(study: Study, results: Results) -> Figure:
+    """Accuracy of each row, as bars in groups of columns, or as lines over the numbers in the columns' names."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    names, headings = study.row_names(), study.headings()
+    for i, name in enumerate(names):
+        found = {
+            study.heading(c): scores(r)[0] for c, r in results.items() if study.row_name(c) == name and r and r["runs"]
+        }
+        places = [headings.index(heading) for heading in found]
+        means = [100 * score.mean for score in found.values()]
+        spread = [100 * (score.std or 0) for score in found.values()]
+        color = COLORS[i % len(COLORS)]
+        if study.plot == "lines":
+            axes.errorbar([_number(h) for h in found], means, spread, fmt="o-", color=color, label=name, capsize=2)
+        else:
+            width = 0.8 / len(names)
+            x = [place + (i - (len(names) - 1) / 2) * width for place in places]
+            axes.bar(x, means, width * 0.9, yerr=spread, color=color, label=name, error_kw={"linewidth": 1})
+    if study.plot == "lines":
+        axes.set(xscale="log", xlabel="images per class")
+    else:
+        axes.set_xticks(range(len(headings)), headings)
+    axes.set(ylabel="test accuracy, %", title=study.title)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _number(heading: str) -> float:
+    found = re.search(r"\d+", heading)
+    return float(found.group()) if found else 0.0
+
+
+def write_into(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of a study in a document.
+
+    Raises:
+        ValueError: the document is not there, or has no such markers.
+    """
+    begin, end = f"<!-- study {name} -->", f"<!-- end of study {name} -->"
+    try:
+        document = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ValueError(f"--write is {path}, which does not exist") from error
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
+    write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")

@@ -1,0 +1,155 @@
+"""Studies: sets are made, rows measured, tables written, and a second call goes on where the first stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hieramp.checkpoints import save_part, write_config
+from hieramp.classifier import Classifier
+from hieramp.commands.main import main
+from hieramp.config import ClassifierConfig, to_json
+from hieramp.evaluation.studies import filled, read_study
+from hieramp.evaluation.tables import markdown, write_into
+
+ROOT = Path(__file__).parent.parent
+REAL = "--method random-real"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    config = ClassifierConfig(32, 2, (1, 1, 1, 1), (8, 8, 8, 8), "half")
+    save_part(folder, "classifier", Classifier(config).state_dict())
+    write_config(folder, classifier=to_json(config), class_names=["blue", "red"])
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    entries = {
+        "title": "Two ways to choose",
+        "rows": {
+            "random": "--method random-real --data {data}",
+            "again": "--method random-real --data {data} --seed 1",
+        },
+        "columns": {"IPC 1": "--ipc 1", "IPC 2": "--ipc 2"},
+        "students": ["small"],
+        "runs": 1,
+        "published": {"random": {"IPC 2": "12.3"}, "Other": {"IPC 1": "45.6"}},
+    }
+    path = tmp_path / "choice.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def command(study: Path, images: Path, teacher: Path, tmp_path: Path, *more: str) -> list[str]:
+    base = ["compare", "--study", str(study), "--data", str(images), "--test", str(images), "--teacher", str(teacher)]
+    return [*base, "--epochs", "2", "--device", "cpu", "--out", str(tmp_path / "out"), *more]
+
+
+def test_a_study_makes_its_sets_measures_and_resumes(
+    study: Path, image_folder: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    document = tmp_path / "results.md"
+    document.write_text("before\n<!-- study choice -->\nold\n<!-- end of study choice -->\nafter\n")
+    run = command(study, image_folder, teacher, tmp_path)
+    main([*run, "--only", "IPC 1 ", "--write", str(document)])
+    out = tmp_path / "out" / "choice"
+    assert {p.name for p in (out / "sets").iterdir()} == {"random-ipc-1.zip", "again-ipc-1.zip"}
+    text = document.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.count("| – |") == 2  # of IPC 2; a method that is only published has nothing to measure
+    stamp = (out / "random-ipc-1-small" / "result.json").stat().st_mtime_ns
+    curve = (out / "random-ipc-1-small" / "curve-0.csv").stat().st_mtime_ns
+    capsys.readouterr()
+    main([*run, "--write", str(document)])
+    said = capsys.readouterr()
+    assert "[1/4] random · IPC 1 · small" in said.err and "has all 1 runs already" in said.err
+    assert (out / "random-ipc-1-small" / "curve-0.csv").stat().st_mtime_ns == curve and stamp
+    text = document.read_text()
+    assert "2 of 300 epochs; student small" in text and "| random |" in text and "12.3" in text and "45.6" in text
+    assert f"python -m hieramp distill --method random-real --data {image_folder} --ipc 2" in text
+    assert said.out.splitlines()[0] == "### Two ways to choose"
+    rows = (out / "table.csv").read_text().splitlines()
+    assert len(rows) == 5 and rows[1].startswith("random,IPC 1,,small,0,")
+    with Image.open(out / "table.png") as picture:
+        assert picture.width > 400
+    main(["compare", "--study", str(study), "--table", "--out", str(tmp_path / "out")])
+    assert (out / "table.md").read_text() in text
+
+
+def test_a_study_trains_a_teacher_once(study: Path, image_folder: Path, teacher: Path, tmp_path: Path) -> None:
+    entries = json.loads(study.read_text())
+    make = "{data} --test {test} --protocol hard --student small --size 16 --epochs 1 --runs 1 --out {folder}/t"
+    entries |= {"teachers": {"given": None, "own": make}, "columns": {"IPC 1": "--ipc 1"}}
+    entries["rows"] = {"random": entries["rows"]["random"]}
+    study.write_text(json.dumps(entries))
+    main(command(study, image_folder, teacher, tmp_path))
+    out = tmp_path / "out" / "choice"
+    given, own = (json.loads((out / f"random-ipc-1-{t}-small" / "result.json").read_text()) for t in ("given", "own"))
+    assert own["teacher"]["name"] == "small" and own["teacher"]["sha256"] != given["teacher"]["sha256"]
+    assert own["set"]["sha256"] == given["set"]["sha256"]
+    table = (out / "table.md").read_text()
+    assert "| random, teacher given |" in table and "| random, teacher own |" in table
+
+
+def test_sets_that_are_there(image_folder: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for ipc in (1, 2):
+        path = str(tmp_path / f"ipc{ipc}.zip")
+        main(["distill", "--method", "random-real", "--data", str(image_folder), "--ipc", str(ipc), "--out", path])
+    sets = [str(tmp_path / f"ipc{ipc}.zip") for ipc in (1, 2)]
+    options = ["--test", str(image_folder), "--teacher", str(teacher), "--epochs", "1", "--runs", "1"]
+    capsys.readouterr()
+    main(["compare", *sets, *options, "--student", "small", "convnet", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "|  | small | convnet |" in said and "| ipc1 |" in said and "| ipc2 |" in said and "| – |" not in said
+
+
+def test_every_study_that_ships_can_be_read(tmp_path: Path) -> None:
+    results = (ROOT / "docs" / "results.md").read_text()
+    names = {path.stem for path in (ROOT / "studies").glob("*.json")}
+    assert names == {"methods", "ablation", "architectures", "class-tokens", "ipc-curve"}
+    for name in names:
+        study = read_study(ROOT / "studies" / f"{name}.json")
+        cells = list(study.cells())
+        assert len({cell.slug for cell in cells}) == len(cells)
+        values = {"data": "D", "without": "W", "test": "T", "folder": "F"}
+        for cell in cells:
+            assert "--ipc" in filled(cell.distill, values)
+        assert f"<!-- study {name} -->" in results and markdown(study, dict.fromkeys(cells)).startswith("### ")
+    assert len(list(read_study(ROOT / "studies" / "ablation.json").cells())) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give either sets to compare or --study"),
+        (["--study", "none.json"], "none.json does not exist"),
+        (["a/s.zip", "b/s.zip"], "have the same name"),
+        (["a.zip"], "--test is missing"),
+        (["a.zip", "--test", "x", "--only", "z"], "no row of sets has that in its name"),
+        (["--study", "STUDY", "--test", "x"], "the study needs data: give --data"),
+        (["--study", "STUDY", "--table", "--write", "no.md"], "--write is no.md, which does not exist"),
+        (["--study", "STUDY", "--test", "x", "--define", "what"], "--define what should read NAME=VALUE"),
+    ],
+)
+def test_compare_misuse(
+    arguments: list[str], said: str, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = [str(study) if text == "STUDY" else text for text in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *arguments, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_foreign_study_and_a_document_without_a_place(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"title": "t", "rows": {}, "colums": {}}')
+    with pytest.raises(ValueError, match="unknown: colums"):
+        read_study(tmp_path / "s.json")
+    (tmp_path / "d.md").write_text("nothing")
+    with pytest.raises(ValueError, match="has no place for this study"):
+        write_into(tmp_path / "d.md", "s", "text")

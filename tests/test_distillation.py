@@ -1,0 +1,438 @@
+"""Distilled sets: the same bytes however they are made, nothing lost, nothing half-written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES
+from PIL import Image
+
+import hieramp
+from hieramp.checkpoints import save_part, write_config
+from hieramp.classifier import Classifier, load_classifier
+from hieramp.commands.main import main
+from hieramp.config import ClassifierConfig, to_json
+from hieramp.data import open_source
+from hieramp.distillation.distill import distill, estimate
+from hieramp.distillation.real import collect
+from hieramp.generation import loop
+from hieramp.imageset.verify import problems
+
+Make = Callable[..., bytes]
+
+
+def run(*args: object, **kwargs: object) -> hieramp.Progress:
+    *_, last = distill(*args, **kwargs)  # type: ignore[arg-type]
+    assert last.finished and last.done == last.total
+    return last
+
+
+@pytest.fixture(scope="module")
+def judged(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's folder with a classifier of random weights."""
+    folder = tmp_path_factory.mktemp("judged") / "tiny"
+    shutil.copytree(model_folder, folder)
+    torch.manual_seed(0)
+    config = ClassifierConfig(num_classes=len(CLASSES), layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+    save_part(folder, "classifier", Classifier(config).state_dict())
+    write_config(folder, classifier=to_json(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(judged: Path) -> hieramp.Model:
+    return hieramp.load(judged, "cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(loaded: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reference") / "set.zip"
+    run(loaded, 5, out, soft_labels=True)
+    return out
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+def test_same_bytes_at_any_batch_size(loaded: hieramp.Model, reference: Path, tmp_path: Path, batch_size: int) -> None:
+    run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=batch_size)
+    assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
+
+
+def test_same_bytes_where_every_image_is_in_doubt(
+    loaded: hieramp.Model, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn again in float64, every token is what float32 had drawn."""
+    monkeypatch.setattr(loop, "LOGIT_ERROR", 1e3)
+    run(loaded, 5, tmp_path / "set.zip", soft_labels=True)
+    assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
+
+
+def test_doubt_is_what_a_disturbance_can_turn(loaded: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits disturbed by less than the tolerance change no token that was called clear, and some that were not."""
+    tolerance = 0.05
+    monkeypatch.setattr(loop, "LOGIT_ERROR", tolerance)
+    labels, seeds = [0, 1, 2, 3] * 8, list(range(32))
+    steps = list(loaded.steps(labels, seeds, guidance=0.0, top_k=20, top_p=0.9))
+    generator = torch.Generator().manual_seed(0)
+    turned = {True: 0, False: 0}
+    for step in steps:
+        noise = loop.gumbel_noise(
+            loop.noise_keys(labels, seeds, torch.device("cpu")), step.scale, *step.logits.shape[1:]
+        )
+        for _ in range(20):
+            error = (torch.rand(step.logits.shape, generator=generator) - 0.5) * tolerance
+            again = loop.sample(loop.filter_logits(step.logits + error, 20, 0.9), noise)
+            for clear, changed in zip(step.clear.tolist(), (again != step.tokens).any(1).tolist(), strict=True):
+                turned[clear] += changed
+    assert turned[True] == 0 and turned[False] > 10
+
+
+def test_half_precision_keeps_its_batches(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:
+    half = hieramp.load(judged, "cpu", torch.bfloat16)
+    run(half, 3, tmp_path / "whole.zip", batch_size=4)
+    stopped = distill(half, 3, tmp_path / "set.zip", batch_size=4)
+    while next(stopped).done < 4:
+        pass
+    stopped.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="batch_size was 4, now 5"):
+        run(half, 3, tmp_path / "set.zip", batch_size=5)
+    run(half, 3, tmp_path / "set.zip", batch_size=4)
+    assert (tmp_path / "set.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+
+
+def test_killed_twenty_times(judged: Path, tmp_path: Path) -> None:
+    """A real process, SIGKILL at random moments; what then finishes is byte for byte an undisturbed run's."""
+    model, seed = hieramp.load(judged, "cpu"), int.from_bytes(os.urandom(4), "little")
+    said = interrupted(judged, tmp_path / "set.zip", 20, seed)
+    assert said["killed"] >= 5, f"too few were still at work: {said} with seed {seed}"
+    run(model, 30, tmp_path / "set.zip", batch_size=11, soft_labels=True)
+    run(model, 30, tmp_path / "whole.zip", batch_size=32, soft_labels=True)
+    assert (tmp_path / "set.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes(), f"seed {seed}"
+
+
+def test_disk_full(judged: Path, tmp_path: Path) -> None:
+    """The batch in flight is lost, a sentence says what to do, and the same line goes on afterwards."""
+    said = interrupted(judged, tmp_path / "set.zip", 1, 0, 12_000)["said"]
+    assert "kept in" in said and "run the same line again" in said and "set.zip" in said
+    assert not (tmp_path / "set.zip").exists() and not list(tmp_path.rglob("*.writing"))
+    model = hieramp.load(judged, "cpu")
+    run(model, 30, tmp_path / "set.zip", soft_labels=True)
+    with hieramp.open_set(tmp_path / "set.zip") as image_set:
+        assert not list(problems(image_set))
+
+
+def interrupted(folder: Path, out: Path, count: int, seed: int, *limit: int) -> dict:
+    script = Path(__file__).parent / "interrupted.py"
+    command = [sys.executable, str(script), *map(str, (folder, out, count, seed, *limit))]
+    path = {**os.environ, "PYTHONPATH": str(script.parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=path, check=True)
+    return json.loads(done.stdout)
+
+
+def test_closing_and_going_on(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set.zip"
+    going = distill(loaded, 5, out, soft_labels=True, batch_size=4)
+    seen = [next(going), next(going)]
+    going.close()  # type: ignore[attr-defined]
+    assert seen[0].done == 0 and 0 < seen[1].done < seen[1].total and not out.exists()
+    first = next(distill(loaded, 5, out, soft_labels=True))
+    assert first.done >= seen[1].done
+    run(loaded, 5, out, soft_labels=True, batch_size=7)
+    assert out.read_bytes() == reference.read_bytes()
+
+
+def test_a_truncated_batch_is_made_again(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set.zip"
+    going = distill(loaded, 5, out, soft_labels=True, batch_size=5)
+    while next(going).done < 10:
+        pass
+    going.close()  # type: ignore[attr-defined]
+    batches = sorted((tmp_path / "set.zip.part").glob("*.batch"))
+    batches[0].write_bytes(batches[0].read_bytes()[:-200])
+    batches[1].write_bytes(b"no zip at all")
+    run(loaded, 5, out, soft_labels=True)
+    assert out.read_bytes() == reference.read_bytes()
+
+
+def test_other_settings_in_the_same_place_are_refused(loaded: hieramp.Model, tmp_path: Path) -> None:
+    out = tmp_path / "set.zip"
+    going = distill(loaded, 4, out, guidance=3.0)
+    next(going)
+    with pytest.raises(ValueError, match="another run is writing"):
+        run(loaded, 4, out, guidance=3.0)
+    going.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"settings.guidance was 3.0, now 2.0"):
+        run(loaded, 4, out, guidance=2.0)
+    assert run(loaded, 4, out, guidance=3.0).images_per_second > 0
+    with pytest.raises(ValueError, match=r"a finished set .*settings.seed was 0, now 1"):
+        run(loaded, 4, out, guidance=3.0, seed=1)
+    before = out.stat().st_mtime_ns
+    assert run(loaded, 4, out, guidance=3.0).images_per_second == 0  # there already
+    assert out.stat().st_mtime_ns == before
+    (tmp_path / "mine.zip").write_text("a letter")
+    with pytest.raises(ValueError, match="in the way"):
+        run(loaded, 4, tmp_path / "mine.zip")
+    assert (tmp_path / "mine.zip").read_text() == "a letter"
+
+
+def test_seeds_and_settings_decide(loaded: hieramp.Model, tmp_path: Path) -> None:
+    """Image k of a class is what `generate` draws from seed k; another seed of the set shares no image."""
+    run(loaded, 3, tmp_path / "a.zip", classes=[2, 0], size=48)
+    run(loaded, 3, tmp_path / "b.zip", classes=[2, 0], size=48, seed=1)
+    with hieramp.open_set(tmp_path / "a.zip") as a, hieramp.open_set(tmp_path / "b.zip") as b:
+        assert a.labels == (0, 0, 0, 2, 2, 2) and a.seeds == (0, 1, 2) * 2 and b.seeds[0] == 1_000_000
+        assert a.file_names[3] == "train/00002/00000.png" and a.class_names == CLASSES
+        assert not {a.image(i).tobytes() for i in range(6)} & {b.image(i).tobytes() for i in range(6)}
+        drawn = loaded.generate([2], [1], hieramp.SCHEDULES["all"]).images[0]
+        picture = Image.fromarray(drawn.mul(255).round().byte().permute(1, 2, 0).numpy())
+        assert np.array_equal(np.asarray(a.image(4)), np.asarray(picture.resize((48, 48), Image.Resampling.LANCZOS)))
+
+
+def test_soft_labels_are_the_classifiers(loaded: hieramp.Model, reference: Path, judged: Path) -> None:
+    judge = load_classifier(judged)
+    with hieramp.open_set(reference) as image_set:
+        logits = image_set.soft_labels()
+        assert logits is not None and logits.shape == (20, 4)
+        for index in (0, 7, 19):
+            pixels = torch.from_numpy(np.array(image_set.image(index))).permute(2, 0, 1)[None] / 255
+            with torch.no_grad():
+                assert torch.allclose(logits[index], judge(pixels)[0], atol=2e-3)
+
+
+def test_soft_labels_of_another_class_order_are_refused(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:
+    shutil.copytree(judged, tmp_path / "other")
+    write_config(tmp_path / "other", class_names=["airplane", "dog", "cat", "frog"])
+    with pytest.raises(ValueError, match="class 1 is 'cat' here, but 'dog'"):
+        run(loaded, 1, tmp_path / "set.zip", soft_labels=True, classifier=tmp_path / "other")
+    assert not list(tmp_path.glob("set.zip*"))
+
+
+@pytest.mark.parametrize("format", ["folder", "webdataset"])
+def test_every_format_holds_the_same_images(
+    loaded: hieramp.Model, reference: Path, tmp_path: Path, format: str
+) -> None:
+    out = tmp_path / "set"
+    run(loaded, 5, out, soft_labels=True, format=format)
+    with hieramp.open_set(out) as ours, hieramp.open_set(reference) as zipped:
+        assert not list(problems(ours))
+        assert [ours.image(i).tobytes() for i in range(20)] == [zipped.image(i).tobytes() for i in range(20)]
+        assert ours.labels == zipped.labels
+
+
+def test_webdataset_reads_its_shards(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+    import webdataset
+
+    run(loaded, 5, tmp_path / "set", format="webdataset")
+    shards = sorted(map(str, (tmp_path / "set").glob("*.tar")))
+    rows = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("png", "cls"))
+    with hieramp.open_set(reference) as image_set:
+        assert [label for _, label in rows] == list(image_set.labels)
+        assert rows[9][0].tobytes() == image_set.image(9).tobytes()
+
+
+def test_datasets_loads_the_zip_and_the_folder(reference: Path, tmp_path: Path) -> None:
+    import datasets
+
+    shutil.unpack_archive(reference, tmp_path / "unzipped")
+    cache = str(tmp_path / "cache")
+    for place in ({"data_files": str(reference)}, {"data_dir": str(tmp_path / "unzipped")}):
+        rows = datasets.load_dataset("imagefolder", split="train", cache_dir=cache, **place)
+        with hieramp.open_set(reference) as image_set:
+            assert len(rows) == 20 and tuple(rows["label"]) == image_set.labels
+            assert rows["class_name"][5] == "cat" and tuple(rows["seed"]) == image_set.seeds
+            assert rows[6]["image"].convert("RGB").tobytes() == image_set.image(6).tobytes()
+
+
+def test_torchvision_and_timm_read_the_folder(reference: Path, tmp_path: Path) -> None:
+    from timm.data import create_dataset
+    from torchvision.datasets import ImageFolder
+
+    shutil.unpack_archive(reference, tmp_path)
+    with hieramp.open_set(reference) as image_set:
+        for rows in (ImageFolder(tmp_path / "train"), create_dataset("", root=str(tmp_path / "train"))):
+            assert tuple(label for _, label in rows) == image_set.labels
+            assert rows[8][0].convert("RGB").tobytes() == image_set.image(8).tobytes()
+
+
+def test_class_names_never_name_a_file(loaded: hieramp.Model, tmp_path: Path) -> None:
+    names = ("../../etc/passwd", "/absolute", 'a,b\n"c"', "..")
+    odd = replace(loaded, class_names=names, folder=None)
+    run(odd, 1, tmp_path / "set.zip")
+    with hieramp.open_set(tmp_path / "set.zip") as image_set:
+        assert not list(problems(image_set)) and image_set.class_names == names
+        assert {name.split("/")[1] for name in image_set.file_names} == {f"{i:05d}" for i in range(4)}
+    listed = replace(loaded, wnids=("n01440764", "n01443537", "n01484850", "n01491361"), folder=None)
+    run(listed, 1, tmp_path / "wnid.zip")
+    with hieramp.open_set(tmp_path / "wnid.zip") as image_set:
+        assert image_set.file_names[1] == "train/n01443537/00000.png"
+
+
+def test_too_little_memory_halves_the_batch(
+    loaded: hieramp.Model, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = hieramp.Model.steps, []
+
+    def small(self: hieramp.Model, labels: list[int], *rest: object) -> object:
+        sizes.append(len(labels))
+        if len(labels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, labels, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hieramp.Model, "steps", small)
+    run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=16)
+    assert max(sizes) == 16 and sizes[-1] <= 3
+    assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
+    monkeypatch.setattr(hieramp.Model, "steps", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    with pytest.raises(MemoryError, match="batch of 1 does not fit"):
+        run(loaded, 1, tmp_path / "none.zip")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ipc": 0}, "ipc is 0"),
+        ({"classes": [4]}, "class 4 does not exist"),
+        ({"classes": []}, "name at least one"),
+        ({"classes": [1, 1]}, "only once"),
+        ({"size": 0}, "size is 0"),
+        ({"size": 99999}, "size is 99999"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": -2}, "batch_size is -2"),
+        ({"format": "rar"}, "format is 'rar'"),
+        ({"engine": "steam"}, "engine is 'steam'"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"out": "set.tar"}, "must end in .zip"),
+        ({"out": "no/such/folder/set.zip"}, "does not exist"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(loaded: hieramp.Model, tmp_path: Path, settings: dict, said: str) -> None:
+    out = tmp_path / settings.pop("out", "set.zip")
+    with pytest.raises(ValueError, match=said):
+        run(loaded, settings.pop("ipc", 1), out, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(loaded: hieramp.Model, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="run the same line again"):
+        run(loaded, 1, "/sys/set.zip")  # not even root may
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Not a directory"):
+        run(loaded, 1, tmp_path / "file" / "set.zip")
+
+
+def test_estimate_tells_time_and_size(loaded: hieramp.Model, reference: Path) -> None:
+    one, many = estimate(loaded, 20, soft_labels=True), estimate(loaded, 200, soft_labels=True)
+    assert 0 < one.seconds < 60 and many.seconds == pytest.approx(10 * one.seconds)
+    with hieramp.open_set(reference) as image_set:
+        images = sum(row["bytes"] for row in image_set.manifest["images"])
+    assert images < one.bytes < images + 20 * 2000
+
+
+def test_command_makes_and_verifies(
+    judged: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "set.zip"
+    main(["distill", "--ipc", "5", "--out", str(out), "--soft-labels", "--model", str(judged), "--device", "cpu"])
+    assert "20 images" in capsys.readouterr().out and out.read_bytes() == reference.read_bytes()
+    main(["verify", str(out)])
+    assert "20 images of 4 classes" in capsys.readouterr().out
+    two = tmp_path / "two.zip"
+    main(f"distill --ipc 1 --out {two} --classes frog,1 --stages off --model {judged} --device cpu".split())
+    with hieramp.open_set(two) as image_set:
+        assert image_set.labels == (1, 3) and image_set.settings["stages"]["coarse"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--classes wolf", "unknown class 'wolf'"),
+        ("--data somewhere", "--data and --factor belong to"),
+        ("--method rded", "name their folder with --data"),
+        ("--soft-labels --classifier nowhere", "nowhere is not a model folder"),
+    ],
+)
+def test_misuse_is_one_sentence(
+    judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(f"distill --ipc 1 --out {tmp_path / 'set.zip'} --model {judged} --device cpu {more}".split())
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_real_images(image_folder: Path, tmp_path: Path) -> None:
+    source = open_source(str(image_folder))
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        *_, last = collect("random-real", source, 6, tmp_path / f"{name}.zip", seed=seed, batch_size=ord(name) % 5 + 1)
+        assert last.finished
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert (tmp_path / "a.zip").read_bytes() != (tmp_path / "c.zip").read_bytes()
+    with hieramp.open_set(tmp_path / "a.zip") as image_set:
+        assert not list(problems(image_set)) and image_set.class_names == ("blue", "red")
+        folders = [image_folder / "train" / name for name in ("blue", "red")]
+        real = [{Image.open(file).convert("RGB").tobytes() for file in folder.iterdir()} for folder in folders]
+        images = [image_set.image(i).tobytes() for i in range(12)]
+        assert len(set(images)) == 12
+        assert all(image in real[label] for image, label in zip(images, image_set.labels, strict=True))
+    with pytest.raises(ValueError, match=r"has 24 images of blue, the set takes 25: lower --ipc"):
+        list(collect("random-real", source, 25, tmp_path / "d.zip"))
+
+
+class Brightest(Classifier):
+    """Is the surer of "blue" the more blue there is, of "red" likewise."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        means = images_BCHW.mean((2, 3))
+        return torch.stack([means[:, 2], means[:, 0]], 1) * 10
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_rded_takes_the_surest_crops(image_folder: Path, tmp_path: Path, factor: int) -> None:
+    judge = Brightest(ClassifierConfig(num_classes=2, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)))
+    source = open_source(str(image_folder))
+    for method in ("rded", "random-real"):
+        *_, last = collect(
+            method, source, 3, tmp_path / f"{method}.zip", factor=factor, classifier=judge,
+            classifier_classes=("blue", "red"), size=32,
+        )  # fmt: skip
+        assert last.finished
+    with hieramp.open_set(tmp_path / "rded.zip") as best, hieramp.open_set(tmp_path / "random-real.zip") as at_random:
+        assert not list(problems(best)) and best.settings["factor"] == factor
+        for label, channel in ((0, 2), (1, 0)):
+            chosen, others = (
+                np.mean([np.asarray(s.image(i))[..., channel].mean() for i in range(6) if s.labels[i] == label])
+                for s in (best, at_random)
+            )
+            assert chosen > others + 3
+    with pytest.raises(ValueError, match="class 0 is 'blue' here, but 'red'"):
+        list(collect("rded", source, 1, tmp_path / "x.zip", classifier=judge, classifier_classes=("red", "blue")))
+
+
+def test_ray_makes_the_same_set_though_a_worker_dies(
+    loaded: hieramp.Model, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers; the first of them takes its own life over its first batch."""
+    from hieramp.distillation import ray_engine
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    marker = tmp_path / "died"
+
+    class Mortal(ray_engine._Worker):
+        def make(self, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            if not marker.exists():
+                marker.write_text("")
+                os._exit(1)
+            return super().make(task)
+
+    monkeypatch.setattr(ray_engine, "_Worker", Mortal)
+    run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=4, engine="ray", workers=2)
+    assert marker.exists()
+    assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()

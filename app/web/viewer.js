@@ -379,7 +379,11 @@ part("paint").addEventListener("click", () => {
   if (view.scene) renderStage();
 });
 part("clear").addEventListener("click", () => { delete view.painted[view.scale]; renderStage(); sendPainted(); });
-new ResizeObserver(() => view.scene && renderStage()).observe(element);
+new ResizeObserver(() => {
+  root.classList.toggle("medium", element.clientWidth <= 800);
+  root.classList.toggle("small", element.clientWidth <= 520);
+  if (view.scene) renderStage();
+}).observe(element);
 
 const ramp = part("ramp").getContext("2d");
 for (let i = 0; i < 256; i += 1) {

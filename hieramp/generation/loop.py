@@ -5,7 +5,7 @@ Letters: B images asked for, U rows computed (images that agree so far share one
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Protocol
 
 import torch
@@ -61,6 +61,7 @@ class _RowResult:
     weights: Tensor | None  # (U, blocks, heads, n²)
     beliefs: Tensor | None  # (U, classes)
     clear: Callable[[], Tensor]  # (U,) bool
+    images: Callable[[], Tensor]  # (U, 3, H, W); decoded once
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Step:
     @cached_property
     def image(self) -> Tensor:
         """The picture so far, (B, 3, H, W) in [0, 1]."""
-        return self._vqvae.to_images(self._rows.f_hat)[self._row_of_image]
+        return self._rows.images()[self._row_of_image]
 
     @cached_property
     def saliency(self) -> Tensor:
@@ -134,10 +135,11 @@ class Past:
 
     @property
     def num_bytes(self) -> int:
-        """What it keeps in memory, nearly: the cache, logits and noise."""
-        cache = self.state.cache
-        logits = sum(step._rows.logits.nbytes for step in self.steps)
-        return cache.keys_NBHTD.nbytes + cache.values_NBHTD.nbytes + 2 * logits
+        """What it keeps in memory, nearly: the cache, logits and noise, pictures."""
+        cache, pixels = self.state.cache, 3 * self.steps[0]._vqvae.config.image_size ** 2
+        rows = [step._rows for step in self.steps]
+        dear = sum(2 * row.logits.nbytes + row.f_hat.nbytes + 4 * pixels * len(row.tokens) for row in rows)
+        return cache.keys_NBHTD.nbytes + cache.values_NBHTD.nbytes + dear
 
     def sources(self, request: Request, var: VAR) -> tuple[int, list[int]]:
         """How many scales `request` shares with this drawing, and for each of its images the one to go on from."""
@@ -241,7 +243,8 @@ class _Loop:
 
         self.f_hat = self.f_hat + self.vqvae.quantize.contribution(scale, tokens)
         weights = torch.stack(hook.seen, 1) if hook.seen else None
-        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs, clear)
+        images = cache(partial(self.vqvae.to_images, self.f_hat))
+        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs, clear, images)
         return Step(scale, self.var.scales.sides[scale], result, self.row_of_image, self.vqvae)
 
     def _part(self, scale: int) -> None:

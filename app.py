@@ -1,12 +1,18 @@
 """python app.py: open the page."""
 
+# ZeroGPU wants to be there before torch is.
+from app import zero  # isort: skip  # noqa: F401
+
 import argparse
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import hieramp
 from app import page
+from app.limits import Limits
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,6 +28,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     parser.add_argument("--port", type=port_number, help="default: the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
+    parser.add_argument(
+        "--max-ipc", type=cap, default=Limits.ipc, help="cap on images per class (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-job-minutes",
+        type=cap,
+        default=Limits.job_minutes,
+        help="cap on a job's computing (default: %(default)s)",
+    )
+    parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
     return parser
 
 
@@ -31,15 +47,26 @@ def port_number(text: str) -> int:
     return int(text)
 
 
+def cap(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a cap: give a whole number from 1 to 1000000")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit codes: 0 done, 1 the machine failed us (a port in use), 2 misuse."""
     args = build_parser().parse_args(arguments)
+    if args.mcp and importlib.util.find_spec("mcp") is None:
+        _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:
-        demo = page.build(hieramp.load(args.model, args.device))
+        limits = Limits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
+        demo = page.build(hieramp.load(args.model, args.device), limits)
     except (ValueError, FileNotFoundError) as error:
         _fail(error, 2)
+    # On a Space everything but this machine is outside.
+    host = "0.0.0.0" if os.environ.get("SPACE_ID") else args.host
     try:
-        page.launch(demo, server_name=args.host, server_port=args.port, share=args.share)
+        page.launch(demo, server_name=host, server_port=args.port, share=args.share, mcp_server=args.mcp)
     except OSError as error:
         _fail(error, 1)
 

@@ -38,6 +38,11 @@ def overlay(picture: Image.Image, map_HW: Tensor, opacity: float = 0.55, top: fl
     return Image.blend(picture.convert("RGB"), heat, opacity)
 
 
+def palette() -> bytes:
+    """The colours of saliency from 0 to the top, 256 times red, green and blue."""
+    return (matplotlib.colormaps[COLORS](np.arange(256))[:, :3] * 255).astype(np.uint8).tobytes()
+
+
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings along: Pillow's own has no × and no Greek."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

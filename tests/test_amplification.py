@@ -8,6 +8,7 @@ import torch
 from hieramp import SCHEDULES, Amplification, parse_stages
 from hieramp.amplification.saliency import (
     RowStrengths,
+    chosen_positions,
     class_token_saliency,
     guidance_saliency,
     num_salient,
@@ -92,3 +93,27 @@ def test_neutral_strength_is_off() -> None:
     assert Amplification(coarse=(0.5, 1.0)).at(1, scales) == ScaleStrength(0.5, 1.0)
     assert Amplification(coarse=(0.5, 1.0), scales=(2,)).at(1, scales) is None
     assert all(amp.at(0, scales) is None for amp in SCHEDULES.values())
+
+
+def test_positions_named_by_hand_replace_the_top_share_of_their_row_only() -> None:
+    rows = RowStrengths([ScaleStrength(0.5, 3.0, (1, 2)), ScaleStrength(0.25, 2.0)], ["logit"] * 2, 4, CPU)
+    change = rows.change(torch.tensor([[0.7, 0.1, 0.1, 0.1]] * 2))
+    assert change.bias_BL.tolist() == [[0.0, 3.0, 3.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
+
+
+def test_chosen_positions_are_the_top_share_or_those_named() -> None:
+    m = torch.tensor([[[0.1, 0.4], [0.3, 0.2]]])
+    assert chosen_positions(m, ScaleStrength(0.5, 5.0)).tolist() == [[[False, True], [True, False]]]
+    assert chosen_positions(m, ScaleStrength(0.5, 5.0, (0,))).tolist() == [[[True, False], [False, False]]]
+
+
+def test_named_positions_are_kept_in_order_and_checked() -> None:
+    scales = Scales((1, 2, 3, 4, 6, 8))
+    amp = Amplification(mid=(0.5, 5.0), positions={3: [5, 1, 5], 2: []})
+    assert amp.positions == ((3, (1, 5)),)
+    assert amp == Amplification(mid=(0.5, 5.0), positions=((3, (1, 5)),))
+    assert amp.at(3, scales) == ScaleStrength(0.5, 5.0, (1, 5)) and amp.at(2, scales) == ScaleStrength(0.5, 5.0)
+    assert amp.at(4, scales) is None  # a stage that is off stays off
+    for positions, said in [({3: [16]}, "position 16 does not exist: scale 3 has positions 0 to 15"), ({9: [0]}, "9")]:
+        with pytest.raises(ValueError, match=said):
+            Amplification(mid=(0.5, 5.0), positions=positions).check(scales, depth=4)

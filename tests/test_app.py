@@ -1,4 +1,4 @@
-"""The page: its handlers as plain functions, its endpoint through a client, and all of it in a headless browser."""
+"""What the page does, as plain functions: orders, scenes, sheets, counts, turns and jobs. No server, no browser."""
 
 import base64
 import io
@@ -7,8 +7,10 @@ import re
 import runpy
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,128 +18,413 @@ import pytest
 from PIL import Image
 
 import hieramp
-from app import figures, handlers, page
-from hieramp import Amplification
+from app import ablate, distil, handlers, orders, plots, recipes, scenes, sheets
+from app.jobs import Job, JobBook
+from app.limits import Limits
+from app.turns import Device, Turns
+from hieramp import SCHEDULES, Amplification
+from hieramp.analysis.schedules import compare_schedules, count_tokens
+from hieramp.generation.memory import RecentDrawings
 
-NUMBERS = {"seed": 7, "count": 2, "guidance": 4.0}
-SCALES, AMPLIFIED = ("coarse", "mid", "fine"), {"rho": 0.5, "strength": 5.0}
-STAGES = {f"{stage}_{name}": value for stage in SCALES for name, value in AMPLIFIED.items()}
-FIELDS: dict[str, Any] = {"class_name": "cat", **NUMBERS, **STAGES, "mode": "logit"}
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-FINISHED = '.result[aria-busy="false"]'
+FIELDS: dict[str, Any] = {**orders.DEFAULTS, "class_name": "cat", "seed": 7, "count": 2}
 
 
 def fields(**changes: Any) -> list[Any]:
     return list({**FIELDS, **changes}.values())
 
 
+def an_order(model: hieramp.Model, **changes: Any) -> orders.Order:
+    return orders.read_order(model, *fields(**changes))
+
+
 def decoded(source: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
 
 
-def sources(html: str, alt: str) -> list[str]:
-    """Of the images whose alternative text begins with `alt`."""
-    return re.findall(rf'<img class="\w+" src="([^"]+)" alt="{alt}', html)
+# Orders
 
 
-# Handlers
-
-
-def test_every_field_arrives_in_the_order(model: hieramp.Model) -> None:
-    order = handlers.read_order(model, "dog", 3, 2, 1.5, 0.1, 1, 0.2, 2, 0.3, 3, "attention")
-    amplification = Amplification((0.1, 1.0), (0.2, 2.0), (0.3, 3.0), "attention")
-    assert order == handlers.Order(2, (3, 4), 1.5, amplification)
+def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
+    order = orders.read_order(model, "dog", 3, 2, 1.5, 50, 0.5, 0.1, 1, 0.2, 2, 0.3, 3, "attention", "3:1f")
+    positions = {3: (0, 1, 2, 3, 4)}
+    amplification = Amplification((0.1, 1.0), (0.2, 2.0), (0.3, 3.0), "attention", positions=positions)
+    assert order == orders.Order(2, (3, 4), hieramp.generation.sampling.Sampling(1.5, 50, 0.5), amplification)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"class_name": "unicorn"}, "unknown class 'unicorn'"),
+        ({"class_name": "../x"}, "unknown class '../x'"),
         ({"class_name": None}, "no class is chosen"),
         ({"class_name": 4}, "class 4 does not exist"),
         ({"seed": None}, "the seed is empty"),
         ({"seed": math.nan}, "the seed is nan"),
         ({"seed": -1}, "the seed is -1"),
-        ({"count": 9}, "the number of images is 9; give a whole number from 1 to 8"),
+        ({"count": 1e9}, "the number of images is 1e+09; give a whole number from 1 to 8"),
         ({"count": 1.5}, "the number of images is 1.5"),
         ({"guidance": math.nan}, "guidance is nan"),
         ({"guidance": -1.0}, "guidance is -1"),
+        ({"top_k": 1.5}, "top-k is 1.5"),
+        ({"top_p": 2}, "top_p is 2"),
         ({"coarse_rho": 0.0}, "rho of coarse is 0; it must be over 0"),
         ({"mid_rho": math.nan}, "rho of mid is nan"),
         ({"fine_strength": math.inf}, "the strength of fine is inf"),
         ({"fine_strength": "5"}, "the strength of fine is '5'; give a number"),
         ({"mode": "other"}, "mode is 'other'"),
+        ({"painted": "3"}, "cannot read the painted map '3'"),
+        ({"painted": "3:-1"}, "cannot read the painted map '3:-1'"),
+        ({"painted": "0:1"}, "scale 0 cannot be painted"),
+        ({"painted": "9:1"}, "scale 9 cannot be painted"),
+        ({"painted": "3:10000"}, "position 16 does not exist: scale 3 has positions 0 to 15"),
+        ({"painted": "3:" + "f" * 10**5}, "cannot read the painted map"),
     ],
 )
 def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
-        next(handlers.draw(model, *fields(**changes)))
-    assert "\n" not in str(caught.value)
+        an_order(model, **changes)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_drawing_yields_every_scale_and_ends_with_what_generate_draws(model: hieramp.Model) -> None:
-    scenes = list(handlers.grow(model, handlers.read_order(model, *fields())))
-    assert [len(scene.images) for scene in scenes] == [1, 2, 3, 4, 5, 6]
-    amplification = Amplification(*[(0.5, 5.0)] * 3)
-    drawing = model.generate([1] * 4, [7, 8, 7, 8], [None, None, amplification, amplification])
-    assert scenes[-1].images[-1].equal(drawing.images)
-    assert all(a.equal(b) for a, b in zip(scenes[-1].saliency, drawing.saliency, strict=True))
+@pytest.mark.parametrize("changes", [{}, {"painted": "2:1f;5:8000000000000001"}, {"mode": "attention", "top_p": 0.3}])
+def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, changes: dict[str, Any]) -> None:
+    order = an_order(model, coarse_strength=0.1, guidance=2.5, **changes)
+    assert orders.from_query(model, orders.to_query(model, order)) == order
+    settings = orders.settings_of(model, order)
+    assert orders.from_settings(model, settings) == order
+    assert orders.read_order(model, *orders.fields_of(order)) == order
+    one = orders.from_settings(model, orders.settings_of_one(settings, 8, 0))
+    assert one.seeds == (8,) and one.amplification.is_off
 
 
-def test_the_result_shows_every_picture_and_map_with_a_text(model: hieramp.Model) -> None:
-    *_, before, html = handlers.draw(model, *fields())
-    assert 'aria-busy="true"' in before and 'aria-busy="false"' in html
-    assert not sources(before, "Saliency")
-    for seed in (7, 8):
-        for side in ("Baseline", "Amplified"):
-            final = sources(html, f"{side} picture of cat, seed {seed}")
-            growing = sources(html, f"{side} so far: cat, seed {seed}, scale ")
-            maps = sources(html, f"Saliency over the {side.lower()} picture: cat, seed {seed}, scale ")
-            assert (len(final), len(growing), len(maps)) == (1, 6, 6)
-            assert [decoded(m).size for m in maps] == [(n, n) for n in model.var.scales.sides]
-            assert decoded(final[0]).tobytes() == decoded(growing[-1]).tobytes()
+def test_an_address_may_leave_things_out_but_not_lie(model: hieramp.Model) -> None:
+    assert orders.from_query(model, {}) == orders.first_order(model)
+    assert orders.from_query(model, {"class": "dog", "__theme": "dark"}).label == 2
+    for query, sentence in [({"seed": "x"}, "seed is 'x' in this address"), ({"mid_rho": "0"}, "rho of mid is 0")]:
+        with pytest.raises(ValueError, match=sentence):
+            orders.from_query(model, query)
 
 
-def test_pictures_are_exact_and_carry_their_settings(model: hieramp.Model, tmp_path: Path) -> None:
-    answer = handlers.generate(model, *fields())
-    drawing = model.generate([1, 1], [7, 8])
-    path = tmp_path / "saved.png"
-    for i, source in enumerate(answer["baseline"]):
-        assert decoded(source).tobytes() == hieramp.figures.to_picture(drawing.images[i]).tobytes()
-    path.write_bytes(base64.b64decode(answer["amplified"][1].partition(",")[2]))
-    settings = hieramp.figures.read_settings(path)
-    assert settings["seeds"] == [8] and settings["class"] == "cat" and settings["stages"]["mid"] == [0.5, 5.0]
+def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> None:
+    order = an_order(model, guidance=10.0)
+    assert orders.fields_on_page(model, order) == orders.fields_of(order)
+    for changes, said in [
+        ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
+        ({"top_k": 901}, "900"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            orders.fields_on_page(model, an_order(model, **changes))
 
 
-def test_baseline_and_amplified_maps_share_their_colours(model: hieramp.Model) -> None:
-    *_, scene = handlers.grow(model, handlers.read_order(model, *fields(count=1)))
-    highest = max(scene.map(0, side, 5).max() for side in (0, 1))
-    brightest = figures.heat(scene.map(0, 1, 5), float(highest))
-    own = figures.heat(scene.map(0, 1, 5))
-    assert scene.map(0, 0, 5).max() != scene.map(0, 1, 5).max()
-    assert (brightest.tobytes() == own.tobytes()) == bool(scene.map(0, 1, 5).max() == highest)
+@pytest.mark.parametrize("settings", [{}, {"mode": "logit"}, {"mode": "logit", "seeds": []}, {"seeds": "x"}])
+def test_settings_that_lack_something_are_refused(model: hieramp.Model, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not complete|literal"):
+        orders.from_settings(model, settings)
 
 
-def test_class_names_are_text_not_html(model: hieramp.Model) -> None:
-    scene = figures.Scene('<b>"cat"</b>', (0,), model.var.scales, model.image_size, "<i>", {})
-    assert "<b>&quot;" not in figures.result(scene) and "<i>&" not in figures.result(scene)
-    assert "&lt;b&gt;" in figures.result(scene)
+def test_presets_are_the_schedules_and_are_recognised(model: hieramp.Model) -> None:
+    for name, amplification in SCHEDULES.items():
+        preset = orders.preset_fields(name)
+        order = orders.read_order(model, *fields()[:6], *preset)
+        stages = model.var.scales
+        assert [order.amplification.at(s, stages) for s in range(6)] == [amplification.at(s, stages) for s in range(6)]
+        assert orders.preset_of(preset) == name
+    assert orders.preset_of([0.4, *orders.preset_fields("all")[1:]]) is None
 
 
 def test_labels_say_which_scales_they_mean(model: hieramp.Model) -> None:
-    assert handlers.rho_label(model, "coarse") == "coarse ρ (scale 1)"
-    assert handlers.strength_label(model, "mid", "logit") == "mid β (scales 2–3)"
-    assert handlers.strength_label(model, "fine", "attention") == "fine γ (scales 4–5)"
+    assert orders.rho_label(model, "coarse") == "coarse ρ (scale 1)"
+    assert orders.strength_label(model, "mid", "logit") == "mid β (scales 2–3)"
+    assert orders.strength_label(model, "fine", "attention") == "fine γ (scales 4–5)"
+
+
+# Scenes
+
+
+def test_scenes_grow_by_a_scale_and_end_with_what_generate_draws(model: hieramp.Model, tmp_path: Path) -> None:
+    order = an_order(model)
+    grown = list(handlers.grow(model, order))
+    assert [len(scene["steps"]) for scene in grown] == [1, 2, 3, 4, 5, 6]
+    assert all(scene["finals"] is None for scene in grown[:-1])
+    amplification = SCHEDULES["all"]
+    drawing = model.generate([1] * 4, [7, 8, 7, 8], [None, None, amplification, amplification])
+    path = tmp_path / "saved.png"
+    for row, final in enumerate(grown[-1]["finals"]):
+        expected = hieramp.figures.to_picture(drawing.images[row])
+        assert decoded(final["uri"]).tobytes() == expected.tobytes()
+        assert decoded(grown[-1]["steps"][-1]["images"][row]).tobytes() == expected.tobytes()
+        path.write_bytes(base64.b64decode(final["uri"].partition(",")[2]))
+        settings = hieramp.figures.read_settings(path)
+        assert settings["seeds"] == [7 + row % 2] and (settings["stages"]["mid"] is None) == (row < 2)
+    for scale, step in enumerate(grown[-1]["steps"]):
+        assert step["maps"] == [pytest.approx(m.flatten().tolist(), abs=1e-6) for m in drawing.saliency[scale]]
+        differ = drawing.tokens[scale][:2] != drawing.tokens[scale][2:]
+        assert step["changed"] == [row.nonzero().flatten().tolist() for row in differ]
+
+
+def test_scenes_name_the_chosen_positions_and_the_beliefs(model: hieramp.Model) -> None:
+    *_, scene = handlers.grow(model, an_order(model, painted="3:11", mid_strength=2.0))
+    steps = scene["steps"]
+    assert steps[0]["chosen"] is None and steps[3]["chosen"] == [[0, 4]] * 4
+    for step, n in zip(steps[4:], (6, 8), strict=True):
+        for values, chosen in zip(step["maps"], step["chosen"], strict=True):
+            assert len(chosen) == n * n // 2
+            assert min(values[i] for i in chosen) >= sorted(values)[n * n // 2] - 1e-6
+    for names_and_shares in steps[2]["beliefs"]:
+        shares = [share for _, share in names_and_shares]
+        assert sum(shares) == pytest.approx(1, abs=1e-4) and shares == sorted(shares, reverse=True)  # 4 classes in all
+        assert {name for name, _ in names_and_shares} == set(model.class_names)
+
+
+def test_a_closer_look_holds_every_head_and_their_mean(model: hieramp.Model, plain_model: hieramp.Model) -> None:
+    order, memory = an_order(model), RecentDrawings()
+    *_, scene = handlers.grow(model, order, memory)
+    closer = handlers.look_closer(model, order, sample=1, block=2, memory=memory)
+    assert [len(maps[0]) for maps in closer["maps"]] == [3] * 6  # the mean and two heads
+    for side, row in ((0, 1), (1, 3)):  # block 2 = depth - 2 is the one that is amplified
+        assert closer["maps"][4][side][0] == pytest.approx(scene["steps"][4]["maps"][row], abs=2e-6)
+        mean, *heads = closer["maps"][4][side]
+        assert mean == pytest.approx([sum(pair) / 2 for pair in zip(*heads, strict=True)], abs=2e-6)
+    for sample, block in [(2, 0), (0, 4), (math.nan, 0), (None, None)]:
+        with pytest.raises(ValueError, match="the (sample|block) is"):
+            handlers.look_closer(model, order, sample, block)
+    with pytest.raises(ValueError, match="has no class tokens"):
+        handlers.look_closer(plain_model, order, 0, 0)
+
+
+def test_names_of_files_suit_every_system() -> None:
+    assert scenes.file_name("tench, Tinca tinca", "seed3.png") == "tench-seed3.png"
+    assert scenes.file_name("../<x>", "seed3.png") == "x-seed3.png" and scenes.file_name("猫", "a") == "class-a"
+
+
+# Sheets and counts
+
+
+def test_a_sheet_shows_the_schedules_as_they_are_alone(model: hieramp.Model) -> None:
+    order = an_order(model)
+    *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(order))
+    assert sheet.is_finished and [sheet.label(i) for i in range(8)] == list(SCHEDULES)
+    for i, name in enumerate(SCHEDULES):
+        alone = model.generate([1], [7], SCHEDULES[name]).images[0]
+        assert sheet.pictures[i].tobytes() == hieramp.figures.to_picture(alone).tobytes()
+    html = ablate.as_html(model, sheet, "cat")
+    assert html.count("<img ") == 8 and 'alt="cat, seed 7, weak mid"' in html
+    link = re.findall(r'href="\?([^"]+)"', html)[6].replace("&amp;", "&")
+    query = dict(part.split("=") for part in link.split("&"))
+    assert orders.from_query(model, query).amplification.mid == (0.5, 0.5)
+    assert sheet.as_picture().width > 8 * 128
+
+
+def test_a_grid_varies_one_stage_only(model: hieramp.Model) -> None:
+    sheet = sheets.grid_sheet(an_order(model, coarse_strength=1.0), "mid")
+    amplifications = [order.amplification for order in sheet.orders]
+    assert len({amp.mid for amp in amplifications}) == len(amplifications) == 16
+    assert {(amp.coarse, amp.fine) for amp in amplifications} == {((0.5, 1.0), (0.5, 5.0))}
+    assert sheet.label(5) == "mid ρ 25%, β 2.5" and sheet.orders[5].amplification.mid == (0.25, 2.5)
+    with pytest.raises(ValueError, match="stage is 'x'"):
+        ablate.plan(an_order(model), "x")
+
+
+def test_counts_are_those_of_the_tokens_drawn(model: hieramp.Model) -> None:
+    *_, count = count_tokens(model, 1, 10, SCHEDULES["all"], first_seed=3)
+    seeds = list(range(3, 13))
+    drawn = model.generate([1] * 10, seeds), model.generate([1] * 10, seeds, SCHEDULES["all"])
+    assert count.is_finished and count.num_samples == 10
+    for scale in range(6):
+        tokens = [d.tokens[scale] for d in drawn]
+        for usages, t in zip(count.per_scale, tokens, strict=True):
+            assert usages[scale].coverage == t.unique().numel() / 64 and usages[scale].num_tokens == t.numel()
+        differ = (tokens[0] != tokens[1]).float().mean(0).view(len(count.changed[scale]), -1)
+        assert count.changed[scale] == [pytest.approx(row) for row in differ.tolist()]
+
+
+def test_schedules_are_compared_over_the_classes(model: hieramp.Model) -> None:
+    *_, comparison = compare_schedules(model, [0, 2], 3)
+    assert comparison.is_finished and list(comparison.risen) == [name for name in SCHEDULES if name != "off"]
+    rose = 0
+    for label in (0, 2):
+        *_, count = count_tokens(model, label, 3, SCHEDULES["coarse"])
+        rose += count.per_stage[1]["fine"].entropy > count.per_stage[0]["fine"].entropy
+    assert comparison.risen["coarse"]["fine"].entropy == rose / 2
+
+
+def test_plots_and_csv_hold_the_figures(model: hieramp.Model) -> None:
+    *_, count = count_tokens(model, 1, 2, SCHEDULES["all"])
+    sides = model.var.scales.sides
+    figure = plots.usage_figure(count, sides)
+    entropy = figure.data[0]
+    assert list(entropy.x) == ["1×1", "2×2", "3×3", "4×4", "6×6", "8×8", "coarse", "mid", "fine"]
+    assert entropy.y[5] == count.per_scale[0][5].entropy
+    line = plots.usage_csv(count, sides).splitlines()[9].split(",")
+    assert line[0] == "fine" and float(line[3]) == count.per_stage[1]["fine"].entropy
+    assert len(plots.changed_csv(count, sides).splitlines()) == 131
+    assert len(plots.changed_figure(count, sides).data) == 6
+    *_, comparison = compare_schedules(model, [0, 1], 1)
+    assert len(plots.risen_csv(comparison).splitlines()) == 22
+    assert "2 of 2 classes" in plots.risen_words(comparison) and len(plots.risen_figure(comparison).data) == 6
+
+
+# Turns and the device
 
 
 def test_a_newer_ticket_makes_the_older_stale() -> None:
-    turns = handlers.Turns()
+    turns = Turns()
     first, other, second = turns.take("ann"), turns.take("bob"), turns.take("ann")
     assert turns.is_stale("ann", first)
     assert not turns.is_stale("ann", second) and not turns.is_stale("bob", other)
+
+
+def test_drawings_go_before_jobs_but_not_for_ever() -> None:
+    device, log = Device(patience=0.2), []
+    drawing = device.taken_for(iter([1, 2]))
+    next(drawing)
+    waiting = threading.Thread(target=lambda: [log.append("job") for _ in [0] for _ in device.in_gaps(iter([1]))])
+    waiting.start()
+    time.sleep(0.05)
+    assert not log  # the drawing has been announced, though nothing is computed just now
+    waiting.join(5)
+    assert log == ["job"]
+    drawing.close()
+    with device.job():
+        pass
+
+
+# Jobs
+
+
+class Gate(Device):
+    """Lets a job have as many batches as it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = threading.Semaphore(0)
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        self.batches.acquire()
+        yield
+
+    def open(self) -> None:
+        for _ in range(10_000):
+            self.batches.release()
+
+
+def a_recipe(model: hieramp.Model, **changes: Any) -> recipes.Recipe:
+    given = {"classes": ["cat", "dog"], "ipc": 6, "seed": 1, "soft_labels": False, **changes}
+    return recipes.read_recipe(model, Limits(), *given.values(), *fields(class_name=None, count=None))
+
+
+def until(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_job_stops_resumes_and_outlives_its_server(model: hieramp.Model, tmp_path: Path) -> None:
+    gate = Gate()
+    book = JobBook(model, tmp_path, gate, Limits())
+    job = book.start(a_recipe(model))
+    assert job.state == "waiting" and len(job.id) >= 32
+    for _ in range(4):
+        gate.batches.release()
+    until(lambda: job.done)
+    assert "of 12 images" in distil.job_html(job, 1) and "1 other job takes turns" in distil.job_html(job, 1)
+    book.stop(job.id)
+    gate.open()
+    until(lambda: job.state == "stopped")
+    done = job.done
+    assert 0 < done < 12
+    book.close()
+    anew = JobBook(model, tmp_path, Gate(), Limits())
+    found = anew.get(job.id)
+    assert found is not None and found.state == "stopped" and found.recipe == job.recipe
+    anew.resume(job.id)
+    anew.device.open()  # type: ignore[attr-defined]
+    until(lambda: found.state == "done")
+    assert "12 of 12 images: finished" in distil.job_html(found)
+    with hieramp.open_set(found.path) as image_set:
+        assert len(image_set) == 12 and set(image_set.labels) == {1, 2}
+    *_, last = hieramp.distill(model, 6, tmp_path / "alone.zip", classes=[1, 2], seed=1)
+    assert last.path.read_bytes() == found.path.read_bytes()
+    anew.close()
+    assert JobBook(model, tmp_path, Gate(), Limits()).get(job.id).state == "done"  # type: ignore[union-attr]
+
+
+def test_jobs_take_turns(model: hieramp.Model, tmp_path: Path) -> None:
+    gate = Gate()
+    book = JobBook(model, tmp_path, gate, Limits())
+    both = [book.start(a_recipe(model, seed=seed)) for seed in (1, 2)]
+    for _ in range(6):
+        gate.batches.release()
+    until(lambda: all(0 < job.done < 12 for job in both))
+    gate.open()
+    until(lambda: all(job.state == "done" for job in both))
+    assert both[0].path.read_bytes() != both[1].path.read_bytes()
+    book.close()
+
+
+def test_caps_and_unknown_jobs(model: hieramp.Model, tmp_path: Path) -> None:
+    gate = Gate()
+    book = JobBook(model, tmp_path, gate, Limits(jobs=1, keep_hours=1))
+    job = book.start(a_recipe(model))
+    with pytest.raises(ValueError, match="1 sets are being made, as many as this server takes"):
+        book.start(a_recipe(model))
+    assert book.get("x") is book.get("") is book.get(None) is book.stop("../..") is book.resume("x") is None
+    gate.open()
+    until(lambda: job.state == "done")
+    book.sweep()
+    assert book.get(job.id) is job
+    job.seen -= 2 * 3600
+    book.sweep()
+    assert book.get(job.id) is None and not job.folder.exists()
+    book.close()
+
+
+def test_a_job_past_its_time_is_stopped_and_can_go_on(model: hieramp.Model, tmp_path: Path) -> None:
+    book = JobBook(model, tmp_path, Device(), Limits(job_minutes=1))
+    job = Job("x", tmp_path / "x", a_recipe(model), seconds_used=61.0)
+    assert not book._advance(job, iter(()))
+    assert (job.state, job.message) == ("stopped", "Stopped after 1 min, the cap here; resume to go on.")
+    assert Limits().job_time == "12 h" and Limits(job_minutes=90).job_time == "1 h 30 min"
+
+
+def test_a_job_that_fails_says_so_and_leaves_the_others_alone(model: hieramp.Model, tmp_path: Path) -> None:
+    def failing(error: Exception) -> Iterator[Any]:
+        yield from ()
+        raise error
+
+    book = JobBook(model, tmp_path, Device(), Limits())
+    for error, said in [
+        (ValueError("no."), "no."),
+        (OSError(28, "No space left on device"), "The disk failed: No space left on device. Resume to try again."),
+        (RuntimeError("secret path"), "The computation failed: RuntimeError. Resume to try again."),
+    ]:
+        job = Job("x", tmp_path / "x", a_recipe(model))
+        assert not book._advance(job, failing(error))
+        assert (job.state, job.message) == ("failed", said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"ipc": 1e9}, "the number of images per class is 1e+09; give a whole number from 1 to 1000"),
+        ({"ipc": 0}, "the number of images per class is 0"),
+        ({"classes": ["../x"]}, "unknown class '../x'"),
+        ({"classes": "cat,unicorn"}, "unknown class 'unicorn'"),
+        ({"seed": -1}, "the seed of the set is -1"),
+        ({"soft_labels": True}, "soft labels need a classifier, and tiny has none"),
+    ],
+)
+def test_a_bad_recipe_is_one_clear_sentence(model: hieramp.Model, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        a_recipe(model, **changes)
+
+
+def test_no_class_chosen_means_all(model: hieramp.Model) -> None:
+    assert a_recipe(model, classes=[]).labels == a_recipe(model, classes="").labels == (0, 1, 2, 3)
+    assert a_recipe(model, classes="dog, 1,dog").labels == (1, 2)
 
 
 # Start
@@ -145,130 +432,29 @@ def test_a_newer_ticket_makes_the_older_stale() -> None:
 
 def test_a_bad_port_ends_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(ROOT / "app.py"))["main"]
+    for arguments, said in [
+        (["--port", "70000"], "argument --port: '70000' is not a port: give a number from 1 to 65535"),
+        (["--max-ipc", "0"], "argument --max-ipc: '0' is not a cap: give a whole number from 1 to 1000000"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_mcp_without_its_package_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = runpy.run_path(str(ROOT / "app.py"))["main"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
-        main(["--port", "70000"])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: argument --port: '70000' is not a port: give a number from 1 to 65535\n"
+        main(["--mcp"])
+    said = 'error: --mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out\n'
+    assert (ended.value.code, capsys.readouterr().err) == (2, said)
 
 
 def test_a_bad_model_ends_with_one_sentence() -> None:
     command = [sys.executable, "app.py", "--model", "no-such-model"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "there is no model 'no-such-model'" in done.stderr and done.stderr.count("\n") == 1
-
-
-# A live server
-
-
-@pytest.fixture(scope="module")
-def served(model_folder: Path) -> hieramp.Model:
-    return hieramp.load(model_folder, "cpu")
-
-
-@pytest.fixture(scope="module")
-def address(served: hieramp.Model) -> Iterator[str]:
-    demo = page.build(served)
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
-
-
-def test_the_endpoint_draws_and_describes_itself(address: str, served: hieramp.Model) -> None:
-    client_module = pytest.importorskip("gradio_client", reason="gradio_client is not installed")
-    client = client_module.Client(address, verbose=False)
-    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert list(endpoints) == ["/generate"]
-    assert [given["parameter_name"] for given in endpoints["/generate"]["parameters"]] == list(FIELDS)
-    assert all(f"{name}: " in endpoints["/generate"]["description"] for name in FIELDS)
-    answer, expected = client.predict(**FIELDS, api_name="/generate"), handlers.generate(served, *fields())
-    for side in ("baseline", "amplified"):
-        pictures = [[decoded(source).tobytes() for source in given[side]] for given in (answer, expected)]
-        assert pictures[0] == pictures[1] and len(pictures[0]) == 2
-    with pytest.raises(Exception, match="Unknown class 'unicorn'"):
-        client.predict(**{**FIELDS, "class_name": "unicorn"}, api_name="/generate")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def opened(browser: Any, address: str, scheme: str = "light", width: int = 1280) -> Any:
-    """A page with its first picture."""
-    tab = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
-    tab.goto(address)
-    tab.wait_for_selector(FINISHED, timeout=30_000)
-    return tab
-
-
-def test_a_visitor_draws_with_the_keyboard(browser: Any, address: str) -> None:
-    tab = opened(browser, address)
-    assert tab.get_by_alt_text("Baseline picture of airplane, seed 0").count() == 1
-    tab.get_by_label("Class", exact=True).focus()
-    tab.keyboard.press("Control+a")
-    tab.keyboard.type("fro")
-    tab.keyboard.press("Enter")
-    tab.get_by_label("range slider for mid β (scales 2–3)").focus()
-    tab.keyboard.press("ArrowLeft")
-    tab.get_by_role("button", name="Generate").focus()
-    tab.keyboard.press("Enter")
-    tab.wait_for_selector(f'{FINISHED} h2:text-is("frog")', timeout=30_000)
-    assert "mid 4.9 on 50%" in tab.get_by_role("status").first.inner_text()
-    for side in ("Baseline", "Amplified"):
-        picture = tab.get_by_alt_text(f"{side} picture of frog, seed 0")
-        assert picture.evaluate("image => image.complete && image.naturalWidth") == 32
-        assert tab.get_by_alt_text(f"Saliency over the {side.lower()} picture: frog, seed 0, scale ").count() == 6
-    tab.context.close()
-
-
-def test_mode_and_opacity_and_errors_show_at_once(browser: Any, address: str) -> None:
-    tab = opened(browser, address)
-    tab.get_by_label("attention: multiply by γ, 1 is off").check()
-    tab.get_by_label("range slider for coarse γ (scale 1)").wait_for()
-    tab.get_by_label("range slider for Opacity of the saliency").focus()
-    tab.keyboard.press("Home")
-    tab.wait_for_function("getComputedStyle(document.querySelector('.heat')).opacity === '0'")
-    tab.get_by_label("Seed", exact=True).fill("")
-    tab.get_by_role("button", name="Generate").click()
-    tab.get_by_text("The seed is empty; give a number").wait_for(timeout=10_000)
-    assert tab.locator(FINISHED).count() == 1
-    tab.context.close()
-
-
-def test_the_newest_request_wins(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
-    grow = handlers.grow
-
-    def slowly(model: hieramp.Model, order: handlers.Order) -> Iterator[figures.Scene]:
-        for scene in grow(model, order):
-            drawn.append(order.seeds[0])
-            yield scene
-            time.sleep(0.3)
-
-    tab = opened(browser, address)
-    monkeypatch.setattr(handlers, "grow", slowly)
-    for seed in ("1", "2", "3"):
-        tab.get_by_label("Seed", exact=True).fill(seed)
-        tab.get_by_role("button", name="Generate").click()
-    tab.get_by_alt_text("Amplified picture of airplane, seed 3", exact=True).wait_for(timeout=30_000)
-    assert drawn.count(1) < 6 and drawn.count(2) < 6 and drawn.count(3) == 6
-    tab.context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_overflows(browser: Any, address: str, scheme: str, width: int) -> None:
-    tab = opened(browser, address, scheme, width)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert tab.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
-    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    text = tab.evaluate("getComputedStyle(document.querySelector('.result h2')).color")
-    assert background != text
-    tab.context.close()

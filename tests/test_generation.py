@@ -11,6 +11,7 @@ from torch import Tensor
 
 import hieramp
 from hieramp import Amplification
+from hieramp.generation.memory import RecentDrawings
 from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.var.cache import KVCache
 from hieramp.var.model import VAR, ScaleLogits
@@ -107,6 +108,61 @@ def test_amplification_leaves_earlier_scales_alone(model: hieramp.Model) -> None
     assert same(off.tokens[:4], fine.tokens[:4]) and same(off.saliency[:5], fine.saliency[:5])
     only = model.generate([1], [3], replace(ALL, scales=(5,)))
     assert same(off.tokens[:5], only.tokens[:5])
+
+
+def test_painted_positions_change_only_what_follows_them(model: hieramp.Model, plain_model: hieramp.Model) -> None:
+    by_share = Amplification(mid=(0.5, 5.0))
+    painted = Amplification(mid=(0.5, 5.0), positions={3: (0, 1, 2)})
+    for drawer in (model, plain_model):
+        both = list(drawer.steps([1, 1], [3, 3], [by_share, painted]))
+        assert torch.equal(both[2].logits[0], both[2].logits[1])
+        assert not torch.equal(both[3].logits[0], both[3].logits[1])
+    steps = list(model.steps([1], [3], painted))
+    assert steps[3].chosen(painted).flatten().nonzero().flatten().tolist() == [0, 1, 2]
+    assert steps[2].chosen(painted).sum() == 4 and steps[5].chosen(painted) is None
+
+
+def test_a_remembered_drawing_is_gone_on_from(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    step = VAR.step
+    monkeypatch.setattr(
+        VAR, "step", lambda self, state, s, *a, **k: computed.append(s) or step(self, state, s, *a, **k)
+    )
+    memory = RecentDrawings()
+
+    def drawn(labels: list[int], seeds: list[int], amps: list[Amplification | None], **options: Any) -> list[int]:
+        """Draw with the memory; the scales that were computed, after comparing with a drawing of its own."""
+        computed.clear()
+        steps = list(model.steps(labels, seeds, amps, memory=memory, **options))
+        scales = list(computed)
+        fresh = list(model.steps(labels, seeds, amps, **options))
+        for mine, other in zip(steps, fresh, strict=True):
+            assert torch.equal(mine.tokens, other.tokens) and torch.allclose(mine.image, other.image, atol=1e-5)
+            assert torch.allclose(mine.saliency, other.saliency, atol=1e-6)
+        return scales
+
+    coarse = Amplification(coarse=(0.5, 5.0))
+    mid_too = replace(coarse, mid=(0.5, 3.0))
+    assert drawn([1, 1], [7, 7], [None, coarse]) == [0, 1, 2, 3, 4, 5]
+    assert drawn([1, 1], [7, 7], [None, coarse]) == []
+    assert drawn([1, 1], [7, 7], [None, mid_too]) == [2, 3, 4, 5]
+    assert drawn([1, 1], [7, 7], [None, replace(mid_too, fine=(0.2, 2.0))]) == [4, 5]
+    assert drawn([1, 1, 1], [7, 7, 7], [mid_too, None, coarse]) == [2, 3, 4, 5]  # another order, rows that part later
+    assert drawn([1, 1], [7, 7], [None, ALL], guidance=1.0) == [0, 1, 2, 3, 4, 5]
+    assert drawn([2, 1], [7, 7], [None, coarse]) == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_abandoned_drawing_is_gone_on_from_and_memory_is_bounded(model: hieramp.Model) -> None:
+    memory = RecentDrawings()
+    begun = model.steps([1, 2], [0, 0], ALL, memory=memory)
+    next(begun), next(begun), next(begun)
+    begun.close()
+    whole = list(model.steps([1, 2], [0, 0], ALL, memory=memory))
+    assert torch.equal(whole[-1].tokens, model.generate([1, 2], [0, 0], ALL).tokens[-1])
+    small = RecentDrawings(max_bytes=3 * memory.num_bytes)
+    for seed in range(8):
+        list(model.steps([1, 2], [seed, seed], ALL, memory=small))
+        assert 0 < small.num_bytes <= small.max_bytes
 
 
 @pytest.mark.parametrize("read_only", [False, True])

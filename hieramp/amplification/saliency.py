@@ -48,6 +48,18 @@ def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
     return rank_BL < count_B[:, None]
 
 
+def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength) -> Tensor:
+    """Which positions `choice` means on these maps, (B, H, W) bool: those named by hand, else the top ρ."""
+    m_BL = saliency_BHW.flatten(1)
+    if choice.positions:
+        chosen_BL = torch.zeros_like(m_BL, dtype=torch.bool)
+        chosen_BL[:, list(choice.positions)] = True
+    else:
+        count = num_salient(choice.rho, m_BL.shape[1])
+        chosen_BL = salient_positions(m_BL, torch.full((len(m_BL),), count, device=m_BL.device))
+    return chosen_BL.view_as(saliency_BHW)
+
+
 class RowStrengths:
     """The settings of every row at one scale, as tensors: rows may differ in ρ, strength and mode."""
 
@@ -56,14 +68,15 @@ class RowStrengths:
     ) -> None:
         additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
         factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
-        counts = [num_salient(s.rho, num_positions) if s else 0 for s in strengths]
+        counts = [num_salient(s.rho, num_positions) if s and not s.positions else 0 for s in strengths]
         self.beta_B = torch.tensor(additive, device=device)
         self.gamma_B = torch.tensor(factors, device=device) if any(f != 1.0 for f in factors) else None
         self.count_B = torch.tensor(counts, device=device)
+        self.named_BL = _named([s.positions if s else () for s in strengths], num_positions).to(device)
 
     def change(self, m_BL: Tensor) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
-        chosen_BL = salient_positions(m_BL, self.count_B)
+        chosen_BL = salient_positions(m_BL, self.count_B) | self.named_BL
         bias_BL = self.beta_B[:, None] * chosen_BL
         factor_BL = None if self.gamma_B is None else torch.where(chosen_BL, self.gamma_B[:, None], 1.0)
         return KeyChange(bias_BL, factor_BL)
@@ -76,3 +89,11 @@ class RowStrengths:
         passed_B = descending.gather(1, self.count_B.clamp(0, last)[:, None])[:, 0]
         all_or_none = (self.count_B == 0) | (self.count_B > last)
         return all_or_none | (chosen_B - passed_B > tolerance * chosen_B)
+
+
+def _named(positions_B: Sequence[tuple[int, ...]], num_positions: int) -> Tensor:
+    """Rows of named positions as (B, L) bool."""
+    named_BL = torch.zeros(len(positions_B), num_positions, dtype=torch.bool)
+    for row, positions in enumerate(positions_B):
+        named_BL[row, list(positions)] = True
+    return named_BL

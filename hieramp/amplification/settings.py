@@ -4,6 +4,7 @@ method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +16,11 @@ Stage = tuple[float, float]
 
 @dataclass(frozen=True)
 class ScaleStrength:
-    """What happens at one scale: the share of positions and the strength."""
+    """What happens at one scale: the share of positions and the strength; positions named by hand replace the share."""
 
     rho: float
     strength: float
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Amplification:
     mode "attention": the strength is γ, by which the weights of salient keys are multiplied after the
     softmax, without renormalising; 1 is off, under 1 weakens.
     blocks: where to amplify, None for depth - 2. scales: a subset of the scales, None for all.
+    positions: {scale: positions}, row by row from 0, to be amplified there instead of the most salient ones.
 
     Raises:
         ValueError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode.
@@ -40,6 +43,7 @@ class Amplification:
     mode: Mode = "logit"
     blocks: tuple[int, ...] | None = None
     scales: tuple[int, ...] | None = None
+    positions: Mapping[int, Iterable[int]] | tuple[tuple[int, tuple[int, ...]], ...] | None = None  # kept as pairs
 
     def __post_init__(self) -> None:
         if self.mode not in ("logit", "attention"):
@@ -60,7 +64,11 @@ class Amplification:
             object.__setattr__(self, stage, (rho, strength))
         for name in ("blocks", "scales"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(sorted(set(map(int, getattr(self, name))))))
+                object.__setattr__(self, name, _distinct(getattr(self, name)))
+        if self.positions is not None:
+            pairs = self.positions.items() if isinstance(self.positions, Mapping) else self.positions
+            named = ((int(scale), _distinct(positions)) for scale, positions in pairs)
+            object.__setattr__(self, "positions", tuple(sorted(pair for pair in named if pair[1])) or None)
 
     @property
     def neutral(self) -> float:
@@ -72,13 +80,26 @@ class Amplification:
         stages = (self.coarse, self.mid, self.fine)
         return all(stage is None or stage[1] == self.neutral for stage in stages)
 
+    @property
+    def named_positions(self) -> dict[int, tuple[int, ...]]:
+        """Per scale the positions named by hand."""
+        return {scale: tuple(named) for scale, named in dict(self.positions or ()).items()}
+
     def at(self, scale: int, scales: Scales) -> ScaleStrength | None:
         """What this does at `scale`; None where it changes nothing."""
+        choice = self.choice_at(scale, scales)
+        return None if choice is None or choice.strength == self.neutral else choice
+
+    def choice_at(self, scale: int, scales: Scales) -> ScaleStrength | None:
+        """The same, also where the strength chosen is the one that changes nothing."""
         stage = scales.stage_of(scale)
         if stage is None or (self.scales is not None and scale not in self.scales):
             return None
         value = getattr(self, stage)
-        return None if value is None or value[1] == self.neutral else ScaleStrength(*value)
+        if value is None:
+            return None
+        rho, strength = value
+        return ScaleStrength(rho, strength, self.named_positions.get(scale, ()))
 
     def resolved_blocks(self, depth: int) -> tuple[int, ...]:
         """The blocks to amplify in a model of this depth.
@@ -99,11 +120,21 @@ class Amplification:
         return default if default in blocks or self.is_off else blocks[-1]
 
     def check(self, scales: Scales, depth: int) -> None:
-        """Raise ValueError where the blocks or scales named are not the model's."""
+        """Raise ValueError where the blocks, scales or positions named are not the model's."""
         self.resolved_blocks(depth)
-        for scale in self.scales or ():
+        named = self.named_positions
+        for scale in (*(self.scales or ()), *named):
             if not 0 <= scale < len(scales):
                 raise ValueError(f"scale {scale} does not exist: this model has scales 0 to {len(scales) - 1}")
+        for scale, positions in named.items():
+            last = scales.sides[scale] ** 2 - 1
+            for position in positions:
+                if not 0 <= position <= last:
+                    raise ValueError(f"position {position} does not exist: scale {scale} has positions 0 to {last}")
+
+
+def _distinct(numbers: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(map(int, numbers))))
 
 
 OFF = Amplification()

@@ -93,6 +93,7 @@ def _settings(
         "mode": amp.mode,
         "blocks": list(amp.resolved_blocks(model.var.config.depth)),
         "scales": None if amp.scales is None else list(amp.scales),
+        "positions": {str(scale): list(named) for scale, named in amp.named_positions.items()} or None,
         **asdict(sampling),
         "dtype": dtype,
         "device": model.device.type,

@@ -4,16 +4,17 @@ Letters: B images asked for, U rows computed (images that agree so far share one
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from hieramp.amplification.saliency import RowStrengths, class_token_saliency, guidance_saliency
+from hieramp.amplification.saliency import RowStrengths, chosen_positions, class_token_saliency, guidance_saliency
 from hieramp.amplification.settings import Amplification
 from hieramp.generation.sampling import Sampling, clear_draws, filter_logits, guide, gumbel_noise, noise_keys, sample
-from hieramp.var.model import VAR
+from hieramp.var.model import VAR, Generation
 from hieramp.vqvae.model import VQVAE
 
 # Closer than this, float32 may take one code or position for another: of logits before guidance, and relative of
@@ -36,13 +37,17 @@ class Request:
     def agreeing(self, scale: int, var: VAR) -> list[int]:
         """For every image the first one that agrees with it in everything up to and including `scale`."""
         first: dict[object, int] = {}
-        groups = []
-        for i, (label, seed, amp) in enumerate(zip(self.labels, self.seeds, self.amplifications, strict=True)):
+        return [first.setdefault(key, i) for i, key in enumerate(self.histories(scale, var))]
+
+    def histories(self, scale: int, var: VAR) -> list[object]:
+        """Per image, all that it depends on up to and including `scale`, next to the sampling."""
+        depth = var.config.depth
+        keys: list[object] = []
+        for label, seed, amp in zip(self.labels, self.seeds, self.amplifications, strict=True):
             history = tuple(amp.at(s, var.scales) for s in range(scale + 1))
-            depth = var.config.depth
             how = (amp.mode, amp.resolved_blocks(depth)) if any(history) else None
-            groups.append(first.setdefault((label, seed, history, how, amp.read_block(depth)), i))
-        return groups
+            keys.append((label, seed, history, how, amp.read_block(depth)))
+        return keys
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class _RowResult:
     weights: Tensor | None  # (U, blocks, heads, n²)
     beliefs: Tensor | None  # (U, classes)
     clear: Callable[[], Tensor]  # (U,) bool
+    images: Callable[[], Tensor]  # (U, 3, H, W); decoded once
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,17 @@ class Step:
     @cached_property
     def image(self) -> Tensor:
         """The picture so far, (B, 3, H, W) in [0, 1]."""
-        return self._vqvae.to_images(self._rows.f_hat)[self._row_of_image]
+        return self._rows.images()[self._row_of_image]
 
     @cached_property
     def saliency(self) -> Tensor:
         """(B, n, n), sums to 1: the conditional half's, of the block that is amplified (depth - 2 by default)."""
         return self._rows.saliency()[self._row_of_image].unflatten(-1, (self.side, self.side))
+
+    def chosen(self, amplification: Amplification) -> Tensor | None:
+        """Which positions `amplification` means on these images, (B, n, n) bool; None at a scale it leaves alone."""
+        choice = amplification.choice_at(self.scale, self._vqvae.config.scales)
+        return None if choice is None else chosen_positions(self.saliency, choice)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -100,6 +111,11 @@ class Step:
         return None if self._rows.beliefs is None else self._rows.beliefs[self._row_of_image]
 
     @cached_property
+    def class_probabilities(self) -> Tensor | None:
+        """(B, classes): the same as probabilities."""
+        return None if self.beliefs is None else self.beliefs.softmax(-1)
+
+    @cached_property
     def clear(self) -> Tensor:
         """(B,) bool: no token and no salient position of this scale was so close that rounding could turn it.
 
@@ -108,17 +124,66 @@ class Step:
         return self._rows.clear()[self._row_of_image]
 
 
+@dataclass(frozen=True)
+class Past:
+    """A drawing as far as it came. Another one may go on from where the two part, without changing it."""
+
+    request: Request
+    steps: tuple[Step, ...]
+    state: Generation
+    row_of_image: tuple[int, ...]  # in the state
+
+    @property
+    def num_bytes(self) -> int:
+        """What it keeps in memory, nearly: the cache, logits and noise, pictures."""
+        cache, pixels = self.state.cache, 3 * self.steps[0]._vqvae.config.image_size ** 2
+        rows = [step._rows for step in self.steps]
+        dear = sum(2 * row.logits.nbytes + row.f_hat.nbytes + 4 * pixels * len(row.tokens) for row in rows)
+        return cache.keys_NBHTD.nbytes + cache.values_NBHTD.nbytes + dear
+
+    def sources(self, request: Request, var: VAR) -> tuple[int, list[int]]:
+        """How many scales `request` shares with this drawing, and for each of its images the one to go on from."""
+        if (request.sampling, request.details) != (self.request.sampling, self.request.details):
+            return 0, []
+        for scale in reversed(range(len(self.steps))):
+            mine = {key: j for j, key in enumerate(self.request.histories(scale, var))}
+            wanted = request.histories(scale, var)
+            if all(key in mine for key in wanted):
+                return scale + 1, [mine[key] for key in wanted]
+        return 0, []
+
+
+class Memory(Protocol):
+    """Keeps drawings for others to go on from: `hieramp.generation.memory.RecentDrawings`."""
+
+    def best(self, request: Request, var: VAR) -> Past | None: ...
+
+    def keep(self, past: Past, var: VAR) -> None: ...
+
+
 @torch.no_grad()
-def draw(vqvae: VQVAE, var: VAR, request: Request) -> Iterator[Step]:
+def draw(vqvae: VQVAE, var: VAR, request: Request, memory: Memory | None = None) -> Iterator[Step]:
     """Draw images scale by scale.
 
     Images that share label, seed and all settings up to a scale share one row until they part.
     Without guidance there is no unconditional half, except for a model without class tokens, whose
-    saliency is made of it.
+    saliency is made of it. With a memory, scales that an earlier drawing shares are not computed again.
     """
     loop = _Loop(vqvae, var, request)
-    for scale in range(len(var.scales)):
-        yield loop.step(scale)
+    if memory is None:
+        for scale in range(len(var.scales)):
+            yield loop.step(scale)
+        return
+    past = memory.best(request, var)
+    steps = loop.go_on_from(past) if past else []
+    try:
+        yield from tuple(steps)
+        for scale in range(len(steps), len(var.scales)):
+            steps.append(loop.step(scale))
+            yield steps[-1]
+    finally:
+        if steps:
+            memory.keep(Past(request, tuple(steps), loop.state, tuple(loop.row_of_image)), var)
 
 
 class _Loop:
@@ -136,6 +201,23 @@ class _Loop:
         self.state = var.begin(both, max_rows=self.halves * len(set(last_groups)))
         side = vqvae.config.sides[-1]
         self.f_hat = torch.zeros(len(labels), vqvae.config.code_dim, side, side, device=self.device)
+
+    def go_on_from(self, past: Past) -> list[Step]:
+        """Take the place where a drawing that began alike stood; returns its steps so far, for these images."""
+        count, sources = past.sources(self.request, self.var)
+        if not count:
+            return []
+        self.groups = self.request.agreeing(count - 1, self.var)
+        rows = torch.tensor([past.row_of_image[sources[first]] for first in self.firsts], device=self.device)
+        num_before = len(past.state.class_BC) // self.halves
+        both = torch.cat([rows + half * num_before for half in range(self.halves)])
+        self.state.take(past.state, both, self.var.scales.spans[count - 1].stop)
+        steps = []
+        for step in past.steps[:count]:
+            steps.append(replace(step, _row_of_image=[step._row_of_image[source] for source in sources]))
+        latest = steps[-1]
+        self.f_hat = latest._rows.f_hat[[latest._row_of_image[first] for first in self.firsts]]
+        return steps
 
     @property
     def firsts(self) -> list[int]:
@@ -161,7 +243,8 @@ class _Loop:
 
         self.f_hat = self.f_hat + self.vqvae.quantize.contribution(scale, tokens)
         weights = torch.stack(hook.seen, 1) if hook.seen else None
-        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs, clear)
+        images = cache(partial(self.vqvae.to_images, self.f_hat))
+        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs, clear, images)
         return Step(scale, self.var.scales.sides[scale], result, self.row_of_image, self.vqvae)
 
     def _part(self, scale: int) -> None:

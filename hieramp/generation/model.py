@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OFF, Amplification
-from hieramp.generation.loop import Request, Step, draw
+from hieramp.generation.loop import Memory, Request, Step, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -108,18 +108,20 @@ class Model:
         top_k: int = 900,
         top_p: float = 0.95,
         details: bool = False,
+        memory: Memory | None = None,
     ) -> Iterator[Step]:
         """Draw one image per label, yielding every scale from coarse to fine.
 
         An image depends on (model, label, seed, settings) alone. `amplification` is one setting for all
         images or one per image; None is off. `seeds` are drawn at random when left out. `details` adds the
-        saliency of every block and head and what the class tokens believe.
+        saliency of every block and head and what the class tokens believe. `memory` keeps drawings
+        (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
 
         Raises:
             ValueError: a label the model does not have, counts that differ, or a setting out of range.
         """
         request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details)
-        return draw(self.vqvae, self.var, request)
+        return draw(self.vqvae, self.var, request, memory)
 
     def _request(
         self,

@@ -32,5 +32,10 @@ class KVCache:
 
     def select(self, rows: Tensor, filled: int) -> None:
         """Row i becomes a copy of row `rows[i]`, for the first `filled` positions."""
-        for store in (self.keys_NBHTD, self.values_NBHTD):
-            store[:, : len(rows), :, :filled] = store[:, rows, :, :filled]
+        self.take(self, rows, filled)
+
+    def take(self, other: "KVCache", rows: Tensor, filled: int) -> None:
+        """The same from another cache, which stays as it is."""
+        stores = (self.keys_NBHTD, other.keys_NBHTD), (self.values_NBHTD, other.values_NBHTD)
+        for mine, theirs in stores:
+            mine[:, : len(rows), :, :filled] = theirs[:, rows, :, :filled]

@@ -47,6 +47,12 @@ class Generation:
         self.class_BC = self.class_BC[rows]
         self.modulations = [modulation.select(rows) for modulation in self.modulations]
 
+    def take(self, other: "Generation", rows: Tensor, filled: int) -> None:
+        """Row i becomes a copy of row `rows[i]` of another generation, for the first `filled` positions."""
+        self.cache.take(other.cache, rows, filled)
+        self.class_BC = other.class_BC[rows]
+        self.modulations = [modulation.select(rows) for modulation in other.modulations]
+
 
 class SharedAdaLin(nn.Linear):
     def forward(self, class_BC: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""The third room: one class and seed under many settings, as a labelled sheet of pictures, each of them a link."""
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from app import orders, scenes, sheets
+from app.controls import Controls
+from app.desk import STUDYING, Desk, html, sentences
+from app.orders import Order
+from app.sheets import Sheet
+from hieramp import Model
+from hieramp.scales import STAGES
+
+ABOUT = (
+    "<h2>Ablate</h2><p>The class and first seed on the left, under the eight schedules of the paper, or under a grid "
+    "of strength and ρ for one stage while the others stay as they are. Every picture is a link to its settings.</p>"
+)
+SCHEDULES = "schedules"
+KINDS = [("The eight schedules", SCHEDULES), *((f"Strength × ρ, {stage}", stage) for stage in STAGES)]
+
+
+def build(desk: Desk, controls: Controls) -> None:
+    html(ABOUT, elem_classes="prose-line")
+    with gr.Row(elem_classes="ask"):
+        kind = gr.Radio(KINDS, value=SCHEDULES, show_label=False, container=False, elem_classes="chips", elem_id="kind")
+        draw = gr.Button("Draw the sheet", variant="primary", scale=0, min_width=160)
+    start = sheets.schedule_sheet(orders.first_order(desk.model))
+    sheet = html(as_html(desk.model, start, "", asked=False), elem_id="sheet")
+
+    def drawn(chosen: str, *fields: Any) -> Iterator[str]:
+        with sentences():
+            order = orders.read_order(desk.model, *fields)
+            empty = plan(order, chosen)
+            about = orders.short_name(desk.model.class_names[order.label])
+            yield as_html(desk.model, empty, about)
+            for found in desk.device.in_gaps(sheets.draw_sheet(desk.model, empty)):
+                yield as_html(desk.model, found, about)
+
+    draw.click(drawn, [kind, *controls.fields], sheet, trigger_mode="once", **STUDYING)
+
+
+def plan(order: Order, kind: str) -> Sheet:
+    """An empty sheet.
+
+    Raises:
+        ValueError: it is neither "schedules" nor a stage.
+    """
+    return sheets.schedule_sheet(order) if kind == SCHEDULES else sheets.grid_sheet(order, kind)
+
+
+def as_html(model: Model, sheet: Sheet, name: str, asked: bool = True) -> str:
+    """The sheet as far as it has come: a grid of links with the place of those to come kept."""
+    order = sheet.orders[0]
+    heading = f"{name}, seed {order.seeds[0]}" if asked else "Nothing is drawn until you ask."
+    tiles = "".join(_tile(model, sheet, i, name) for i in range(len(sheet.orders)))
+    kind = "sheet pixels" if model.image_size <= scenes.SMALL else "sheet"
+    busy = str(asked and not sheet.is_finished).lower()
+    body = f'<p role="status">{escape(heading)}</p><div class="tiles">{tiles}</div>'
+    saved = f'<p class="plain links">{_save(model, sheet)}</p>'
+    return f'<section class="{kind}" aria-busy="{busy}">{body}{saved}</section>'
+
+
+def _tile(model: Model, sheet: Sheet, i: int, name: str) -> str:
+    label, order = sheet.label(i).replace("-", " "), sheet.orders[i]
+    if i >= len(sheet.pictures):
+        return f'<figure><div class="empty"></div><figcaption>{escape(label)}</figcaption></figure>'
+    source = scenes.data_uri(scenes.thumb(sheet.pictures[i]))
+    alt = escape(f"{name}, seed {order.seeds[0]}, {label}")
+    address = escape("?" + urlencode(orders.to_query(model, order)))
+    picture = f'<a href="{address}" target="_self"><img src="{source}" alt="{alt}"></a>'
+    return f"<figure>{picture}<figcaption>{escape(label)}</figcaption></figure>"
+
+
+def _save(model: Model, sheet: Sheet) -> str:
+    if not sheet.is_finished:
+        return ""
+    order = sheet.orders[0]
+    source = scenes.data_uri(sheet.as_picture(), orders.settings_of(model, order))
+    name = scenes.file_name(model.class_names[order.label], f"seed{order.seeds[0]}-sheet.png")
+    return f'<a download="{name}" href="{source}">Save the sheet as PNG</a>'

@@ -1,0 +1,76 @@
+"""What the rooms of the page share: the model, whose turn it is, and how events and errors go."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import handlers
+from app.jobs import JobBook
+from app.limits import Limits
+from app.orders import Order
+from app.scenes import Scene
+from app.turns import Device, Turns
+from app.zero import gpu
+from hieramp import Model
+from hieramp.generation.memory import RecentDrawings
+
+DEVICE, STUDY = "device", "study"  # events that draw take turns; so do those that count
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+CHEAP: dict[str, Any] = {"queue": False, **PRIVATE}  # never waits for a drawing
+# Through the queue, though it is cheap: the page shows no errors of events outside it (Gradio 6.31).
+ASKING: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
+DRAWING: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
+# Studies compute batch by batch in the gaps between drawings (`Device.in_gaps`), two people's at once.
+STUDYING: dict[str, Any] = {"concurrency_id": STUDY, "concurrency_limit": 2, **PRIVATE}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One server's worth of state; nothing in it belongs to a single visitor but under an id of theirs."""
+
+    model: Model
+    limits: Limits
+    device: Device
+    jobs: JobBook
+    memory: RecentDrawings
+    turns: Turns = field(default_factory=Turns)
+
+    @classmethod
+    def make(cls, model: Model, limits: Limits | None = None, job_root: Path | None = None) -> "Desk":
+        limits, device = limits or Limits(), Device()
+        root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs"
+        return cls(model, limits, device, JobBook(model, root, device, limits), RecentDrawings())
+
+    def grow(self, order: Order) -> Generator[Scene, None, None]:
+        """The scene after every scale, in turn with the jobs."""
+
+        @gpu
+        def drawn(order: Order) -> Generator[Scene, None, None]:
+            yield from handlers.grow(self.model, order, self.memory)
+
+        return self.device.taken_for(drawn(order))
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a visitor got wrong, as the page and the clients show it: text, though Gradio would render HTML."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        sentence = escape(text[:1].upper() + text[1:], quote=False)
+        raise gr.Error(sentence, print_exception=False) from error
+
+
+def slider(low: float, high: float, value: float, step: float, label: str, **options: Any) -> gr.Slider:
+    return gr.Slider(low, high, value, step=step, label=label, buttons=[], min_width=120, interactive=True, **options)
+
+
+def html(value: Any = "", **options: Any) -> gr.HTML:
+    """Plain HTML, without Gradio's own looks or listeners."""
+    return gr.HTML(value, js_on_load=None, apply_default_css=False, **options)

@@ -1,0 +1,138 @@
+"""The fourth room: a whole distilled set as a background job that is found again on coming back."""
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app import recipes
+from app.controls import Controls
+from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, slider
+from app.jobs import Job
+from hieramp.distillation.distill import estimate
+
+ABOUT = (
+    "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling on the left: so many images of each "
+    "class, in one zip with labels, settings and checksums. It is made in the background; close the page, come back, "
+    "and the job is still here.</p>"
+)
+# The id of the visitor's job stays in their browser. A fixed secret, so that it is still understood after a restart.
+STORAGE_KEY = SECRET = "hieramp-job"
+POLL_SECONDS = 1.0
+CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click(), 50)"
+
+
+def build_memory() -> tuple[gr.BrowserState, gr.Timer]:
+    """What must be there before the room is opened: rooms are made in the browser when first looked at."""
+    return gr.BrowserState("", storage_key=STORAGE_KEY, secret=SECRET), gr.Timer(POLL_SECONDS, active=False)
+
+
+def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.BrowserState, gr.Timer]) -> None:
+    html(ABOUT, elem_classes="prose-line")
+    names = [(name, label) for label, name in enumerate(desk.model.class_names)]
+    with gr.Row(elem_classes="ask"):
+        classes = gr.Dropdown(names, value=[], multiselect=True, label="Classes (none chosen: all)", interactive=True)
+    with gr.Row(elem_classes="ask"):
+        ipc = slider(1, desk.limits.ipc, min(10, desk.limits.ipc), 1, "Images per class (IPC)", precision=0)
+        seed = gr.Number(0, label="Seed of the set", precision=0, interactive=True, min_width=100)
+        can = recipes.has_classifier(desk.model)
+        soft = gr.Checkbox(False, label="Soft labels", interactive=can, min_width=110, elem_id="soft-labels")
+    guess = html(f"<p role='status'>{escape(_first_guess(desk))}</p>", elem_id="estimate", elem_classes="prose-line")
+    with gr.Row(elem_classes="ask"):
+        ask = gr.Button("Estimate", min_width=110, scale=0)
+        start = gr.Button("Make the set", variant="primary", min_width=130, scale=0, elem_id="make-set")
+        stop = gr.Button("Stop", interactive=False, min_width=80, scale=0)
+        resume = gr.Button("Resume", interactive=False, min_width=80, scale=0)
+        download = gr.Button("Download", interactive=False, min_width=100, scale=0)
+    panel = html(job_html(None), elem_id="job")
+    html(f'<p class="caps">{escape(recipes.caps_words(desk.limits))}</p>', elem_classes="prose-line")
+    file = gr.DownloadButton("File", visible="hidden", elem_id="job-file")
+    remembered, timer = memory
+    shown = [panel, stop, resume, download, timer]
+    fields = [classes, ipc, seed, soft, *controls.fields]
+
+    def guessed(*given: Any) -> str:
+        with sentences():
+            recipe = recipes.read_recipe(desk.model, desk.limits, *given)
+            with desk.device.drawing():
+                found = estimate(desk.model, recipe.num_images, recipe.soft_labels)
+        return f"<p role='status'>{escape(recipes.estimate_words(recipe, found))}</p>"
+
+    def begin(job_id: str, *given: Any) -> list[Any]:
+        with sentences():
+            before = desk.jobs.get(job_id)
+            if before and before.is_active:
+                raise ValueError("a set of yours is being made: stop it first, or wait for it")
+            job = desk.jobs.start(recipes.read_recipe(desk.model, desk.limits, *given))
+        return [job.id, *_view(desk, job)]
+
+    def poll(job_id: str) -> list[Any]:
+        return _view(desk, desk.jobs.get(job_id))
+
+    def stopped(job_id: str) -> list[Any]:
+        return _view(desk, desk.jobs.stop(job_id))
+
+    def resumed(job_id: str) -> list[Any]:
+        with sentences():
+            return _view(desk, desk.jobs.resume(job_id))
+
+    def given_out(job_id: str) -> gr.DownloadButton:
+        job = desk.jobs.get(job_id)
+        with sentences():
+            if job is None or job.state != "done":
+                raise ValueError("there is no finished set to download")
+        return gr.DownloadButton(value=str(job.path))
+
+    ask.click(guessed, fields, guess, **DRAWING)
+    start.click(begin, [remembered, *fields], [remembered, *shown], trigger_mode="once", **ASKING)
+    stop.click(stopped, remembered, shown, **CHEAP)
+    resume.click(resumed, remembered, shown, **ASKING)
+    timer.tick(poll, remembered, shown, **CHEAP)
+    demo.load(poll, remembered, shown, **CHEAP)
+    handed = download.click(given_out, remembered, file, **ASKING)
+    handed.success(None, None, None, js=CLICK_FILE, api_visibility="private")
+
+
+def _first_guess(desk: Desk) -> str:
+    count = min(10, desk.limits.ipc) * len(desk.model.class_names)
+    return f"{count:,} images as it is. Estimate tells what they take in time and size."
+
+
+def _view(desk: Desk, job: Job | None) -> list[Any]:
+    """Panel, buttons and timer as the job stands."""
+    is_active, state = bool(job and job.is_active), job.state if job else ""
+    others = desk.jobs.num_before(job) if job else 0
+    return [
+        job_html(job, others),
+        gr.Button(interactive=bool(job and is_active and not job.is_to_stop)),
+        gr.Button(interactive=state in ("stopped", "failed")),
+        gr.Button(interactive=state == "done"),
+        gr.Timer(active=is_active),
+    ]
+
+
+def job_html(job: Job | None, others: int = 0) -> str:
+    """Where a job stands; always of the same height."""
+    if job is None:
+        return _panel("No set is being made.", "", 0.0, "idle")
+    recipe = job.recipe
+    share = job.done / recipe.num_images
+    count = f"{job.done:,} of {recipe.num_images:,} images"
+    if job.state == "done":
+        size = recipes.size_words(job.path.stat().st_size) if job.path.exists() else "gone"
+        return _panel(f"{count}: finished, {size}.", f"{job.path.name}, ready to download.", 1.0, job.state)
+    if not job.is_active:
+        return _panel(f"{count}: {job.state}.", job.message, share, job.state)
+    waiting = f" {others} other job{'s take' if others > 1 else ' takes'} turns with it." if others else ""
+    if job.is_to_stop:
+        return _panel(f"{count}: stopping after the batch in hand.", "", share, job.state)
+    if job.seconds_left is None:
+        return _panel(f"{count}: about to begin.{waiting}", "", share, job.state)
+    rate = f"{job.images_per_second:.1f} images a second, {recipes.time_words(job.seconds_left)} left."
+    return _panel(f"{count}. {rate}{waiting}", "You may close this page and come back.", share, job.state)
+
+
+def _panel(words: str, more: str, share: float, state: str) -> str:
+    label = f'role="progressbar" aria-label="The set" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0%}"'
+    bar = f'<div class="bar" {label.replace("%", "")}><i style="width:{100 * share:.1f}%"></i></div>'
+    return f'<section class="job" data-state="{state}"><p>{escape(words)}</p>{bar}<p>{escape(more)}</p></section>'

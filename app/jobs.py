@@ -1,0 +1,218 @@
+"""Distilled sets made in the background: jobs that outlive the page that started them.
+
+One thread gives every running job a batch in turn. A job is known by an unguessable id alone, has a folder of that
+name, and what is inside (the recipe, the set as far as it is drawn) outlives the server too.
+"""
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import hieramp
+from app.limits import Limits
+from app.recipes import Recipe
+from app.turns import Device
+from hieramp import Model, Progress
+
+State = Literal["waiting", "running", "stopped", "done", "failed"]
+ACTIVE: tuple[State, ...] = ("waiting", "running")
+BATCH_ON_CPU = 4  # a drawing waits for one batch at most
+STORED = "job.json"
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Job:
+    """A set in the making. Its fields are written by the worker only, and read by anyone."""
+
+    id: str
+    folder: Path
+    recipe: Recipe
+    state: State = "waiting"
+    done: int = 0
+    images_per_second: float = 0.0
+    seconds_left: float | None = None
+    message: str = ""  # why it stopped, in one sentence
+    is_to_stop: bool = False
+    seconds_used: float = 0.0
+    seen: float = field(default_factory=time.time)
+
+    @property
+    def path(self) -> Path:
+        """The finished file."""
+        return self.folder / f"{self.recipe.name}.zip"
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+
+class JobBook:
+    """All jobs of a server."""
+
+    def __init__(self, model: Model, root: Path, device: Device, limits: Limits) -> None:
+        self.model, self.root, self.device, self.limits = model, root, device, limits
+        self._jobs: dict[str, Job] = {}
+        self._running: deque[tuple[Job, Iterator[Progress]]] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._worker: threading.Thread | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        for path in sorted(root.glob(f"*/{STORED}")):
+            self._find(path)
+
+    def _find(self, path: Path) -> None:
+        """Take up a job that an earlier server left behind."""
+        try:
+            job = Job(path.parent.name, path.parent, Recipe.from_json(path.read_text()), seen=path.stat().st_mtime)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("a job in %s cannot be read: %s", path.parent, error)
+            return
+        if job.path.exists():
+            job.state, job.done = "done", job.recipe.num_images
+        else:
+            job.state, job.message = "stopped", "The server was started anew; resume to go on."
+        self._jobs[job.id] = job
+
+    def start(self, recipe: Recipe) -> Job:
+        """Begin a set.
+
+        Raises:
+            ValueError: too many jobs are running, or the recipe cannot be followed.
+        """
+        self.sweep()
+        self._check_room()
+        job_id = secrets.token_urlsafe(24)
+        job = Job(job_id, self.root / job_id, recipe)
+        progress = self._make(job)
+        job.folder.mkdir(mode=0o700)
+        part = job.folder / f"{STORED}.part"
+        part.write_text(recipe.to_json())
+        part.replace(job.folder / STORED)
+        self._jobs[job.id] = job
+        self._begin(job, progress)
+        return job
+
+    def resume(self, job_id: str) -> Job | None:
+        """Go on with a job that stopped; raises as `start` does."""
+        job = self.get(job_id)
+        if job and job.state in ("stopped", "failed"):
+            self._check_room()
+            self._begin(job, self._make(job))
+        return job
+
+    def stop(self, job_id: str) -> Job | None:
+        """Ask a job to stop; it does so after the batch in hand."""
+        job = self.get(job_id)
+        if job and job.is_active:
+            job.is_to_stop = True
+        return job
+
+    def get(self, job_id: str | None) -> Job | None:
+        """The job of this id. Looking at it keeps it from being removed."""
+        job = self._jobs.get(str(job_id)) if job_id else None
+        if job:
+            job.seen = time.time()
+        return job
+
+    def num_before(self, job: Job) -> int:
+        """How many other jobs share the device with this one."""
+        return sum(other.is_active for other in list(self._jobs.values()) if other is not job)
+
+    def sweep(self) -> None:
+        """Remove jobs that nobody has looked at for long and that do not run."""
+        oldest = time.time() - 3600 * self.limits.keep_hours
+        for job in list(self._jobs.values()):
+            if job.seen < oldest and not job.is_active:
+                del self._jobs[job.id]
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the worker after the batch in hand; the jobs can be resumed."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        if self._worker:
+            self._worker.join()
+
+    def _check_room(self) -> None:
+        running = sum(job.is_active for job in list(self._jobs.values()))
+        if running >= self.limits.jobs:
+            raise ValueError(f"{running} sets are being made, as many as this server takes: try again later")
+
+    def _begin(self, job: Job, progress: Iterator[Progress]) -> None:
+        job.state, job.message, job.is_to_stop, job.seconds_used = "waiting", "", False, 0.0
+        with self._changed:
+            self._running.append((job, progress))
+            self._changed.notify_all()
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
+                self._worker.start()
+
+    def _make(self, job: Job) -> Iterator[Progress]:
+        recipe, batch = job.recipe, BATCH_ON_CPU if self.model.device.type == "cpu" else None
+        return hieramp.distill(
+            self.model,
+            ipc=recipe.ipc,
+            out=job.path,
+            amplification=recipe.amplification,
+            classes=list(recipe.labels),
+            seed=recipe.seed,
+            guidance=recipe.sampling.guidance,
+            top_k=recipe.sampling.top_k,
+            top_p=recipe.sampling.top_p,
+            soft_labels=recipe.soft_labels,
+            batch_size=batch,
+        )
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._running or self._is_closed)
+                if self._is_closed:
+                    return
+                job, progress = self._running.popleft()
+            if self._advance(job, progress):
+                with self._changed:
+                    self._running.append((job, progress))
+            elif isinstance(progress, Generator):
+                progress.close()
+
+    def _advance(self, job: Job, progress: Iterator[Progress]) -> bool:
+        """One batch; False when the job has come to an end."""
+        if job.is_to_stop:
+            return self._end(job, "stopped", "Stopped. What is drawn is kept; resume to go on.")
+        if job.seconds_used > self.limits.job_seconds:
+            return self._end(job, "stopped", f"Stopped after {self.limits.job_time}, the cap here; resume to go on.")
+        try:
+            with self.device.job():
+                started = time.monotonic()
+                job.state = "running"
+                latest = next(progress, None)
+                job.seconds_used += time.monotonic() - started
+        except ValueError as error:
+            return self._end(job, "failed", str(error))
+        except OSError as error:
+            return self._end(job, "failed", f"The disk failed: {error.strerror or error}. Resume to try again.")
+        except Exception as error:  # whatever it is, the other jobs go on
+            log.exception("job failed")
+            return self._end(job, "failed", f"The computation failed: {type(error).__name__}. Resume to try again.")
+        if latest is None:
+            job.done, job.seconds_left = job.recipe.num_images, 0.0
+            return self._end(job, "done", "")
+        job.done = latest.done
+        job.images_per_second, job.seconds_left = latest.images_per_second, latest.seconds_left
+        return True
+
+    @staticmethod
+    def _end(job: Job, state: State, message: str) -> bool:
+        job.message = message
+        job.state = state  # last: who sees it must find the rest
+        return False

@@ -1,0 +1,106 @@
+"""The last room: what all this is, with a short tour that drives the real controls."""
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app import orders, theme
+from app.controls import Controls
+from app.desk import CHEAP, Desk, html
+from app.explore import Drawing
+
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One stop of the tour: what to look at, and the settings that show it."""
+
+    title: str
+    text: str
+    preset: str
+
+
+STOPS = (
+    Stop(
+        "A scale at a time",
+        "Press Play. One token sets the ground, 2×2 tokens place the light and dark, and each scale adds what the ones "
+        "before could not say. The two pictures are the same: amplification is off.",
+        "off",
+    ),
+    Stop(
+        "Where it looks",
+        "Move “Saliency over the pictures” to the right. Bright positions are those that the class token of this scale "
+        "attends to; point at one to read its value. Below the panel: which classes the token takes the picture for.",
+        "off",
+    ),
+    Stop(
+        "ρ and β, coarse",
+        "Now the coarse stage is amplified: ρ 50 % of its positions, β 5. Tick “Outline chosen positions” and step to "
+        "the coarse scale. Everything after it follows from the change, so the layout moves.",
+        "coarse",
+    ),
+    Stop(
+        "Fine scales",
+        "The same at the fine stage only. The layout stays, details change. Compare the counts under the strip with "
+        "those of the stop before, and try the slider in Compare.",
+        "fine",
+    ),
+    Stop(
+        "All stages",
+        "All three, as the paper distils. Change ρ and β as you like; Ablate shows all schedules at once, and Distil "
+        "makes the set.",
+        "all",
+    ),
+)
+
+
+def build_card() -> tuple[gr.Column, gr.HTML, gr.Button, gr.Button, gr.Button]:
+    """The card above the pictures while the tour runs."""
+    with gr.Column(visible=False, elem_id="tour") as card:
+        text = html("", elem_id="tour-text")
+        with gr.Row(elem_classes="tour-buttons"):
+            back = gr.Button("Back", size="sm", scale=0, min_width=72)
+            onward = gr.Button("Next", size="sm", scale=0, min_width=72, variant="primary")
+            end = gr.Button("End the tour", size="sm", scale=0, min_width=104)
+    return card, text, back, onward, end
+
+
+def build() -> gr.Button:
+    start = gr.Button("Start the tour", variant="primary", scale=0, min_width=160, elem_id="start-tour")
+    gr.Markdown(theme.read("learn.md"), latex_delimiters=LATEX, elem_id="learn")
+    return start
+
+
+def connect(desk: Desk, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Any, start: gr.Button) -> None:
+    column, text, back, onward, end = card
+    at = gr.State(0)
+    outputs = [at, column, text, tabs, *controls.stage_fields]
+
+    def show(i: int) -> list[Any]:
+        i = max(0, min(len(STOPS) - 1, i))
+        return [
+            i,
+            gr.Column(visible=True),
+            as_html(i),
+            gr.Tabs(selected="explore"),
+            *orders.preset_fields(STOPS[i].preset),
+        ]
+
+    shown = start.click(lambda: show(0), None, outputs, **CHEAP)
+    earlier = back.click(lambda i: show(i - 1), at, outputs, **CHEAP)
+    later = onward.click(lambda i: show(i + 1), at, outputs, **CHEAP)
+    end.click(lambda: gr.Column(visible=False), None, column, **CHEAP)
+    for event in (shown, earlier, later):
+        drawing.then_after(event)
+
+
+def as_html(i: int) -> str:
+    stop = STOPS[i]
+    heading = f'<p class="count">{i + 1} of {len(STOPS)}</p><h3>{escape(stop.title)}</h3>'
+    return f'{heading}<p role="status">{escape(stop.text)}</p>'

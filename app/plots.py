@@ -1,0 +1,163 @@
+"""Plots of what amplification does to the tokens, and the same figures as CSV. Pure functions, without Gradio.
+
+The background is transparent and the ink a middle grey, which can be read on light and on dark pages.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from hieramp.analysis.schedules import Comparison, Count
+from hieramp.analysis.tokens import Usage
+
+PLAIN, ACCENT = "#98928b", "#d9650f"
+STAGE_COLORS = ("#f0b27a", "#d9650f", "#8a3d06")
+INK, GRID = "#8a847d", "rgba(138, 132, 125, 0.25)"
+HEIGHT = 300
+
+
+def _styled(figure: go.Figure, height: int = HEIGHT) -> go.Figure:
+    font = {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 12, "color": INK}
+    legend = {"orientation": "h", "x": 0, "y": 1.24, "xanchor": "left"}
+    margin = {"l": 48, "r": 8, "t": 64, "b": 40}
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        font=font, legend=legend, margin=margin, height=height, paper_bgcolor=clear, plot_bgcolor=clear, bargap=0.25
+    )
+    figure.update_xaxes(gridcolor=GRID, linecolor=GRID, zeroline=False)
+    figure.update_yaxes(gridcolor=GRID, linecolor=GRID, zeroline=False)
+    figure.update_annotations(font={"size": 13, "color": INK})
+    return figure
+
+
+def empty(text: str, height: int = HEIGHT) -> go.Figure:
+    """A plot that holds the place of one to come."""
+    figure = _styled(go.Figure(), height)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"color": INK})
+    return figure
+
+
+def _rows(count: Count, sides: Sequence[int]) -> Iterable[tuple[str, Usage, Usage]]:
+    """Scale or stage, with its usage in the baseline and amplified."""
+    for side, before, after in zip(sides, *count.per_scale, strict=True):
+        yield f"{side}×{side}", before, after
+    for stage, before in count.per_stage[0].items():
+        yield stage, before, count.per_stage[1][stage]
+
+
+def usage_figure(count: Count, sides: Sequence[int]) -> go.Figure:
+    """Entropy and coverage per scale and, behind them, per stage: baseline beside amplified."""
+    figure = make_subplots(
+        1, 2, subplot_titles=("Entropy, nats", "Coverage, % of the codebook"), horizontal_spacing=0.08
+    )
+    names = [name for name, _, _ in _rows(count, sides)]
+    both = [before for _, before, _ in _rows(count, sides)], [after for _, _, after in _rows(count, sides)]
+    for label, color, usages in zip(("baseline", "amplified"), (PLAIN, ACCENT), both, strict=True):
+        for column, values in enumerate(([u.entropy for u in usages], [100 * u.coverage for u in usages]), 1):
+            bars = go.Bar(x=names, y=values, name=label, marker_color=color, showlegend=column == 1, legendgroup=label)
+            figure.add_trace(bars, 1, column)
+    figure.update_layout(barmode="group")
+    return _styled(figure)
+
+
+def changed_figure(count: Count, sides: Sequence[int]) -> go.Figure:
+    """Where tokens changed: per scale a map of the share of samples."""
+    titles = [f"{side}×{side}" for side in sides]
+    figure = make_subplots(1, len(sides), subplot_titles=titles, horizontal_spacing=0.02)
+    for column, shares in enumerate(count.changed, 1):
+        percent = [[100 * share for share in row] for row in shares]
+        scale = {"colorscale": "Inferno", "zmin": 0, "zmax": 100, "showscale": column == len(sides)}
+        about = {"hovertemplate": "row %{y}, column %{x}: %{z:.0f}%<extra></extra>", "colorbar": {"ticksuffix": "%"}}
+        figure.add_trace(go.Heatmap(z=percent, x0=1, y0=1, **scale, **about), 1, column)
+    _styled(figure, 210)
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 40, "b": 8})
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, autorange="reversed", constrain="domain")
+    for column in range(1, len(sides) + 1):
+        figure.update_yaxes(scaleanchor=f"x{column if column > 1 else ''}", col=column)
+    return figure
+
+
+def risen_figure(comparison: Comparison) -> go.Figure:
+    """The share of classes whose entropy or coverage rose, per schedule and stage."""
+    titles = ("Entropy rose, % of classes", "Coverage rose, % of classes")
+    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
+    schedules = [name.replace("-", " ") for name in comparison.risen]
+    stages = list(next(iter(comparison.risen.values())))
+    for stage, color in zip(stages, STAGE_COLORS, strict=False):
+        risen = [by_stage[stage] for by_stage in comparison.risen.values()]
+        for column, values in enumerate(([r.entropy for r in risen], [r.coverage for r in risen]), 1):
+            percent = [100 * value for value in values]
+            bars = go.Bar(
+                x=schedules, y=percent, name=stage, marker_color=color, showlegend=column == 1, legendgroup=stage
+            )
+            figure.add_trace(bars, 1, column)
+    figure.update_layout(barmode="group")
+    _styled(figure)
+    figure.update_yaxes(range=[0, 100])
+    return figure
+
+
+# The same as text and as CSV
+
+
+def usage_words(name: str, count: Count) -> str:
+    """What the usage figure shows, in one sentence per stage."""
+    said = []
+    for stage, before in count.per_stage[0].items():
+        after = count.per_stage[1][stage]
+        entropy = f"entropy {before.entropy:.3f} → {after.entropy:.3f} nats"
+        said.append(f"{stage}: {entropy}, coverage {before.coverage:.1%} → {after.coverage:.1%}")
+    return f"{name}, {count.num_samples} of {count.num_wanted} samples. {'; '.join(said)}."
+
+
+def risen_words(comparison: Comparison) -> str:
+    classes = f"{comparison.num_classes} of {comparison.num_wanted} classes, {comparison.num_samples} samples each"
+    said = []
+    for stage in ("coarse", "mid", "fine"):
+        risen = comparison.risen.get(stage, {})
+        rose = ", ".join(f"{name} {r.entropy:.0%}" for name, r in risen.items())
+        said.append(f"{stage} only: {rose}")
+    return f"{classes}. Entropy rose in this share of them, per stage, when amplified {'; '.join(said)}."
+
+
+def usage_csv(count: Count, sides: Sequence[int]) -> str:
+    header = ("where", "tokens", "entropy_baseline", "entropy_amplified", "coverage_baseline", "coverage_amplified")
+    rows = [
+        (name, before.num_tokens, before.entropy, after.entropy, before.coverage, after.coverage)
+        for name, before, after in _rows(count, sides)
+    ]
+    return _csv(header, rows)
+
+
+def changed_csv(count: Count, sides: Sequence[int]) -> str:
+    rows = [
+        (f"{side}×{side}", y + 1, x + 1, share)
+        for side, shares in zip(sides, count.changed, strict=True)
+        for y, line in enumerate(shares)
+        for x, share in enumerate(line)
+    ]
+    return _csv(("scale", "row", "column", "share_of_samples_changed"), rows)
+
+
+def risen_csv(comparison: Comparison) -> str:
+    rows = [
+        (schedule, stage, risen.entropy, risen.coverage, risen.num_classes)
+        for schedule, by_stage in comparison.risen.items()
+        for stage, risen in by_stage.items()
+    ]
+    return _csv(("schedule", "stage", "share_entropy_rose", "share_coverage_rose", "classes"), rows)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,76 @@
+"""Sheets of one class and seed under many settings. Plain functions and generators, without Gradio."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from app.orders import GREEK, Order
+from hieramp import SCHEDULES, Amplification, Model, figures
+from hieramp.scales import STAGES
+
+BATCH = 16  # pictures drawn together
+GRID_RHOS = (0.1, 0.25, 0.5, 0.75)
+GRID_STRENGTHS = {"logit": (1.0, 2.5, 5.0, 10.0), "attention": (0.2, 0.5, 2.0, 5.0)}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Labelled rows of pictures of one class and seed under different settings, as far as they have come."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    orders: tuple[Order, ...]  # row by row
+    pictures: tuple[Image.Image, ...] = ()
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.pictures) == len(self.orders)
+
+    def label(self, i: int) -> str:
+        return ", ".join(filter(None, (self.rows[i // len(self.columns)], self.columns[i % len(self.columns)])))
+
+    def as_picture(self) -> Image.Image:
+        """The finished sheet in one."""
+        tiles, width = [figures.enlarged(picture) for picture in self.pictures], len(self.columns)
+        rows = [(name, tiles[i * width : (i + 1) * width]) for i, name in enumerate(self.rows)]
+        return figures.sheet(rows, self.columns)
+
+
+def schedule_sheet(order: Order) -> Sheet:
+    """The eight schedules on the first seed of an order."""
+    orders = [_first_seed(order, amplification) for amplification in SCHEDULES.values()]
+    return Sheet(("",), tuple(SCHEDULES), tuple(orders))
+
+
+def grid_sheet(order: Order, stage: str) -> Sheet:
+    """ρ by strength of one stage; the other stages stay as they are.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}")
+    amp, orders = order.amplification, []
+    strengths = GRID_STRENGTHS[amp.mode]
+    for rho in GRID_RHOS:
+        for strength in strengths:
+            changed: dict[str, Any] = {stage: (rho, strength), "positions": None}
+            orders.append(_first_seed(order, replace(amp, **changed)))
+    rows = [f"{stage} ρ {rho:.0%}" for rho in GRID_RHOS]
+    return Sheet(tuple(rows), tuple(f"{GREEK[amp.mode]} {strength:g}" for strength in strengths), tuple(orders))
+
+
+def _first_seed(order: Order, amplification: Amplification) -> Order:
+    return replace(order, seeds=order.seeds[:1], amplification=amplification)
+
+
+def draw_sheet(model: Model, sheet: Sheet) -> Iterator[Sheet]:
+    """The sheet after every batch; a batch holds as many pictures as fit."""
+    for start in range(0, len(sheet.orders), BATCH):
+        orders = sheet.orders[start : start + BATCH]
+        labels, seeds = [order.label for order in orders], [order.seeds[0] for order in orders]
+        drawn = model.generate(labels, seeds, [order.amplification for order in orders], **orders[0].options)
+        sheet = replace(sheet, pictures=(*sheet.pictures, *map(figures.to_picture, drawn.images)))
+        yield sheet

@@ -1,0 +1,186 @@
+"""python -m benchmarks.explorer: the page under twenty people at once, and its memory after many pictures.
+
+Real gradio clients against a server of its own. Every visitor draws in turn and, while others draw, asks for the
+list of classes, which is cheap and must not wait. Memory is that of a process that draws as the page does.
+"""
+
+import argparse
+import gc
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Tally:
+    """What the visitors saw, in seconds."""
+
+    drawings: list[float] = field(default_factory=list)
+    cheap: list[float] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)  # places told while waiting
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run with so many visitors."""
+
+    visitors: int
+    drawings: int
+    failures: int
+    seconds: float  # until everybody was served
+    drawing_median: float
+    drawing_p95: float
+    cheap_median: float
+    cheap_p95: float
+    told_a_place: int  # visitors' drawings during which a place in line was told
+    load_average: float  # of the machine, before the run
+
+
+@contextmanager
+def served(model: str, device: str | None) -> Iterator[tuple[str, float]]:
+    """A server of its own: its address, and the seconds until it answered."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--model", model, "--port", str(port)]
+    started, address = time.perf_counter(), f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(command + (["--device", device] if device else []), cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        while not _answers(address):
+            if server.poll() is not None:
+                raise RuntimeError("the server ended before it answered")
+            time.sleep(0.1)
+        yield address, time.perf_counter() - started
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=30) as page:
+            return page.status == 200
+    except OSError:
+        return False
+
+
+def visit(address: str, number: int, rounds: int, tally: Tally, together: threading.Barrier) -> None:
+    """One person: cheap question, drawing, cheap question, …"""
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    together.wait()
+    for turn in range(rounds):
+        started = time.perf_counter()
+        try:
+            job = client.submit(class_name=str(number % 4), seed=1000 * number + turn, api_name="/generate")
+            cheap = time.perf_counter()
+            client.predict(api_name="/classes")
+            tally.cheap.append(time.perf_counter() - cheap)
+            best = 0
+            while not job.done():
+                best = max(best, job.status().rank or 0)
+                time.sleep(0.05)
+            job.result()
+            tally.drawings.append(time.perf_counter() - started)
+            tally.ranks.append(best)
+        except Exception as error:  # a visitor who is turned away is what is counted here
+            tally.failures.append(str(error))
+
+
+def measure_load(address: str, visitors: int, rounds: int) -> Load:
+    tally, together, before = Tally(), threading.Barrier(visitors + 1), os.getloadavg()[0]
+    threads = [
+        threading.Thread(target=visit, args=(address, number, rounds, tally, together)) for number in range(visitors)
+    ]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    told = sum(rank > 0 for rank in tally.ranks)
+    times = (statistics.median(tally.drawings), _p95(tally.drawings), statistics.median(tally.cheap), _p95(tally.cheap))
+    return Load(visitors, len(tally.drawings), len(tally.failures), seconds, *times, told, before)
+
+
+def _p95(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+def measure_memory(model: str, device: str | None, counts: tuple[int, int]) -> dict[int, int]:
+    """Resident bytes after so many drawings, drawn as the page does with all its settings moving."""
+    import hieramp
+    from app import orders
+    from app.desk import Desk
+
+    torch.set_num_threads(1)
+    desk, process, seen = Desk.make(hieramp.load(model, device)), psutil.Process(), {}
+    for number in range(1, counts[1] + 1):
+        label = number % len(desk.model.class_names)
+        changes = {"class_name": label, "seed": number, "count": 1 + number % 3, "mid_strength": number % 10}
+        order = orders.read_order(desk.model, *{**orders.DEFAULTS, **changes}.values())
+        for _ in desk.grow(order):
+            pass
+        if number in counts:
+            gc.collect()
+            seen[number] = process.memory_info().rss
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="cifar10")
+    parser.add_argument("--device")
+    parser.add_argument("--visitors", type=int, nargs="+", default=[1, 20])
+    parser.add_argument("--rounds", type=int, default=3, help="drawings of each visitor")
+    parser.add_argument("--memory", type=int, nargs=2, default=[50, 500], help="compare memory after so many drawings")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    found: dict[str, Any] = {"loads": []}
+    with served(args.model, args.device) as (address, seconds):
+        found["up_after"] = seconds
+        started = time.perf_counter()
+        urllib.request.urlopen(address).read()
+        found["page_seconds"] = time.perf_counter() - started
+        for visitors in args.visitors:
+            found["loads"].append(asdict(measure_load(address, visitors, args.rounds)))
+    first, last = args.memory
+    memory = measure_memory(args.model, args.device, (first, last))
+    found["memory"] = {**memory, "ratio": memory[last] / memory[first]}
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{args.model}: up after {seconds:.1f} s, the page in {found['page_seconds']:.2f} s\n")
+    columns = list(found["loads"][0])
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
+    for row in found["loads"]:
+        print(
+            "| "
+            + " | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values())
+            + " |"
+        )
+    sizes = [f"{memory[count] / 2**20:.0f} MiB after {count}" for count in (first, last)]
+    print(f"\nmemory: {', '.join(sizes)} drawings, ratio {memory[last] / memory[first]:.3f}")
+
+
+if __name__ == "__main__":
+    main()

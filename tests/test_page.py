@@ -1,0 +1,353 @@
+"""The page as a visitor has it: its endpoints through a client, and all of it in a headless browser."""
+
+import base64
+import io
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import hieramp
+from app import handlers, orders, page
+from app.limits import Limits
+from app.turns import Device
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+# npm install axe-core, anywhere; AXE names its axe.min.js
+AXE = Path(os.environ.get("AXE", "/tmp/axe/node_modules/axe-core/axe.min.js"))
+FINISHED = '.viewer[aria-busy="false"]'
+ROOMS = ("Explore", "What changed", "Ablate", "Distil", "Learn")
+PATIENCE = 60_000
+
+
+def decoded(source: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
+
+
+@pytest.fixture(scope="module")
+def served(model_folder: Path) -> hieramp.Model:
+    return hieramp.load(model_folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def address(served: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    demo = page.build(served, Limits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
+    page.launch(demo, prevent_thread_lock=True, quiet=True)
+    yield demo.local_url
+    demo.close()
+
+
+# Endpoints
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Any:
+    return pytest.importorskip("gradio_client", reason="gradio_client is not installed").Client(address, verbose=False)
+
+
+def test_endpoints_describe_all_they_take_and_helpers_stay_private(client: Any) -> None:
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    names = {name.strip("/") for name in endpoints}
+    makers = {"estimate", "distil", "job", "stop_job", "resume_job"}
+    assert names == {"classes", "generate", "saliency", "count_tokens", "compare_schedules", "ablate"} | makers
+    assert [given["parameter_name"] for given in endpoints["/generate"]["parameters"]] == list(orders.FIELDS)
+    for name, about in endpoints.items():
+        for given in about["parameters"]:
+            assert re.search(rf"^ +{given['parameter_name']}: \w", about["description"], re.M), (name, given)
+
+
+def test_what_the_endpoints_answer_is_what_the_model_draws(client: Any, served: hieramp.Model) -> None:
+    given = {"class_name": "cat", "seed": 7, "count": 2, "top_k": 30, "painted": "3:ff"}
+    answer = client.predict(**given, api_name="/generate")
+    order = orders.read_order(served, *{**orders.DEFAULTS, **given}.values())
+    expected = handlers.generate(served, order)
+    for side in ("baseline", "amplified"):
+        pictures = [[decoded(source).tobytes() for source in some[side]] for some in (answer, expected)]
+        assert pictures[0] == pictures[1] and len(pictures[0]) == 2
+    maps = client.predict("cat", api_name="/saliency")["scales"]
+    assert [len(m["amplified"]["saliency"]) for m in maps] == [1, 2, 3, 4, 6, 8]
+    assert len(maps[5]["chosen"]) == 32 and len(maps[0]["baseline"]["beliefs"]) == 4
+    assert client.predict("cat", samples=2, api_name="/count_tokens")["csv"].startswith("where,tokens,entropy_baseline")
+    assert client.predict(classes=1, samples=1, api_name="/compare_schedules")["csv"].count("\n") == 22
+    assert len(client.predict("cat", "mid", api_name="/ablate")["labels"]) == 16
+    assert client.predict(api_name="/classes")["stages"] == {"coarse": [1], "mid": [2, 3], "fine": [4, 5]}
+
+
+def test_a_set_is_made_and_fetched_through_the_endpoints(client: Any) -> None:
+    assert client.predict("cat,dog", 2, api_name="/estimate")["images"] == 4
+    answer = client.predict("cat,dog", 2, api_name="/distil")
+    deadline = time.monotonic() + 60
+    while answer["state"] in ("waiting", "running"):
+        assert time.monotonic() < deadline
+        answer = client.predict(answer["job_id"], api_name="/job")
+    with hieramp.open_set(answer["file"]) as image_set:
+        assert image_set.labels == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "sentence"),
+    [
+        ("generate", {"class_name": "../x"}, "Unknown class '../x'"),
+        ("generate", {"class_name": "cat", "coarse_rho": 0}, "Rho of coarse is 0"),
+        ("generate", {"class_name": "cat", "seed": "NaN"}, "The seed is 'NaN'; give a number"),
+        ("generate", {"class_name": "cat", "count": 10**9}, "The number of images is 1e.09"),
+        ("generate", {"class_name": "<b>"}, "Unknown class '&lt;b&gt;'"),
+        ("count_tokens", {"class_name": "cat", "samples": 10**9}, "The number of samples is 1e.09"),
+        ("ablate", {"class_name": "cat", "kind": "x"}, "Stage is 'x'"),
+        ("distil", {"ipc": 51}, "The number of images per class is 51; give a whole number from 1 to 50"),
+        ("distil", {"classes": "../x"}, "Unknown class '../x'"),
+        ("job", {"job_id": "../x"}, "There is no such job"),
+    ],
+)
+def test_bad_values_get_a_sentence(client: Any, name: str, given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Exception, match=sentence):
+        client.predict(**given, api_name=f"/{name}")
+
+
+def test_a_huge_upload_is_refused(address: str) -> None:
+    httpx = pytest.importorskip("httpx")
+    size = 21 * 2**20
+    answer = httpx.post(f"{address}gradio_api/upload", files={"files": ("x.png", b"\0" * size)}, timeout=60)
+    assert answer.status_code == 413
+
+
+def test_files_outside_are_not_served(address: str) -> None:
+    httpx = pytest.importorskip("httpx")
+    for path in ("/etc/passwd", str(Path(__file__).resolve()), "../../etc/passwd"):
+        assert httpx.get(f"{address}gradio_api/file={path}").status_code in (403, 404)
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, address: str, scheme: str = "light", width: int = 1280) -> Iterator[Any]:
+    """A page with its first picture; nothing may fail in its console."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+    tab, failures = context.new_page(), []
+    tab.set_default_timeout(PATIENCE)
+    tab.on("pageerror", lambda error: failures.append(str(error)))
+    tab.goto(address)
+    tab.wait_for_selector(FINISHED)
+    yield tab
+    context.close()
+    assert not failures
+
+
+def sources(tab: Any, alt: str) -> str:
+    """The picture whose alternative text is this."""
+    return tab.get_by_alt_text(alt, exact=True).first.get_attribute("src")
+
+
+def test_a_visitor_draws_and_reads_a_map_with_the_keyboard(browser: Any, address: str, served: hieramp.Model) -> None:
+    with opened(browser, address) as tab:
+        assert sources(tab, "Baseline picture of airplane, seed 0")
+        tab.get_by_label("Class", exact=True).focus()
+        tab.keyboard.press("Control+a")
+        tab.keyboard.type("fro")
+        tab.keyboard.press("Enter")
+        tab.get_by_label("range slider for mid β (scales 2–3)").focus()
+        tab.keyboard.press("ArrowLeft")  # nothing else is pressed: a moved slider draws
+        tab.wait_for_url("**mid_strength=4.9**")
+        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("mid 4.9 on 50%")')
+        order = orders.from_query(served, {"class": "frog", "mid_strength": "4.9"})
+        *_, scene = handlers.grow(served, order)
+        for row, side in enumerate(("Baseline", "Amplified")):
+            final = decoded(scene["finals"][row]["uri"]).tobytes()
+            assert decoded(sources(tab, f"{side} picture of frog, seed 0")).tobytes() == final
+        tab.get_by_label("Scale before").focus()
+        tab.keyboard.press("Enter")
+        assert sources(tab, "Amplified picture of frog, seed 0, after scale 4 (6×6)")
+        tab.get_by_label(re.compile("Saliency over the amplified picture: frog, seed 0, scale 4, 6×6; highest")).focus()
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("ArrowRight")
+        values = [scene["steps"][4]["maps"][row][1] for row in (0, 1)]
+        said = f"Row 1, column 2: {values[0]:.4f} baseline, {values[1]:.4f} amplified"
+        assert tab.locator('[data-part="readout"]').inner_text().startswith(said)
+
+
+def test_an_address_shows_the_same_picture_and_a_bad_one_says_so(
+    browser: Any, address: str, served: hieramp.Model
+) -> None:
+    order = orders.read_order(
+        served, *{**orders.DEFAULTS, "class_name": 2, "seed": 5, "count": 2, "painted": "3:33"}.values()
+    )
+    query = "&".join(f"{name}={value}" for name, value in orders.to_query(served, order).items())
+    *_, scene = handlers.grow(served, order)
+    with opened(browser, f"{address}?{query}") as tab:
+        tab.wait_for_selector(f'{FINISHED} h2:text-is("dog")')
+        assert set(query.split("&")) == set(tab.url.partition("?")[2].replace("%3A", ":").split("&"))
+        shown = sources(tab, "Amplified picture of dog, seed 5")
+        assert decoded(shown).tobytes() == decoded(scene["finals"][2]["uri"]).tobytes()
+        assert tab.get_by_label("Seed", exact=True).input_value() == "5"
+        tab.get_by_role("button", name="seed 6").click()
+        tab.get_by_label("Block").select_option("1")
+        tab.get_by_label("Head").select_option("2")
+        closer = handlers.look_closer(served, order, 1, 1)["maps"][5][1][2]
+        tab.wait_for_function(
+            f"document.querySelectorAll('.map')[1].getAttribute('aria-label').includes('{max(closer):.3g}')"
+        )
+        tab.goto(f"{address}?class=unicorn&__theme=light")
+        tab.get_by_text("This address was not understood: unknown class 'unicorn'").wait_for()
+        assert sources(tab, "Amplified picture of airplane, seed 0") and "__theme=light" in tab.url
+
+
+def test_painting_presets_pictures_and_errors(browser: Any, address: str, tmp_path: Path) -> None:
+    with opened(browser, address) as tab:
+        tab.get_by_role("button", name="4×4").click()
+        tab.get_by_role("button", name="Paint a map").click()
+        box = tab.locator(".map").nth(1).bounding_box()
+        tab.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.1 * box["height"])
+        tab.mouse.up()
+        tab.wait_for_url("**paint=3%3A3**")
+        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Painted by hand at scale 3")')
+        with tab.expect_download() as saved:
+            tab.get_by_role("link", name="Save PNG of the amplified picture").click()
+        path = tmp_path / saved.value.suggested_filename
+        saved.value.save_as(path)
+        assert path.name == "airplane-seed0-amplified.png" and hieramp.figures.read_settings(path)["painted"] == "3:3"
+        tab.get_by_label("weak mid").check(force=True)
+        tab.wait_for_url("**mid_strength=0.5**mode=attention**")
+        tab.get_by_label("range slider for coarse γ (scale 1)").wait_for()
+        tab.wait_for_function("!location.search.includes('paint')")
+        drop = "file => { const data = new DataTransfer(); data.items.add(new File([Uint8Array.from(atob(file), c => "
+        drop += "c.charCodeAt(0))], 'saved.png', { type: 'image/png' })); document.body.dispatchEvent("
+        drop += "new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true })); }"
+        tab.evaluate(drop, base64.b64encode(path.read_bytes()).decode())
+        tab.wait_for_url("**mode=logit**paint=3%3A3**")
+        tab.get_by_label("Seed", exact=True).fill("")
+        tab.get_by_role("button", name="Generate").click()
+        tab.get_by_text("The seed is empty; give a number").first.wait_for()
+        assert tab.locator(FINISHED).count() == 1
+
+
+def test_the_newest_request_wins(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    grow = handlers.grow
+
+    def slowly(model: hieramp.Model, order: orders.Order, memory: Any = None) -> Iterator[Any]:
+        for scene in grow(model, order, memory):
+            drawn.append(order.seeds[0])
+            yield scene
+            time.sleep(0.3)
+
+    with opened(browser, address) as tab:
+        monkeypatch.setattr(handlers, "grow", slowly)
+        for seed in ("1", "2", "3"):
+            tab.get_by_label("Seed", exact=True).fill(seed)
+            tab.wait_for_url(f"**seed={seed}&**")
+        tab.get_by_alt_text("Amplified picture of airplane, seed 3", exact=True).wait_for()
+        assert drawn.count(1) < 6 and drawn.count(2) < 6 and drawn.count(3) == 6
+
+
+def test_a_set_survives_a_reload_and_is_downloaded(
+    browser: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Device.job
+
+    @contextmanager
+    def slowly(device: Device) -> Iterator[None]:
+        time.sleep(0.4)
+        with job(device):
+            yield
+
+    with opened(browser, address) as tab:
+        tab.get_by_role("tab", name="Distil").click()
+        assert "50 images per class" in tab.locator(".caps").inner_text()
+        for name in ("cat", "dog"):
+            tab.get_by_label("Classes (none chosen: all)").fill(name)
+            tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="Estimate").click()
+        tab.get_by_text(re.compile("20 images: about .* of computing and")).wait_for()
+        monkeypatch.setattr(Device, "job", slowly)
+        tab.get_by_role("button", name="Make the set").click()
+        tab.get_by_text(re.compile(r"\d+ of 20 images\. .* left")).wait_for()
+        tab.reload()
+        tab.get_by_role("tab", name="Distil").click()
+        tab.get_by_text(re.compile(r"\d+ of 20 images")).wait_for()
+        tab.get_by_role("button", name="Stop", exact=True).click()
+        tab.get_by_text("Stopped. What is drawn is kept; resume to go on.").wait_for()
+        monkeypatch.setattr(Device, "job", job)
+        tab.get_by_role("button", name="Resume", exact=True).click()
+        tab.get_by_text("20 of 20 images: finished").wait_for()
+        with tab.expect_download() as got:
+            tab.get_by_role("button", name="Download").click()
+        path = tmp_path / "set.zip"
+        got.value.save_as(path)
+        with hieramp.open_set(path) as image_set:
+            assert len(image_set) == 20 and set(image_set.labels) == {1, 2}
+    with opened(browser, address) as other:  # another visitor knows nothing of it
+        other.get_by_role("tab", name="Distil").click()
+        other.get_by_text("No set is being made.").wait_for()
+
+
+def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        tab.get_by_role("tab", name="What changed").click()
+        tab.get_by_role("button", name="Count tokens").click()
+        with tab.expect_download() as got:
+            tab.get_by_role("link", name="usage.csv").click()
+        assert Path(got.value.path()).read_text().startswith("where,tokens")
+        tab.locator(".js-plotly-plot .bars").first.wait_for()
+        tab.get_by_role("tab", name="Ablate").click()
+        tab.get_by_role("button", name="Draw the sheet").click()
+        tab.get_by_role("link", name="airplane, seed 0, weak fine").click()
+        tab.wait_for_url("**fine_strength=0.5&mode=attention**")
+        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("fine 0.5 on 50%")')
+        tab.get_by_role("tab", name="Learn").click()
+        tab.get_by_role("button", name="Start the tour").click()
+        tab.get_by_text("A scale at a time").wait_for()
+        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Amplification is off")')
+        tab.get_by_role("button", name="Next", exact=True).click()
+        tab.get_by_role("heading", name="Where it looks").nth(1).wait_for()
+        tab.get_by_role("button", name="End the tour").click()
+        tab.get_by_role("button", name="End the tour").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390), ("light", 1024)])
+def test_nothing_overflows_and_axe_finds_nothing_serious(browser: Any, address: str, scheme: str, width: int) -> None:
+    with opened(browser, f"{address}?count=2", scheme, width) as tab:
+        assert tab.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
+        if AXE.exists():
+            tab.evaluate(AXE.read_text(encoding="utf-8"))
+        for room in ROOMS:
+            choose(tab, room)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, room
+            if AXE.exists():
+                found = tab.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+                serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+                assert not serious, room
+    if not AXE.exists():
+        pytest.skip(f"the layout is right, but axe-core is not at {AXE}: npm install axe-core, and name it in AXE")
+
+
+def choose(tab: Any, room: str) -> None:
+    """Open a room and wait until it is all there."""
+    button = tab.get_by_role("tab", name=room)
+    if not button.is_visible():
+        tab.locator(".overflow-menu > button").click()
+        button = tab.locator(".overflow-dropdown button", has_text=room)
+    button.click()
+    if room == "What changed":
+        tab.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 3")

@@ -6,7 +6,7 @@ const part = name => element.querySelector(`[data-part="${name}"]`);
 const all = selector => [...element.querySelectorAll(selector)];
 const view = {
   scene: null, sample: 0, scale: 0, follows: true, cursor: null, closer: null,
-  painting: false, brush: null, painted: {}, timer: null, strip: "", blocks: "",
+  painting: false, brush: null, painted: {}, timer: null, strip: "", blocks: "", place: null,
 };
 const root = element.querySelector(".viewer");
 const palette = Uint8Array.from(atob(props.palette), c => c.charCodeAt(0));
@@ -55,13 +55,19 @@ function render() {
   root.classList.toggle("pixels", scene.pixelated);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
-  part("status").textContent = isFinished() ? scene.caption : `Drawing scale ${drawn}, ${grid(drawn)}`;
+  renderStatus();
   element.querySelector(".bar i").style.width = `${100 * drawn / scene.sides.length}%`;
   buildStrip();
   buildBlocks();
   renderGallery();
   renderStrip();
   renderStage();
+}
+
+function renderStatus() {
+  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing scale ${numDrawn()}, ${grid(numDrawn())}`;
+  const text = view.place ? `Waiting for the device: number ${view.place} in line` : words;
+  if (part("status").textContent !== text) part("status").textContent = text;
 }
 
 function renderStage() {
@@ -407,5 +413,14 @@ function receive() {
   if (isFinished() && !isAmplifiedBlock() && (!view.closer || JSON.stringify(view.closer.key) !== keyOf(scene))) askCloser();
 }
 window.addEventListener("hieramp-closer", event => { view.closer = event.detail; if (view.scene) { renderStrip(); renderStage(); } });
+// Gradio tells one's place in the queue in #place; it is said in the line where everything else is said.
+const place = document.getElementById("place");
+if (place) {
+  new MutationObserver(() => {
+    const found = /queue: (\d+)/.exec(place.textContent);
+    view.place = found ? Number(found[1]) : null;
+    if (view.scene) renderStatus();
+  }).observe(place, { childList: true, characterData: true, subtree: true });
+}
 watch("value", receive);
 receive();

@@ -399,18 +399,27 @@ for (let i = 0; i < 256; i += 1) {
 
 // What arrives
 
+// The first scene comes with the page; an address with other settings waits for its own.
+function isAskedFor(scene) {
+  const asked = new URLSearchParams(location.search);
+  return Object.entries(scene.query).every(([name, value]) => [null, value].includes(asked.get(name))) &&
+    asked.has("paint") === "paint" in scene.query;
+}
+
 function receive() {
   const scene = props.value;
-  if (!scene || !scene.sides) return;
+  if (!scene || !scene.sides || (!view.scene && !isAskedFor(scene))) return;
   const isNew = !view.scene || keyOf(view.scene) !== keyOf(scene);
+  const isWhole = scene.steps.length === scene.sides.length;
+  if (!isNew && isFinished() && !isWhole) return; // the same again, from memory: what is there stays
   view.scene = scene;
   if (view.sample >= count()) view.sample = 0;
-  if (view.follows) view.scale = Math.max(0, numDrawn() - 1);
+  if (view.follows) view.scale = isWhole ? scene.sides.length - 1 : Math.max(0, numDrawn() - 1);
   if (isNew && view.brush === null) readPainted(scene.query.paint);
-  if (isFinished() && view.follows) view.scale = scene.sides.length - 1;
   render();
   paintHelp();
-  if (isFinished() && !isAmplifiedBlock() && (!view.closer || JSON.stringify(view.closer.key) !== keyOf(scene))) askCloser();
+  const isLooked = view.closer && JSON.stringify(view.closer.key) === keyOf(scene);
+  if (isWhole && !isAmplifiedBlock() && !isLooked) askCloser();
 }
 window.addEventListener("hieramp-closer", event => { view.closer = event.detail; if (view.scene) { renderStrip(); renderStage(); } });
 // Gradio tells one's place in the queue in #place; it is said in the line where everything else is said.

@@ -103,9 +103,8 @@ def large(gib: float, side: int = 1024) -> None:
         checked = time.perf_counter() - started - made
         size = out.stat().st_size
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            f"{count} images of {side}×{side}, {size / 2**30:.2f} GiB: made in {made:.0f} s, verified in {checked:.0f} s"
-        )
+        print(f"{count} images of {side}×{side}, {size / 2**30:.2f} GiB")
+        print(f"made in {made:.0f} s, verified in {checked:.0f} s")
         print(f"peak memory {used:.0f} MB, problems: {wrong or 'none'}")
 
 

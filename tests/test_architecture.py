@@ -18,6 +18,7 @@ ALLOWED = {
     "imageset": set(),
     "distillation": {"amplification", "generation", "imageset"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
+    "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }
 PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version"}
 

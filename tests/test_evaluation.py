@@ -26,6 +26,7 @@ from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.engine import Evaluation, Task
 from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
+from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
 from hieramp.evaluation.students import ConvNet, Normalized, build_student, load_network, save_network
 from hieramp.evaluation.teachers import load_teacher
@@ -240,6 +241,25 @@ def test_a_seed_is_a_result() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_a_run_that_was_cut_off_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    held, test, training = patterns(4, 0), patterns(5, 1), short("rded", 5)
+    whole, _ = train_student(build, Spy(), held, test, training, 0)
+    keeper = Keeper(tmp_path / "run-0.safetensors", every=0.0)
+
+    def cut(row: EpochRow) -> None:
+        if row.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_student(build, Spy(), held, test, training, 0, cut, keeper=keeper)
+    rest: list[int] = []
+    again, _ = train_student(
+        build, Spy(), held, test, training, 0, lambda row: rest.append(row.epoch), keeper=Keeper(keeper.path)
+    )
+    assert rest == [3, 4]  # the epoch in hand is lost
+    assert again.curve == whole.curve and torch.equal(again.confusion, whole.confusion)
+
+
 def test_best_is_the_highest_of_the_tested_epochs() -> None:
     run, _ = train_student(build, None, patterns(4, 0), patterns(5, 1), short(epochs=25), 0)
     tested = {row.epoch: row.test_accuracy for row in run.curve if row.test_accuracy is not None}
@@ -419,6 +439,8 @@ def test_evaluate_tells_and_keeps_everything(home: Path, tmp_path: Path, capsys:
     out = tmp_path / "r"
     main(arguments(home, out, "--runs", "2", "--save", str(tmp_path / "s.safetensors")))
     said = capsys.readouterr()
+    assert "warning: the teacher names 25.0% of the test images right" in said.err  # its weights are random
+    assert not list(out.glob("*.safetensors*"))
     assert "a preview, not a row of the protocol: 3 of 300 epochs, student small" in said.err
     assert "2 × small on 12 images, 3 epochs, batch 10: about" in said.err
     assert "small on set, rded: best" in said.out and "2 runs, teacher teacher" in said.out

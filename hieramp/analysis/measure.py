@@ -30,10 +30,12 @@ class Drawn:
     seconds: float
 
 
-def draw_set(model: Model, per_class: int, batch: int, amplification: Amplification, guidance: float) -> Drawn:
-    """`per_class` images of every class, seeds 0, 1, …, at the default top-k and top-p."""
+def draw_set(
+    model: Model, per_class: int, batch: int, amplification: Amplification, guidance: float, first_seed: int = 0
+) -> Drawn:
+    """`per_class` images of every class, seeds `first_seed`, …, at the default top-k and top-p."""
     labels = torch.arange(model.var.config.num_classes).repeat_interleave(per_class)
-    seeds = torch.arange(per_class).repeat(model.var.config.num_classes)
+    seeds = (first_seed + torch.arange(per_class)).repeat(model.var.config.num_classes)
     started, images = time.perf_counter(), []
     for some_labels, some_seeds in zip(labels.split(batch), seeds.split(batch), strict=True):
         drawing = model.generate(some_labels.tolist(), some_seeds.tolist(), amplification, guidance=guidance)

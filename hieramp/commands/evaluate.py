@@ -11,10 +11,11 @@ from tqdm import tqdm
 from hieramp.commands import arguments as shared
 from hieramp.evaluation import results
 from hieramp.evaluation.engine import Evaluation, Task, begin, missing_seeds, run_missing
+from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.protocols import PROTOCOLS
-from hieramp.evaluation.trainer import EpochRow
 
 RESULTS = Path("runs/evaluate")
+BLIND = 2  # a teacher under so many times chance is spoken of
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -73,7 +74,7 @@ def evaluate(task: Task, folder: Path, jobs: int | None = None, save: Path | Non
     if not seeds:
         shared.say(f"{folder} has all {task.runs} runs already")
     else:
-        _announce(evaluation, seeds)
+        _announce(evaluation, seeds, result)
     total = len(seeds) * evaluation.training.epochs
     with tqdm(total=total, desc=f"{task.student}", unit="epoch", disable=None if seeds else True) as bar:
 
@@ -85,13 +86,19 @@ def evaluate(task: Task, folder: Path, jobs: int | None = None, save: Path | Non
         return run_missing(evaluation, folder, result, jobs, report, save)
 
 
-def _announce(evaluation: Evaluation, seeds: list[int]) -> None:
+def _announce(evaluation: Evaluation, seeds: list[int], result: dict[str, Any]) -> None:
     held, training = evaluation.held, evaluation.training
     if evaluation.preview:
         shared.say(f"a preview, not a row of the protocol: {', '.join(evaluation.preview)}")
     absent = len(held.class_names) - len(held.present)
     if absent:
         shared.say(f"the set has no images of {absent} of {len(held.class_names)} classes: they are not tested")
+    teacher = result["teacher"]
+    if teacher and teacher["test_accuracy"] < BLIND * result["chance"]:
+        shared.say(
+            f"warning: the teacher names {teacher['test_accuracy']:.1%} of the test images right, little more than "
+            "chance: is it trained, on these classes and with this normalisation?"
+        )
     what = f"{len(held.images)} images, {training.epochs} epochs, batch {training.batch_size}"
     seconds = evaluation.expected(len(seeds))
     shared.say(f"{len(seeds)} × {evaluation.task.student} on {what}: about {readable(seconds)} one after another")

@@ -4,13 +4,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hieramp.commands import compare, distill, evaluate, generate, measure, relabel, saliency, train, verify
+from hieramp.commands import (
+    analyse,
+    compare,
+    distill,
+    evaluate,
+    generate,
+    measure,
+    relabel,
+    saliency,
+    train,
+    tune,
+    verify,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare):
+    modules = (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare, analyse, tune)
+    for module in modules:
         module.add_parser(commands)
     return parser
 

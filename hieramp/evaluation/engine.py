@@ -13,11 +13,11 @@ from torch import nn
 from hieramp.evaluation import results
 from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test, restricted
+from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import PREVIEW, build_student, save_network
 from hieramp.evaluation.teachers import load_teacher
 from hieramp.evaluation.trainer import (
-    EpochRow,
     StudentResult,
     accuracy_of,
     confusion,
@@ -127,6 +127,7 @@ class Evaluation:
         missing = [held.class_names[k] for k in range(len(held.class_names)) if k not in held.present]
         return {
             "format": 1,
+            "task": asdict(self.task),
             "key": self.key(),
             "preview": self.preview,
             "set": {
@@ -146,6 +147,7 @@ class Evaluation:
                 "name": teacher.name,
                 "sha256": teacher.sha256,
                 "test_accuracy": accuracy_of(confusion(teacher.network.to(self.device), self.test)),
+                "names_of_the_set_right": accuracy_of(confusion(teacher.network, self.held)),
             },
             "test": {"path": self.task.test, "sha256": self.test.sha256, "images": len(self.test.images)},
             "student": {"name": self.task.student, "parameters": sum(p.numel() for p in self.build().parameters())},
@@ -157,11 +159,16 @@ class Evaluation:
         }
 
     def train(
-        self, seed: int, report: Callable[[EpochRow], None] | None = None, save: Path | None = None
+        self,
+        seed: int,
+        folder: Path | None = None,
+        report: Callable[[EpochRow], None] | None = None,
+        save: Path | None = None,
     ) -> StudentResult:
-        """One student; `save` keeps its weights as a file that can be a teacher."""
+        """One student, taken up where `folder` has it half trained; `save` keeps it as a file that can be a teacher."""
+        keeper = Keeper(folder / f"run-{seed}.safetensors") if folder else None
         run, student = train_student(
-            self.build, self.network, self.held, self.test, self.training, seed, report, self.stored
+            self.build, self.network, self.held, self.test, self.training, seed, report, self.stored, keeper
         )
         if save:
             save_network(save, student, self.task.student, self.held.class_names, self.held.image_size)
@@ -223,7 +230,11 @@ def run_missing(
     """
     results.write_result(folder, result)
     seeds = missing_seeds(evaluation.task, result)
-    finished = _in_processes(evaluation.task, seeds, jobs) if jobs > 1 else _here(evaluation, seeds, report, save)
+    finished = (
+        _in_processes(evaluation.task, seeds, folder, jobs)
+        if jobs > 1
+        else _here(evaluation, seeds, folder, report, save)
+    )
     for run in finished:
         results.write_run(folder, run, evaluation.held.class_names)
         result["runs"] = sorted([*result["runs"], results.run_entry(run)], key=lambda entry: entry["seed"])
@@ -231,27 +242,32 @@ def run_missing(
         result |= {"best": asdict(best), "last": asdict(last)}
         result["seconds"] = round(sum(entry["seconds"] for entry in result["runs"]), 1)
         results.write_result(folder, result)
+        Keeper(folder / f"run-{run.seed}.safetensors").forget()
     if result["runs"]:
         results.write_pictures(folder, result, evaluation.held.class_names)
     return result
 
 
 def _here(
-    evaluation: Evaluation, seeds: list[int], report: Callable[[int, EpochRow], None] | None, save: Path | None
+    evaluation: Evaluation,
+    seeds: list[int],
+    folder: Path,
+    report: Callable[[int, EpochRow], None] | None,
+    save: Path | None,
 ) -> Iterator[StudentResult]:
     for i, seed in enumerate(seeds):
         each = (lambda row, seed=seed: report(seed, row)) if report else None
-        yield evaluation.train(seed, each, save if i == 0 else None)
+        yield evaluation.train(seed, folder, each, save if i == 0 else None)
 
 
-def _in_processes(task: Task, seeds: list[int], jobs: int) -> Iterator[StudentResult]:
+def _in_processes(task: Task, seeds: list[int], folder: Path, jobs: int) -> Iterator[StudentResult]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, max(1, len(seeds))), context) as pool:
-        waiting = [pool.submit(_train_alone, task, seed, torch.get_num_threads()) for seed in seeds]
+        waiting = [pool.submit(_train_alone, task, seed, folder, torch.get_num_threads()) for seed in seeds]
         for future in as_completed(waiting):
             yield future.result()
 
 
-def _train_alone(task: Task, seed: int, num_threads: int) -> StudentResult:
+def _train_alone(task: Task, seed: int, folder: Path, num_threads: int) -> StudentResult:
     torch.set_num_threads(num_threads)
-    return Evaluation(task).train(seed)
+    return Evaluation(task).train(seed, folder)

@@ -24,6 +24,7 @@ class HeldSet:
     name: str
     settings: dict[str, Any]  # how a distilled set was made; {} for a plain folder
     sha256: str  # of pixels, labels and names: the same for a zip and its unpacked folder
+    files: tuple[str, ...] = ()  # where each image is from; () where that is not known
 
     @property
     def image_size(self) -> int:
@@ -43,16 +44,17 @@ class HeldSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def hold_set(path: str, size: int | None = None) -> HeldSet:
+def hold_set(path: str, size: int | None = None, limit: int | None = None) -> HeldSet:
     """A distilled set (zip, folder, shards), or a plain folder of class folders, as images of `size` pixels.
 
-    `size` None keeps the set's own, or that of a plain folder's first image.
+    `size` None keeps the set's own, or that of a plain folder's first image. `limit` takes so many images of a plain
+    folder, spread evenly over it.
 
     Raises:
         ValueError: there is no set at `path`, or it holds no images.
     """
     if not _is_distilled(Path(path)):
-        return _hold_source(path, "train", size, None, None)
+        return _hold_source(path, "train", size, None, limit)
     with open_set(path) as opened:
         side = size or opened.image_size
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
@@ -60,7 +62,7 @@ def hold_set(path: str, size: int | None = None) -> HeldSet:
             raise ValueError(f"{path} holds no images")
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
-        return _held(images, labels, names, path, dict(opened.settings))
+        return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
 
 
 def hold_test(path: str, size: int, limit: int | None = None) -> HeldSet:
@@ -78,13 +80,17 @@ def _hold_source(path: str, split: str, size: int | None, resized: int | None, l
     decoded = decode(source, resized or size, limit)
     images = decoded.images if resized in (None, size) else center_crop(decoded.images, [size, size])
     names = tuple(described_classes(source.class_names)["class_names"])
-    return _held(images, decoded.labels, names, path, {})
+    whole = len(images) == len(source)  # nothing was skipped or left out
+    files = tuple(source.reader.filename(i, absolute=True) for i in range(len(source))) if whole else ()
+    return _held(images, decoded.labels, names, path, {}, files)
 
 
-def _held(images: Tensor, labels: Tensor, names: tuple[str, ...], path: str, settings: dict[str, Any]) -> HeldSet:
+def _held(
+    images: Tensor, labels: Tensor, names: tuple[str, ...], path: str, settings: dict[str, Any], files: tuple[str, ...]
+) -> HeldSet:
     text = torch.frombuffer(bytearray("\n".join(names).encode()), dtype=torch.uint8)
     sha256 = fingerprint({"images": images, "labels": labels, "names": text})
-    return HeldSet(images, labels, names, Path(path).name, settings, sha256)
+    return HeldSet(images, labels, names, Path(path).name, settings, sha256, files)
 
 
 def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
@@ -109,7 +115,8 @@ def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
 def restricted(held: HeldSet, labels: tuple[int, ...]) -> HeldSet:
     """The images of some classes alone; labels and names stay."""
     keep_N = torch.isin(held.labels, torch.tensor(labels))
-    return replace(held, images=held.images[keep_N], labels=held.labels[keep_N])
+    files = tuple(file for file, keep in zip(held.files, keep_N.tolist()) if keep)
+    return replace(held, images=held.images[keep_N], labels=held.labels[keep_N], files=files)
 
 
 def _same(names: tuple[str, ...], others: tuple[str, ...]) -> bool:

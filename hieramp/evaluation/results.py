@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hieramp.checkpoints import write_text
-from hieramp.evaluation.trainer import EpochRow, StudentResult
+from hieramp.evaluation.keeper import EpochRow
+from hieramp.evaluation.trainer import StudentResult
 from hieramp.version import __version__
 
 RESULT = "result.json"

@@ -12,21 +12,11 @@ from torch.nn import functional as F
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import Training
 
 TEST_BATCH = 500
 TIMED_STEPS = 3
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """What one epoch came to."""
-
-    epoch: int
-    learning_rate: float
-    loss: float
-    agreement: float  # share of the mixed images that the student names as its target does
-    test_accuracy: float | None  # at the epochs that the protocol tests
 
 
 @dataclass(frozen=True)
@@ -178,12 +168,17 @@ def train_student(
     seed: int,
     report: Callable[[EpochRow], None] | None = None,
     stored: EpochLabels | None = None,
+    keeper: Keeper | None = None,
 ) -> tuple[StudentResult, nn.Module]:
-    """Train a fresh student with `seed`: its weights, the order, the crops and the mixing all follow from it."""
-    started, curve = time.perf_counter(), []
+    """Train a fresh student with `seed`: its weights, the order, the crops and the mixing all follow from it.
+
+    A `keeper` goes on with the run that it holds, to the same end.
+    """
+    started = time.perf_counter()
     with seeded(seed):
         trainer = Trainer(build(), teacher, held, training, stored)
-        for epoch in range(training.epochs):
+        curve, before = keeper.load(trainer.student, trainer.optimizer) if keeper else ([], 0.0)
+        for epoch in range(len(curve), training.epochs):
             loss, agreement = trainer.epoch(epoch)
             accuracy = None
             if training.is_tested(epoch):
@@ -192,9 +187,11 @@ def train_student(
             curve.append(EpochRow(epoch, training.rate(epoch), loss, agreement, accuracy))
             if report:
                 report(curve[-1])
+            if keeper and epoch < training.epochs - 1:
+                keeper.save_if_due(trainer.student, trainer.optimizer, curve, before + time.perf_counter() - started)
     best = max((row for row in curve if row.test_accuracy is not None), key=lambda row: row.test_accuracy or 0)
     assert best.test_accuracy is not None and accuracy is not None
-    seconds = time.perf_counter() - started
+    seconds = before + time.perf_counter() - started
     result = StudentResult(seed, best.test_accuracy, best.epoch, accuracy, seconds, tuple(curve), counts_KK)
     return result, trainer.student
 

@@ -1,0 +1,69 @@
+"""Token entropy and coverage of a set of images, real or drawn alike: its images are encoded by the VQ-VAE.
+
+A drawn image encodes to other tokens than it was drawn from, so compare these figures with one another alone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hieramp.analysis.fidelity import in_batches
+from hieramp.analysis.tokens import CodeCounts, Risen, Usage, share_that_rose
+from hieramp.vqvae.model import VQVAE
+
+
+@dataclass(frozen=True)
+class SetUsage:
+    """Code usage of every class of a set, per place: a stage ("coarse") or a scale ("scale 3")."""
+
+    labels: tuple[int, ...]
+    places: dict[str, list[Usage]]  # per class, in the order of `labels`
+
+    def mean(self, place: str) -> tuple[float, float]:
+        """Entropy in nats and coverage, averaged over classes."""
+        usages = self.places[place]
+        count = len(usages)
+        return sum(u.entropy for u in usages) / count, sum(u.coverage for u in usages) / count
+
+
+@torch.no_grad()
+def token_usage(vqvae: VQVAE, images_NCHW: Tensor, labels_N: Tensor, per_class: int | None = None) -> SetUsage:
+    """Encode uint8 images of the VQ-VAE's size; `per_class` takes the first so many of each class.
+
+    Entropy grows with the number of tokens that were counted: sets that are compared need as many images of a class.
+
+    Raises:
+        ValueError: a class has fewer images.
+    """
+    labels = tuple(labels_N.unique().tolist())
+    device = next(vqvae.parameters()).device
+    per_label: list[CodeCounts] = []
+    for label in labels:
+        images = images_NCHW[labels_N == label][:per_class]
+        if per_class and len(images) < per_class:
+            raise ValueError(f"class {label} has {len(images)} images, not {per_class}: compare sets of one size")
+        counts = CodeCounts(vqvae.config.scales, vqvae.config.num_codes)
+        for batch in in_batches(images, 100):
+            for scale, tokens_BL in enumerate(vqvae.encode(batch.to(device) * 2 - 1)):
+                counts.add(scale, tokens_BL)
+        per_label.append(counts)
+    places: dict[str, list[Usage]] = {stage: [] for stage in per_label[0].per_stage()}
+    places |= {f"scale {scale}": [] for scale in range(len(vqvae.config.scales))}
+    for counts in per_label:
+        for stage, usage in counts.per_stage().items():
+            places[stage].append(usage)
+        for scale, usage in enumerate(counts.per_scale()):
+            places[f"scale {scale}"].append(usage)
+    return SetUsage(labels, places)
+
+
+def risen(baseline: SetUsage, ours: SetUsage) -> dict[str, Risen]:
+    """Per place, the share of classes whose entropy or coverage rose over the baseline.
+
+    Raises:
+        ValueError: the two sets have other classes.
+    """
+    if baseline.labels != ours.labels:
+        raise ValueError("the two sets have images of different classes: compare sets of the same classes")
+    return {place: share_that_rose(usages, ours.places[place]) for place, usages in baseline.places.items()}

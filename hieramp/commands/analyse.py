@@ -1,0 +1,125 @@
+"""python -m hieramp analyse: what is in a set: tokens, FID, nearest real images, the classifier's confidence."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from hieramp.analysis.inception import inception_fid
+from hieramp.analysis.judged import Judged, closeness, fid, judge
+from hieramp.analysis.settokens import SetUsage, token_usage
+from hieramp.checkpoints import read_config, write_text
+from hieramp.classifier import Classifier, load_classifier
+from hieramp.commands import arguments as shared
+from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
+from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
+from hieramp.loading import device_of, model_folder
+from hieramp.training.runs import load_vqvae
+from hieramp.vqvae.model import VQVAE
+
+OUT = Path("runs/analyse")
+HELD_OUT = 2000  # real test images, to know how near such images are to the training images anyway
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("analyse", help="look into a set: tokens, FID, nearest real images, confidence")
+    parser.add_argument("set", help="distilled set (zip or folder), or a folder of class folders")
+    parser.add_argument("--against", metavar="SET", help="a baseline, such as the set of the unamplified VAR")
+    parser.add_argument("--data", metavar="FOLDER", help="real images, train/ and test/, for FID and neighbours")
+    parser.add_argument("--model", default="cifar10", help="whose VQ-VAE encodes the images (default: cifar10)")
+    parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
+    parser.add_argument("--real-images", type=shared.positive, help="compare with so many real images (default: all)")
+    parser.add_argument("--inception", action="store_true", help="FID in Inception's features as well")
+    parser.add_argument("--out", type=Path, help=f"folder for figures and CSV (default: {OUT}/SET)")
+    parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    folder = model_folder(args.model)
+    device = device_of(args.device)
+    classifier = load_classifier(args.classifier or folder).to(device)
+    vqvae = load_vqvae(folder).to(device)
+    names = tuple(read_config(args.classifier or folder)["class_names"])
+    if args.inception and not args.data:
+        raise ValueError("--inception compares with real images: give --data")
+    real = _real(args, classifier, names) if args.data else None
+    usages = _usages(_paths(args), vqvae)
+    subjects = [
+        _subject(args, name, path, usages[name], classifier, names, real) for name, path in _paths(args).items()
+    ]
+    out = args.out or OUT / Path(args.set).stem
+    write_files(out, subjects, real)
+    found = summary(subjects)
+    write_text(out / "analysis.json", json.dumps(found, indent=1) + "\n")
+    if real is None:
+        shared.say("FID and nearest real images are left out: they need --data")
+    print(report(found))
+    print(f"files: {out}/analysis.json, tokens.csv, images.csv and figures")
+
+
+def _paths(args: argparse.Namespace) -> dict[str, str]:
+    """The set and its baseline under names that differ."""
+    paths = {Path(args.set).stem: args.set}
+    if args.against:
+        if Path(args.against).stem in paths:
+            raise ValueError(
+                f"{args.set} and {args.against} have the same name: rename one to tell them in the figures"
+            )
+        paths[Path(args.against).stem] = args.against
+    return paths
+
+
+def _usages(paths: dict[str, str], vqvae: VQVAE) -> dict[str, SetUsage]:
+    """Code usage of each set, over as many images of a class in all of them."""
+    sets = {name: hold_set(path, vqvae.config.image_size) for name, path in paths.items()}
+    fewest = min(int(held.labels.bincount()[list(held.present)].min()) for held in sets.values())
+    return {name: token_usage(vqvae, held.images, held.labels, fewest) for name, held in sets.items()}
+
+
+def _real(args: argparse.Namespace, classifier: Classifier, names: tuple[str, ...]) -> Real:
+    size = classifier.config.image_size
+    held = aligned(hold_set(args.data, size, args.real_images), names, "the classifier")
+    held_out = None
+    if (Path(args.data) / "test").is_dir():
+        test = aligned(hold_test(args.data, size, HELD_OUT), names, "the classifier")
+        held_out = judge(classifier, test.images, test.labels)
+    return Real(held, judge(classifier, held.images, held.labels), held_out)
+
+
+def _subject(
+    args: argparse.Namespace,
+    name: str,
+    path: str,
+    usage: SetUsage,
+    classifier: Classifier,
+    names: tuple[str, ...],
+    real: Real | None,
+) -> Subject:
+    held: HeldSet = aligned(hold_set(path, classifier.config.image_size), names, "the classifier")
+    judged = judge(classifier, held.images, held.labels)
+    subject = Subject(name, held, usage, judged)
+    if real is None:
+        return subject
+    distances = {"fid": fid(judged, real.judged), "fid_of_test_images": _floor(judged, real)}
+    if args.inception:
+        distances["fid_inception"] = _inception(judged, real, classifier.mean.device)
+    return replace(subject, near=closeness(judged, real.judged, real.held_out), distances=distances)
+
+
+def _floor(judged: Judged, real: Real) -> float | None:
+    """FID of as many held-out real images: what a set of this size could reach at best."""
+    count = len(judged.labels_N)
+    if real.held_out is None or len(real.held_out.labels_N) < count:
+        return None
+    return fid(real.held_out.first(count), real.judged)
+
+
+def _inception(judged: Judged, real: Real, device: torch.device) -> float | None:
+    try:
+        return inception_fid(judged.images_NCHW, real.judged.images_NCHW, device)
+    except ValueError as error:
+        shared.say(str(error))
+        return None

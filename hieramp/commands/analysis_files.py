@@ -1,0 +1,163 @@
+"""The files of `analyse`: tables as CSV, figures as PNG, a summary as JSON."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hieramp import figures
+from hieramp.analysis.judged import Closeness, Judged
+from hieramp.analysis.setplots import histogram_figure, risen_figure, usage_figure
+from hieramp.analysis.settokens import SetUsage, risen
+from hieramp.checkpoints import write_text
+from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.results import save_figure
+
+SHOWN = 10  # closest pairs
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A set with all that was found in it."""
+
+    name: str
+    held: HeldSet
+    usage: SetUsage
+    judged: Judged
+    near: dict[str, Closeness] = field(default_factory=dict)  # features, pixels; {} without real images
+    distances: dict[str, float | None] = field(default_factory=dict)  # FID and its reference
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real images to compare with."""
+
+    held: HeldSet
+    judged: Judged
+    held_out: Judged | None  # of the test split, where there is one
+
+
+def write_files(out: Path, subjects: Sequence[Subject], real: Real | None) -> None:
+    """Everything but the summary."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "tokens.csv", _csv(_token_rows(subjects)))
+    write_text(out / "images.csv", _csv(_image_rows(subjects, real)))
+    save_figure(usage_figure({s.name: s.usage for s in subjects}), out / "tokens.png")
+    if len(subjects) == 2:
+        save_figure(risen_figure(risen(subjects[1].usage, subjects[0].usage)), out / "risen.png")
+    confidences = {s.name: s.judged.confidence_N for s in subjects}
+    save_figure(histogram_figure(confidences, "the classifier's confidence in the own class"), out / "confidence.png")
+    if real is None:
+        return
+    for space in ("features", "pixels"):
+        distances = {s.name: s.near[space].nearest.distance for s in subjects}
+        held_out = subjects[0].near[space].held_out_N
+        if held_out is not None:
+            distances["real test images"] = held_out
+        save_figure(histogram_figure(distances, f"distance to the nearest real image, {space}"), out / f"{space}.png")
+    for subject in subjects:
+        picture, part = closest_pairs(subject, real), out / f"closest-{subject.name}.png.part"
+        picture.save(part, "PNG")
+        part.replace(part.with_suffix(""))
+
+
+def closest_pairs(subject: Subject, real: Real) -> Image.Image:
+    """The images nearest to a real one, each above that one; once by features, once by pixels."""
+    rows = []
+    for space, close in subject.near.items():
+        order = close.nearest.distance.argsort()[:SHOWN].tolist()
+        pairs = [(subject.judged.images_NCHW[i], real.judged.images_NCHW[close.nearest.index[i]]) for i in order]
+        ours, theirs = ([figures.enlarged(figures.to_picture(x / 255), 96) for x in side] for side in zip(*pairs))
+        rows += [(f"set, by {space}", ours), ("nearest real", theirs)]
+    return figures.sheet(rows)
+
+
+def _token_rows(subjects: Sequence[Subject]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["set", "class", "place", "entropy_nats", "coverage", "tokens"]]
+    for subject in subjects:
+        names = [subject.held.class_names[label] for label in subject.usage.labels]
+        for place, usages in subject.usage.places.items():
+            rows += [
+                [subject.name, name, place, u.entropy, u.coverage, u.num_tokens]
+                for name, u in zip(names, usages, strict=True)
+            ]
+    return rows
+
+
+def _image_rows(subjects: Sequence[Subject], real: Real | None) -> list[list[Any]]:
+    near = [f"{space}_{what}" for space in ("features", "pixels") for what in ("nearest", "distance")]
+    rows: list[list[Any]] = [["set", "image", "class", "named", "confidence", *(near if real else [])]]
+    for subject in subjects:
+        names, judged = subject.held.class_names, subject.judged
+        for i, (label, named) in enumerate(zip(judged.labels_N.tolist(), judged.named_N.tolist(), strict=True)):
+            image = subject.held.files[i] if subject.held.files else str(i)
+            row: list[Any] = [subject.name, image, names[label], names[named], round(judged.confidence_N[i].item(), 4)]
+            if real:
+                for close in subject.near.values():
+                    j = int(close.nearest.index[i])
+                    row += [real.held.files[j] if real.held.files else j, round(close.nearest.distance[i].item(), 5)]
+            rows.append(row)
+    return rows
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def summary(subjects: Sequence[Subject]) -> dict[str, Any]:
+    """The figures of analysis.json; with two sets, the share of classes where the first rose over the second."""
+    found: dict[str, Any] = {"sets": {subject.name: _of_one(subject) for subject in subjects}}
+    if len(subjects) == 2:
+        ours, baseline = subjects
+        found["risen"] = {place: vars(share) for place, share in risen(baseline.usage, ours.usage).items()}
+    return found
+
+
+def _of_one(subject: Subject) -> dict[str, Any]:
+    means = {place: subject.usage.mean(place) for place in subject.usage.places}
+    return {
+        "sha256": subject.held.sha256,
+        "images": len(subject.judged.labels_N),
+        "tokens": {place: {"entropy_nats": h, "coverage": c} for place, (h, c) in means.items()},
+        "named_right": subject.judged.accuracy,
+        "mean_confidence": subject.judged.confidence_N.mean().item(),
+        **subject.distances,
+        "nearest_real": {
+            space: {"median": c.median, "of_test_images": c.held_out_median, "share_suspiciously_close": c.share_close}
+            for space, c in subject.near.items()
+        },
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """The summary for the terminal."""
+    lines = []
+    for name, one in found["sets"].items():
+        lines.append(f"{name}: {one['images']} images, {one['named_right']:.1%} named right, ")
+        lines[-1] += f"mean confidence {one['mean_confidence']:.2f}"
+        for place, tokens in one["tokens"].items():
+            lines.append(f"  {place}: entropy {tokens['entropy_nats']:.3f} nats, coverage {tokens['coverage']:.2%}")
+        for key, text in {
+            "fid": "FID",
+            "fid_of_test_images": "FID of as many test images",
+            "fid_inception": "Inception FID",
+        }.items():
+            if one.get(key) is not None:
+                lines.append(f"  {text}: {one[key]:.2f}")
+        for space, close in one["nearest_real"].items():
+            line = f"  nearest real image by {space}: median {close['median']:.4f}"
+            if close["of_test_images"] is not None:
+                line += f" (test images {close['of_test_images']:.4f}); nearer than 99 % of test images have theirs: "
+                line += f"{close['share_suspiciously_close']:.1%}"
+            lines.append(line)
+    for place, share in found.get("risen", {}).items():
+        lines.append(
+            f"rose in {place}: entropy in {share['entropy']:.0%}, coverage in {share['coverage']:.0%} of classes"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""What a set holds, against sets whose answer is known."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import hieramp
+from hieramp.analysis.judged import closeness, fid, judge
+from hieramp.analysis.neighbours import nearest
+from hieramp.analysis.settokens import risen, token_usage
+from hieramp.checkpoints import save_part, write_config
+from hieramp.classifier import Classifier
+from hieramp.commands.main import main
+from hieramp.config import ClassifierConfig, to_json
+from hieramp.data import to_signed
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(ClassifierConfig(32, 2, (1, 1, 1, 1), (8, 8, 8, 8), "half")).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, model: hieramp.Model, classifier: Classifier) -> Path:
+    """A model folder with what `analyse` needs: VQ-VAE and classifier."""
+    root = tmp_path_factory.mktemp("judge") / "model"
+    save_part(root, "vqvae", model.vqvae.state_dict())
+    save_part(root, "classifier", classifier.state_dict(), torch.float32)
+    vqvae = to_json(model.vqvae.config)
+    write_config(root, vqvae=vqvae, classifier=to_json(classifier.config), class_names=["blue", "red"])
+    return root
+
+
+def test_tokens_are_those_of_the_vqvae(model: hieramp.Model) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.randint(0, 256, (6, 3, 32, 32)).byte(), torch.tensor([1, 0, 1, 0, 1, 1])
+    found = token_usage(model.vqvae, images, labels, per_class=2)
+    tokens = model.vqvae.encode(to_signed(images[[0, 2]]))
+    assert found.labels == (0, 1) and set(found.places) == {"coarse", "mid", "fine", *(f"scale {s}" for s in range(6))}
+    for scale, idx in enumerate(tokens):
+        usage = found.places[f"scale {scale}"][1]
+        p = idx.flatten().bincount(minlength=64) / idx.numel()
+        assert usage.num_tokens == idx.numel() and usage.coverage == (p > 0).float().mean().item()
+        assert usage.entropy == pytest.approx(torch.special.entr(p).sum().item(), abs=1e-5)
+    with pytest.raises(ValueError, match="class 0 has 2 images, not 3"):
+        token_usage(model.vqvae, images, labels, per_class=3)
+
+
+def test_noise_rises_over_flat_colours(model: hieramp.Model) -> None:
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 0, 1, 1])
+    flat = torch.full((4, 3, 32, 32), 128).byte()
+    noise = torch.randint(0, 256, (4, 3, 32, 32)).byte()
+    shares = risen(token_usage(model.vqvae, flat, labels), token_usage(model.vqvae, noise, labels))
+    assert shares["fine"].entropy == shares["fine"].coverage == 1.0
+    with pytest.raises(ValueError, match="different classes"):
+        risen(token_usage(model.vqvae, flat, labels), token_usage(model.vqvae, noise, labels + 1))
+
+
+def test_the_nearest_is_the_nearest() -> None:
+    torch.manual_seed(0)
+    real, points = torch.rand(4500, 12), torch.rand(20, 12)  # more than two chunks
+    found = nearest(points, real)
+    brute = (points[:, None] - real).square().mean(2).sqrt().min(1)
+    assert torch.equal(found.index, brute.indices) and torch.allclose(found.distance, brute.values)
+    copied = nearest(real[[7, 4400]], real)
+    assert copied.index.tolist() == [7, 4400] and copied.distance.tolist() == [0, 0]
+    grey = torch.full((1, 3, 4, 4), 100).byte()
+    assert nearest(grey, grey + 51).distance.item() == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="no real images"):
+        nearest(points, real[:0])
+
+
+def test_copies_are_found_out(classifier: Classifier) -> None:
+    torch.manual_seed(0)
+    real = judge(classifier, torch.randint(0, 256, (60, 3, 32, 32)).byte(), torch.arange(60) % 2)
+    held_out = judge(classifier, torch.randint(0, 256, (40, 3, 32, 32)).byte(), torch.arange(40) % 2)
+    copies = closeness(real.first(10), real, held_out)
+    fresh = closeness(
+        judge(classifier, torch.randint(0, 256, (40, 3, 32, 32)).byte(), torch.zeros(40).long()), real, held_out
+    )
+    for space in ("features", "pixels"):
+        assert copies[space].median < 1e-6 and copies[space].share_close == 1.0
+        assert fresh[space].share_close is not None and fresh[space].share_close < 0.2
+    assert fid(real, real) == pytest.approx(0, abs=1e-4) and fid(real.first(1), real) is None
+
+
+def test_confidence_is_the_classifiers(classifier: Classifier) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.randint(0, 256, (8, 3, 32, 32)).byte(), torch.arange(8) % 2
+    probabilities = classifier(images / 255).softmax(1).detach()
+    judged = judge(classifier, images, labels)
+    assert torch.allclose(judged.confidence_N, probabilities[torch.arange(8), labels], atol=1e-5)
+    assert torch.equal(judged.named_N, probabilities.argmax(1))
+
+
+def test_analyse_writes_figures_and_tables(
+    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    for ipc, name in ((3, "ours"), (4, "base")):
+        more = ["--seed", str(ipc), "--data", str(image_folder), "--out", str(tmp_path / f"{name}.zip")]
+        main(["distill", "--method", "random-real", "--ipc", str(ipc), *more])
+    capsys.readouterr()
+    judges = ["--model", str(folder), "--data", str(image_folder), "--device", "cpu", "--out", str(out)]
+    main(["analyse", str(tmp_path / "ours.zip"), "--against", str(tmp_path / "base.zip"), *judges])
+    said = capsys.readouterr().out
+    found = json.loads((out / "analysis.json").read_text())
+    ours = found["sets"]["ours"]
+    assert (
+        ours["images"] == 6 and set(found["risen"]) == set(ours["tokens"]) and found["risen"]["mid"]["num_classes"] == 2
+    )
+    # real training images are their own nearest neighbours
+    assert ours["nearest_real"]["pixels"]["median"] == 0 and ours["nearest_real"]["features"]["of_test_images"] > 0
+    assert "by pixels: median 0.0000" in said and "rose in coarse" in said and "FID of as many test images" in said
+    tokens = list(csv.DictReader((out / "tokens.csv").open()))
+    # both sets are counted over three images a class
+    assert len(tokens) == 2 * 2 * 9 and {row["tokens"] for row in tokens if row["place"] == "scale 0"} == {"3"}
+    images = list(csv.DictReader((out / "images.csv").open()))
+    assert (
+        len(images) == 6 + 8 and images[0]["image"].startswith("train/00000/") and "blue" in images[0]["pixels_nearest"]
+    )
+    assert images[0]["class"] == "blue"
+    for name in ("tokens", "risen", "confidence", "features", "pixels", "closest-ours", "closest-base"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.width > 400
+
+
+def test_analyse_does_without_real_images(
+    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    main(["analyse", str(image_folder), "--model", str(folder), "--out", str(tmp_path / "o")])
+    said = capsys.readouterr()
+    assert "they need --data" in said.err and "48 images" in said.out and "FID" not in said.out
+
+
+def test_inception_says_what_it_lacks(
+    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchmetrics.image.fid", None)
+    main(
+        ["analyse", str(image_folder), "--model", str(folder), "--data", str(image_folder), "--inception"]
+        + ["--out", str(tmp_path / "o")]
+    )
+    assert "Inception FID needs: pip install torchmetrics torch-fidelity" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--inception"], "--inception compares with real images"),
+        (["--against", "SET"], "have the same name"),
+        (["--model", "nowhere"], "nowhere is not a model folder"),
+    ],
+)
+def test_analyse_misuse(
+    folder: Path, image_folder: Path, tmp_path: Path, more: list[str], said: str, capsys: pytest.CaptureFixture
+) -> None:
+    more = [str(image_folder) if text == "SET" else text for text in more]
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyse", str(image_folder), "--model", str(folder), "--out", str(tmp_path / "o"), *more])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err and not (tmp_path / "o").exists()

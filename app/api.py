@@ -160,9 +160,10 @@ class Endpoints:
 def build(desk: Desk) -> None:
     """All public endpoints of the page."""
     does, limits, num_classes = Endpoints(desk), desk.limits, len(desk.model.class_names)
-    drawing = {"concurrency_id": DEVICE, "concurrency_limit": 1}
+    drawing: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1}
     studying = {"concurrency_id": STUDY, "concurrency_limit": 2}
     asking = {"concurrency_limit": None}
+    cheap = {"queue": False}
     kind = Argument("kind", Kind, "schedules", "The eight schedules, or strength by ρ of one stage.")
     samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
     several = Argument("classes", int, min(10, num_classes), f"How many classes, at most {limits.classes}.")
@@ -176,7 +177,7 @@ def build(desk: Desk) -> None:
     )
     stands = "job_id, state, done, total, message; file: the zip, when it is finished."
     table: list[tuple[Callable[..., Any], dict[str, Any], Sequence[Argument], str, str]] = [
-        (does.classes, asking, (), "The model's classes and scales.", "model, classes, sides, stages."),
+        (does.classes, cheap, (), "The model's classes and scales.", "model, classes, sides, stages."),
         (does.generate, drawing, SETTINGS, "Draw images of a class, plain and amplified, from the same seeds.",
          "settings, and under baseline and amplified one data: address of a PNG per seed."),
         (does.saliency, drawing, _ONE, "Where each scale looks, and what its class token believes.",
@@ -189,8 +190,8 @@ def build(desk: Desk) -> None:
          "sheet: data: address of a PNG; labels of its pictures, row by row."),
         (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
         (does.distil, asking, made, "Make a distilled set in the background.", stands),
-        (does.job, asking, (job_id,), "Where a job stands.", stands),
-        (does.stop_job, asking, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
+        (does.job, cheap, (job_id,), "Where a job stands.", stands),
+        (does.stop_job, cheap, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
         (does.resume_job, asking, (job_id,), "Go on with a job that stopped.", stands),
     ]  # fmt: skip
     for function, event, arguments, about, returns in table:

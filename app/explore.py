@@ -21,9 +21,10 @@ SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
 def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """The viewer, the channel of closer looks, and the line that tells one's place."""
     config = desk.model.var.config
+    *_, first = desk.grow(orders.first_order(desk.model))
     place = html("", elem_id="place")
     viewer = gr.HTML(
-        scenes.scene_of(desk.model, orders.first_order(desk.model)),
+        first,
         html_template=theme.read("viewer.html"),
         js_on_load=theme.read("viewer.js"),
         apply_default_css=False,

@@ -120,6 +120,8 @@ class JobBook:
         job = self._jobs.get(str(job_id)) if job_id else None
         if job:
             job.seen = time.time()
+            if job.state == "done" and not job.path.exists():
+                self._end(job, "stopped", "The finished file was cleared away; resume to make it again.")
         return job
 
     def num_before(self, job: Job) -> int:

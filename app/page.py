@@ -19,7 +19,9 @@ INTRO = (
 def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Blocks:
     """The page on a model; options as of `Desk.make`. Launch it with `launch`."""
     desk = Desk.make(model, limits, **options)
-    with gr.Blocks(title="HierAmp", analytics_enabled=False) as demo:
+    # Uploads and copies that nobody fetched go too, a day after the last set that could need them.
+    clearing = (3600, 3600 * (desk.limits.keep_hours + 24))
+    with gr.Blocks(title="HierAmp", analytics_enabled=False, delete_cache=clearing) as demo:
         html(INTRO, elem_id="intro")
         memory = distil.build_memory()
         with gr.Row(elem_id="desk"):

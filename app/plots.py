@@ -75,8 +75,9 @@ def changed_figure(count: Count, sides: Sequence[int]) -> go.Figure:
         scale = {"colorscale": "Inferno", "zmin": 0, "zmax": 100, "showscale": column == len(sides)}
         about = {"hovertemplate": "row %{y}, column %{x}: %{z:.0f}%<extra></extra>", "colorbar": {"ticksuffix": "%"}}
         figure.add_trace(go.Heatmap(z=percent, x0=1, y0=1, **scale, **about), 1, column)
-    _styled(figure, 210)
-    figure.update_layout(margin={"l": 8, "r": 8, "t": 40, "b": 8})
+    _styled(figure, 230)
+    title = {"text": "Share of samples whose token differs", "font": {"size": 13}, "x": 0, "xref": "paper", "y": 0.97}
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 64, "b": 8}, title=title)
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, autorange="reversed", constrain="domain")
     for column in range(1, len(sides) + 1):

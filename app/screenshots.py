@@ -32,10 +32,10 @@ def take(address: str, out: Path) -> None:
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         for name, scheme, width, height, show in (
-            ("explore", "light", 1440, 980, _read_a_map),
-            ("explore-dark", "dark", 1440, 980, _compare),
+            ("explore", "light", 1440, 1100, _read_a_map),
+            ("explore-dark", "dark", 1440, 1100, _compare),
             ("changed", "light", 1280, 1000, _count),
-            ("ablate", "light", 1280, 760, _ablate),
+            ("ablate", "light", 1280, 800, _ablate),
             ("phone", "light", 390, 844, _scroll),
         ):
             options: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": width, "height": height}}
@@ -44,6 +44,7 @@ def take(address: str, out: Path) -> None:
             tab.goto(address)
             tab.wait_for_selector(FINISHED)
             show(tab)
+            tab.evaluate("document.activeElement.blur()")
             tab.wait_for_timeout(800)
             tab.screenshot(path=out / f"{name}.png")
             print(out / f"{name}.png")
@@ -52,13 +53,15 @@ def take(address: str, out: Path) -> None:
 
 
 def _read_a_map(tab: Any) -> None:
-    tab.locator('[data-part="opacity"]').fill("0.6")
+    tab.locator('[data-part="opacity"]').fill("0.4")
     tab.get_by_label("Outline chosen positions").check()
     tab.get_by_role("button", name="6×6").click()
+    tab.evaluate("scrollTo(0, 0)")
 
 
 def _compare(tab: Any) -> None:
     tab.get_by_role("button", name="Compare", exact=True).click()
+    tab.evaluate("scrollTo(0, 0)")
 
 
 def _count(tab: Any) -> None:

@@ -7,6 +7,7 @@ list of classes, which is cheap and must not wait. Memory is that of a process t
 import argparse
 import gc
 import json
+import math
 import os
 import socket
 import statistics
@@ -97,7 +98,7 @@ def visit(address: str, number: int, rounds: int, tally: Tally, together: thread
             best = 0
             while not job.done():
                 best = max(best, job.status().rank or 0)
-                time.sleep(0.05)
+                time.sleep(0.25)
             job.result()
             tally.drawings.append(time.perf_counter() - started)
             tally.ranks.append(best)
@@ -123,7 +124,7 @@ def measure_load(address: str, visitors: int, rounds: int) -> Load:
 
 
 def _p95(values: list[float]) -> float:
-    return sorted(values)[int(0.95 * (len(values) - 1))]
+    return sorted(values)[math.ceil(0.95 * len(values)) - 1]
 
 
 def measure_memory(model: str, device: str | None, counts: tuple[int, int]) -> dict[int, int]:
@@ -150,36 +151,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--device")
-    parser.add_argument("--visitors", type=int, nargs="+", default=[1, 20])
+    parser.add_argument("--visitors", type=int, nargs="*", default=[1, 20])
     parser.add_argument("--rounds", type=int, default=3, help="drawings of each visitor")
-    parser.add_argument("--memory", type=int, nargs=2, default=[50, 500], help="compare memory after so many drawings")
+    parser.add_argument(
+        "--memory", type=int, nargs="*", default=[50, 500], help="compare memory after so many drawings"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found: dict[str, Any] = {"loads": []}
+    found: dict[str, Any] = {}
+    if args.visitors:
+        found |= _under_load(args)
+    if args.memory:
+        first, last = args.memory
+        seen = measure_memory(args.model, args.device, (first, last))
+        found["memory"] = {**seen, "ratio": seen[last] / seen[first]}
+    print(json.dumps(found, indent=1) if args.json else _words(args.model, found))
+
+
+def _under_load(args: argparse.Namespace) -> dict[str, Any]:
     with served(args.model, args.device) as (address, seconds):
-        found["up_after"] = seconds
         started = time.perf_counter()
         urllib.request.urlopen(address).read()
-        found["page_seconds"] = time.perf_counter() - started
-        for visitors in args.visitors:
-            found["loads"].append(asdict(measure_load(address, visitors, args.rounds)))
-    first, last = args.memory
-    memory = measure_memory(args.model, args.device, (first, last))
-    found["memory"] = {**memory, "ratio": memory[last] / memory[first]}
-    if args.json:
-        print(json.dumps(found, indent=1))
-        return
-    print(f"{args.model}: up after {seconds:.1f} s, the page in {found['page_seconds']:.2f} s\n")
-    columns = list(found["loads"][0])
-    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
-    for row in found["loads"]:
-        print(
-            "| "
-            + " | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values())
-            + " |"
-        )
-    sizes = [f"{memory[count] / 2**20:.0f} MiB after {count}" for count in (first, last)]
-    print(f"\nmemory: {', '.join(sizes)} drawings, ratio {memory[last] / memory[first]:.3f}")
+        page = time.perf_counter() - started
+        loads = [asdict(measure_load(address, visitors, args.rounds)) for visitors in args.visitors]
+    return {"up_after": seconds, "page_seconds": page, "loads": loads}
+
+
+def _words(model: str, found: dict[str, Any]) -> str:
+    lines = []
+    if "loads" in found:
+        lines += [f"{model}: up after {found['up_after']:.1f} s, the page in {found['page_seconds']:.2f} s", ""]
+        columns = list(found["loads"][0])
+        lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        for row in found["loads"]:
+            cells = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values())
+            lines.append("| " + " | ".join(cells) + " |")
+    if "memory" in found:
+        (first, before), (last, after), (_, ratio) = found["memory"].items()
+        sizes = f"{before / 2**20:.0f} MiB after {first} drawings, {after / 2**20:.0f} MiB after {last}"
+        lines.append(f"memory: {sizes}, ratio {ratio:.3f}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

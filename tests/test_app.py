@@ -376,6 +376,8 @@ def test_caps_and_unknown_jobs(model: hieramp.Model, tmp_path: Path) -> None:
     until(lambda: job.state == "done")
     book.sweep()
     assert book.get(job.id) is job
+    job.path.unlink()
+    assert book.get(job.id).state == "stopped" and "cleared away" in job.message  # type: ignore[union-attr]
     job.seen -= 2 * 3600
     book.sweep()
     assert book.get(job.id) is None and not job.folder.exists()

@@ -6,7 +6,7 @@ const part = name => element.querySelector(`[data-part="${name}"]`);
 const all = selector => [...element.querySelectorAll(selector)];
 const view = {
   scene: null, sample: 0, scale: 0, follows: true, cursor: null, closer: null,
-  painting: false, brush: null, painted: {}, timer: null, strip: "", blocks: "",
+  painting: false, brush: null, painted: {}, timer: null, strip: "", blocks: "", place: null,
 };
 const root = element.querySelector(".viewer");
 const palette = Uint8Array.from(atob(props.palette), c => c.charCodeAt(0));
@@ -55,13 +55,19 @@ function render() {
   root.classList.toggle("pixels", scene.pixelated);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
-  part("status").textContent = isFinished() ? scene.caption : `Drawing scale ${drawn}, ${grid(drawn)}`;
+  renderStatus();
   element.querySelector(".bar i").style.width = `${100 * drawn / scene.sides.length}%`;
   buildStrip();
   buildBlocks();
   renderGallery();
   renderStrip();
   renderStage();
+}
+
+function renderStatus() {
+  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing scale ${numDrawn()}, ${grid(numDrawn())}`;
+  const text = view.place ? `Waiting for the device: number ${view.place} in line` : words;
+  if (part("status").textContent !== text) part("status").textContent = text;
 }
 
 function renderStage() {
@@ -393,19 +399,37 @@ for (let i = 0; i < 256; i += 1) {
 
 // What arrives
 
+// The first scene comes with the page; an address with other settings waits for its own.
+function isAskedFor(scene) {
+  const asked = new URLSearchParams(location.search);
+  return Object.entries(scene.query).every(([name, value]) => [null, value].includes(asked.get(name))) &&
+    asked.has("paint") === "paint" in scene.query;
+}
+
 function receive() {
   const scene = props.value;
-  if (!scene || !scene.sides) return;
+  if (!scene || !scene.sides || (!view.scene && !isAskedFor(scene))) return;
   const isNew = !view.scene || keyOf(view.scene) !== keyOf(scene);
+  const isWhole = scene.steps.length === scene.sides.length;
+  if (!isNew && isFinished() && !isWhole) return; // the same again, from memory: what is there stays
   view.scene = scene;
   if (view.sample >= count()) view.sample = 0;
-  if (view.follows) view.scale = Math.max(0, numDrawn() - 1);
+  if (view.follows) view.scale = isWhole ? scene.sides.length - 1 : Math.max(0, numDrawn() - 1);
   if (isNew && view.brush === null) readPainted(scene.query.paint);
-  if (isFinished() && view.follows) view.scale = scene.sides.length - 1;
   render();
   paintHelp();
-  if (isFinished() && !isAmplifiedBlock() && (!view.closer || JSON.stringify(view.closer.key) !== keyOf(scene))) askCloser();
+  const isLooked = view.closer && JSON.stringify(view.closer.key) === keyOf(scene);
+  if (isWhole && !isAmplifiedBlock() && !isLooked) askCloser();
 }
 window.addEventListener("hieramp-closer", event => { view.closer = event.detail; if (view.scene) { renderStrip(); renderStage(); } });
+// Gradio tells one's place in the queue in #place; it is said in the line where everything else is said.
+const place = document.getElementById("place");
+if (place) {
+  new MutationObserver(() => {
+    const found = /queue: (\d+)/.exec(place.textContent);
+    view.place = found ? Number(found[1]) : null;
+    if (view.scene) renderStatus();
+  }).observe(place, { childList: true, characterData: true, subtree: true });
+}
 watch("value", receive);
 receive();

@@ -9,7 +9,7 @@ from hieramp.var.model import VAR
 class RecentDrawings:
     """The newest drawings of one model, up to `max_bytes` together; the oldest go first. Safe among threads."""
 
-    def __init__(self, max_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, max_bytes: int = 64 * 2**20) -> None:
         self.max_bytes = max_bytes
         self._pasts: list[Past] = []  # newest last
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from app.jobs import Job
 from hieramp.distillation.distill import estimate
 
 ABOUT = (
-    "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling on the left: so many images of each "
+    "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling of the controls: so many images of each "
     "class, in one zip with labels, settings and checksums. It is made in the background; close the page, come back, "
     "and the job is still here.</p>"
 )

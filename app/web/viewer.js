@@ -53,6 +53,7 @@ function render() {
   const drawn = numDrawn();
   root.setAttribute("aria-busy", String(!isFinished()));
   root.classList.toggle("pixels", scene.pixelated);
+  root.classList.toggle("many", scene.sides.length > 7);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
   renderStatus();
@@ -182,7 +183,7 @@ function renderReadout(scale) {
 function renderBeliefs(scale) {
   const beliefs = step(scale).beliefs;
   const list = side => beliefs[row(side)].map(([name, p]) =>
-    `<li><span>${escaped(name)}</span><i style="width:${(100 * p).toFixed(1)}%"></i><b>${(100 * p).toFixed(0)} %</b></li>`).join("");
+    `<li><span>${escaped(name)}</span><i style="width:${(100 * p).toFixed(1)}%"></i><b>${p < 0.005 ? "&lt;1" : (100 * p).toFixed(0)} %</b></li>`).join("");
   part("beliefs").innerHTML = beliefs
     ? [0, 1].map(side => `<div><h4>${SIDES[side]}</h4><ol>${list(side)}</ol></div>`).join("")
     : "<p>This model has no class token at this scale.</p>";
@@ -253,6 +254,14 @@ function go(scale) {
   view.cursor = null;
   renderStrip();
   renderStage();
+  showInStrip(all("[data-scale]")[view.scale]);
+}
+
+// On a narrow page the strip scrolls sideways; the page itself stays where it is.
+function showInStrip(button) {
+  const strip = part("strip"), [box, mine] = [strip.getBoundingClientRect(), button.getBoundingClientRect()];
+  if (mine.right > box.right) strip.scrollLeft += mine.right - box.right;
+  if (mine.left < box.left) strip.scrollLeft -= box.left - mine.left;
 }
 
 function play() {

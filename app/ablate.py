@@ -16,8 +16,8 @@ from hieramp import Model
 from hieramp.scales import STAGES
 
 ABOUT = (
-    "<h2>Ablate</h2><p>The class and first seed on the left, under the eight schedules of the paper, or under a grid "
-    "of strength and ρ for one stage while the others stay as they are. Every picture is a link to its settings.</p>"
+    "<h2>Ablate</h2><p>The class and first seed of the controls, under the eight schedules of the paper, or under a "
+    "grid of strength and ρ for one stage while the others stay put. Every picture is a link to its settings.</p>"
 )
 SCHEDULES = "schedules"
 KINDS = [("The eight schedules", SCHEDULES), *((f"Strength × ρ, {stage}", stage) for stage in STAGES)]

@@ -14,8 +14,8 @@ from app.desk import STUDYING, Desk, html, sentences, slider
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 
 ABOUT = (
-    "<h2>What changed</h2><p>Samples of the class are drawn with the settings on the left, plain and amplified from "
-    "the same seeds, and their tokens are counted: entropy H = −Σ p log p of the codes used, coverage the share of the "
+    "<h2>What changed</h2><p>Samples of the class are drawn as the controls say, plain and amplified from the "
+    "same seeds, and their tokens are counted: entropy H = −Σ p log p of the codes used, coverage the share of the "
     "codebook that occurs.</p>"
 )
 ABOUT_CLASSES = (

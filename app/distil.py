@@ -12,7 +12,7 @@ from app.jobs import Job
 from hieramp.distillation.distill import estimate
 
 ABOUT = (
-    "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling on the left: so many images of each "
+    "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling of the controls: so many images of each "
     "class, in one zip with labels, settings and checksums. It is made in the background; close the page, come back, "
     "and the job is still here.</p>"
 )
@@ -51,46 +51,54 @@ def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.Brow
     shown = [panel, stop, resume, download, timer]
     fields = [classes, ipc, seed, soft, *controls.fields]
 
-    def guessed(*given: Any) -> str:
+    does = Actions(desk)
+    ask.click(does.estimate, fields, guess, **DRAWING)
+    start.click(does.begin, [remembered, *fields], [remembered, *shown], trigger_mode="once", **ASKING)
+    stop.click(does.stop, remembered, shown, **CHEAP)
+    resume.click(does.resume, remembered, shown, **ASKING)
+    timer.tick(does.poll, remembered, shown, **CHEAP)
+    demo.load(does.poll, remembered, shown, **CHEAP)
+    handed = download.click(does.hand_out, remembered, file, **ASKING)
+    handed.success(None, None, None, js=CLICK_FILE, api_visibility="private")
+
+
+class Actions:
+    """What the buttons do, with the id that the visitor's browser remembers."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def estimate(self, *fields: Any) -> str:
         with sentences():
-            recipe = recipes.read_recipe(desk.model, desk.limits, *given)
-            with desk.device.drawing():
-                found = estimate(desk.model, recipe.num_images, recipe.soft_labels)
+            recipe = recipes.read_recipe(self.desk.model, self.desk.limits, *fields)
+            with self.desk.device.drawing():
+                found = estimate(self.desk.model, recipe.num_images, recipe.soft_labels)
         return f"<p role='status'>{escape(recipes.estimate_words(recipe, found))}</p>"
 
-    def begin(job_id: str, *given: Any) -> list[Any]:
+    def begin(self, job_id: str, *fields: Any) -> list[Any]:
         with sentences():
-            before = desk.jobs.get(job_id)
+            before = self.desk.jobs.get(job_id)
             if before and before.is_active:
                 raise ValueError("a set of yours is being made: stop it first, or wait for it")
-            job = desk.jobs.start(recipes.read_recipe(desk.model, desk.limits, *given))
-        return [job.id, *_view(desk, job)]
+            job = self.desk.jobs.start(recipes.read_recipe(self.desk.model, self.desk.limits, *fields))
+        return [job.id, *_view(self.desk, job)]
 
-    def poll(job_id: str) -> list[Any]:
-        return _view(desk, desk.jobs.get(job_id))
+    def poll(self, job_id: str) -> list[Any]:
+        return _view(self.desk, self.desk.jobs.get(job_id))
 
-    def stopped(job_id: str) -> list[Any]:
-        return _view(desk, desk.jobs.stop(job_id))
+    def stop(self, job_id: str) -> list[Any]:
+        return _view(self.desk, self.desk.jobs.stop(job_id))
 
-    def resumed(job_id: str) -> list[Any]:
+    def resume(self, job_id: str) -> list[Any]:
         with sentences():
-            return _view(desk, desk.jobs.resume(job_id))
+            return _view(self.desk, self.desk.jobs.resume(job_id))
 
-    def given_out(job_id: str) -> gr.DownloadButton:
-        job = desk.jobs.get(job_id)
+    def hand_out(self, job_id: str) -> gr.DownloadButton:
+        job = self.desk.jobs.get(job_id)
         with sentences():
             if job is None or job.state != "done":
                 raise ValueError("there is no finished set to download")
         return gr.DownloadButton(value=str(job.path))
-
-    ask.click(guessed, fields, guess, **DRAWING)
-    start.click(begin, [remembered, *fields], [remembered, *shown], trigger_mode="once", **ASKING)
-    stop.click(stopped, remembered, shown, **CHEAP)
-    resume.click(resumed, remembered, shown, **ASKING)
-    timer.tick(poll, remembered, shown, **CHEAP)
-    demo.load(poll, remembered, shown, **CHEAP)
-    handed = download.click(given_out, remembered, file, **ASKING)
-    handed.success(None, None, None, js=CLICK_FILE, api_visibility="private")
 
 
 def _first_guess(desk: Desk) -> str:

@@ -26,7 +26,7 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
-        js_on_load=theme.read("viewer.js"),
+        js_on_load=theme.read("viewer.js") + theme.read("viewer-input.js"),
         apply_default_css=False,
         elem_id="viewer",
         palette=b64encode(figures.palette()).decode(),

@@ -22,6 +22,7 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
     # Uploads and copies that nobody fetched go too, a day after the last set that could need them.
     clearing = (3600, 3600 * (desk.limits.keep_hours + 24))
     with gr.Blocks(title="HierAmp", analytics_enabled=False, delete_cache=clearing) as demo:
+        api.build(desk)  # first: private events take up names too
         html(INTRO, elem_id="intro")
         memory = distil.build_memory()
         with gr.Row(elem_id="desk"):
@@ -44,7 +45,6 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
         drawing = explore.Drawing(desk, controls, viewer, place)
         explore.connect(demo, desk, controls, drawing, closer)
         learn.connect(desk, controls, drawing, tabs, card, start_tour)
-        api.build(desk)
     return demo
 
 

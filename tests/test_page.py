@@ -21,8 +21,9 @@ from app.turns import Device
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-# npm install axe-core, anywhere; AXE names its axe.min.js
-AXE = Path(os.environ.get("AXE", "/tmp/axe/node_modules/axe-core/axe.min.js"))
+ROOT = Path(__file__).resolve().parent.parent
+# npm install axe-core, here or anywhere: AXE then names its axe.min.js
+AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 FINISHED = '.viewer[aria-busy="false"]'
 ROOMS = ("Explore", "What changed", "Ablate", "Distil", "Learn")
 PATIENCE = 60_000

@@ -235,11 +235,12 @@ class _Loop:
         hook = _Watcher(self, scale, [self.request.amplifications[i] for i in self.firsts])
         logits, saliency, beliefs = self._logits(scale, hook)
         noise = gumbel_noise(self.keys_B2[self.firsts], scale, *logits.shape[1:])
-        tokens = sample(filter_logits(logits, sampling.top_k, sampling.top_p), noise)
+        filtered = filter_logits(logits, sampling.top_k, sampling.top_p)
+        tokens = sample(filtered, noise)
 
         def clear() -> Tensor:
             t = sampling.guidance_at(scale, len(self.var.scales)) if self.halves == 2 else 0.0
-            return hook.clear() & clear_draws(logits, noise, sampling, LOGIT_ERROR * (1 + 2 * t))
+            return hook.clear() & clear_draws(logits, filtered, noise, sampling, LOGIT_ERROR * (1 + 2 * t))
 
         self.f_hat = self.f_hat + self.vqvae.quantize.contribution(scale, tokens)
         weights = torch.stack(hook.seen, 1) if hook.seen else None

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def filter_logits(logits_BLV: Tensor, top_k: int, top_p: float, slack: float = 0
     by_rank, by_mass = 0 < top_k < num_codes, 0 < top_p < 1
     if not (by_rank or by_mass):
         return logits_BLV
-    ascending = logits_BLV.sort(dim=-1).values
+    ascending = _ascending(logits_BLV)
     cut_BL1 = torch.full_like(ascending[..., :1], -torch.inf)
     if by_rank:
         dropped = torch.full_like(cut_BL1, num_codes - top_k, dtype=torch.long)
@@ -65,6 +66,11 @@ def filter_logits(logits_BLV: Tensor, top_k: int, top_p: float, slack: float = 0
         dropped = (ascending.softmax(-1).cumsum(-1) <= (1 - top_p) * (1 - slack)).sum(-1, keepdim=True)
         cut_BL1 = torch.maximum(cut_BL1, _cut(ascending, dropped.clamp(max=num_codes - 1), slack))
     return logits_BLV.masked_fill(logits_BLV < cut_BL1, -torch.inf)
+
+
+def _ascending(x_BLV: Tensor) -> Tensor:
+    """Sorted along the codes; on a CPU by numpy, whose vectorised sort took a quarter of torch's time."""
+    return torch.from_numpy(np.sort(x_BLV.numpy(), axis=-1)) if x_BLV.device.type == "cpu" else x_BLV.sort(-1).values
 
 
 def _cut(ascending_BLV: Tensor, dropped_BL1: Tensor, slack: float) -> Tensor:
@@ -115,12 +121,36 @@ def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:
     return (logits_BLV + noise_BLV).argmax(-1)
 
 
-def clear_draws(logits_BLV: Tensor, noise_BLV: Tensor, sampling: Sampling, tolerance: float) -> Tensor:
-    """Whether each row would draw the same tokens from logits that err by less than `tolerance`, (B,) bool."""
+# A kept code of more mass, further above the cut than logits err, stays kept whatever they do to the tail.
+SAFE_MASS = 1e-4
+
+
+def clear_draws(
+    logits_BLV: Tensor, filtered_BLV: Tensor, noise_BLV: Tensor, sampling: Sampling, tolerance: float
+) -> Tensor:
+    """Whether each row would draw the same tokens from logits that err by less than `tolerance`, (B,) bool.
+
+    `filtered_BLV` is what `filter_logits` made of them. Most positions are clear at a glance: the code drawn is far
+    ahead of all others, kept or not, and safely above the cut. Only the rest is filtered again, with slack.
+    """
+    first, second = (logits_BLV + noise_BLV).topk(2, dim=-1).values.unbind(-1)
+    drawn = (filtered_BLV + noise_BLV).max(-1)
+    code_BL1 = drawn.indices[..., None]
+    above_cut = logits_BLV.gather(-1, code_BL1) - filtered_BLV.masked_fill(filtered_BLV == -torch.inf, torch.inf).amin(
+        -1, keepdim=True
+    )
+    mass = logits_BLV.softmax(-1).gather(-1, code_BL1)
+    is_kept = ((above_cut > 2 * tolerance) & (mass > SAFE_MASS))[..., 0]
+    clear_BL = is_kept & (drawn.values == first) & (first - second > tolerance)
+    rest = ~clear_BL
+    clear_BL[rest] = _clear(logits_BLV[rest], noise_BLV[rest], sampling, tolerance)
+    return clear_BL.all(-1)
+
+
+def _clear(logits_NV: Tensor, noise_NV: Tensor, sampling: Sampling, tolerance: float) -> Tensor:
+    """The same for single positions, by what such errors could keep and what they must, (N,) bool."""
     loose, tight = (
-        filter_logits(logits_BLV, sampling.top_k, sampling.top_p, slack) + noise_BLV
-        for slack in (tolerance, -tolerance)
+        filter_logits(logits_NV, sampling.top_k, sampling.top_p, slack) + noise_NV for slack in (tolerance, -tolerance)
     )
     first, second = loose.topk(2, dim=-1).values.unbind(-1)
-    clear_BL = (first - second > tolerance) & (loose.argmax(-1) == tight.argmax(-1))
-    return clear_BL.all(-1)
+    return (first - second > tolerance) & (loose.argmax(-1) == tight.argmax(-1))

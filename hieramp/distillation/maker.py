@@ -20,6 +20,8 @@ from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
 
 T = TypeVar("T")
+# At one shape an image comes out the same whatever its neighbours are; at another, its last bits differ.
+DECODED_AT_ONCE = 4
 
 
 class Task(NamedTuple):
@@ -47,8 +49,8 @@ class Drawer:
     """Draws items with a model.
 
     In float32 the same item gives the same bytes at any batch size and number of threads: where a decision was
-    so close that rounding could turn it, the image is drawn again in float64, and every image is decoded alone,
-    on one thread. In half precision the batches themselves are part of the settings (`distill`).
+    so close that rounding could turn it, the image is drawn again in float64, and images are decoded in batches of
+    one shape, each on one thread. In half precision the batches themselves are part of the settings (`distill`).
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Drawer:
         with _full_float32():
             tokens, clear = self._tokens(task)
             chosen = [i for i, is_clear in enumerate(clear) if is_clear]
-            jobs = [partial(self._picture, [level[i : i + 1] for level in tokens]) for i in chosen]
+            groups = [chosen[i : i + DECODED_AT_ONCE] for i in range(0, len(chosen), DECODED_AT_ONCE)]
+            jobs = [partial(self._pictures, [level[rows] for level in tokens]) for rows in groups]
             on_cpu = self.model.device.type == "cpu"
-            pictures = side_by_side(jobs) if on_cpu else [job() for job in jobs]
+            decoded = side_by_side(jobs) if on_cpu else [job() for job in jobs]
+        pictures = [picture for group in decoded for picture in group]
         doubtful = [item for item, is_clear in zip(task.items, clear, strict=True) if not is_clear]
 
         def finish() -> Batch:
@@ -102,10 +106,14 @@ class Drawer:
         return self.doubled
 
     @torch.no_grad()
-    def _picture(self, tokens: Sequence[Tensor]) -> tuple[Image.Image, bytes | None]:
-        """One image as it will be saved, and its soft label."""
-        vqvae = self.model.vqvae
-        picture = to_picture(vqvae.to_images(vqvae.embed(tokens))[0])
+    def _pictures(self, tokens: Sequence[Tensor]) -> list[tuple[Image.Image, bytes | None]]:
+        """A few images as they will be saved, and their soft labels; decoded in a batch of always the same shape."""
+        vqvae, count = self.model.vqvae, len(tokens[0])
+        filled = [torch.cat([level, level[:1].expand(DECODED_AT_ONCE - count, -1)]) for level in tokens]
+        return [self._picture(image) for image in vqvae.to_images(vqvae.embed(filled))[:count]]
+
+    def _picture(self, image_CHW: Tensor) -> tuple[Image.Image, bytes | None]:
+        picture = to_picture(image_CHW)
         if picture.width != self.image_size:
             picture = picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
         return picture, None if self.classifier is None else soft_label(self.classifier, picture)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hieramp.checkpoints import has_part, load_part, load_strictly, read_config, read_safetensors
 from hieramp.config import VARConfig, VQVAEConfig, from_json
+from hieramp.devices import device_of
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.var.model import VAR
@@ -51,17 +52,6 @@ def load(
 def model_folder(name: str | Path) -> Path:
     """The folder of a model that ships with us, or the folder of that name."""
     return ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
-
-
-def device_of(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} is not to be had here: try cpu") from error
-    return found
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:

@@ -20,7 +20,7 @@ ALLOWED = {
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
     "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }
-PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version"}
+PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version", "devices"}
 
 
 def imported(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hieramp
-from hieramp import checkpoints, loading
+from hieramp import checkpoints, devices, loading
 
 
 class Evil:
@@ -75,7 +75,7 @@ def test_unknown_models_and_devices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a model folder"):
         hieramp.load(tmp_path)
     with pytest.raises(ValueError, match="device 'gpu9' is not to be had"):
-        loading.device_of("gpu9")
+        devices.device_of("gpu9")
 
 
 def test_pickles_with_code_are_not_opened(tmp_path: Path) -> None:

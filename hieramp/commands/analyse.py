@@ -14,8 +14,9 @@ from hieramp.checkpoints import read_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
+from hieramp.devices import device_of
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
-from hieramp.loading import device_of, model_folder
+from hieramp.loading import model_folder
 from hieramp.training.runs import load_vqvae
 from hieramp.vqvae.model import VQVAE
 

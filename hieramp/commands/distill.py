@@ -10,11 +10,12 @@ from hieramp.checkpoints import read_config
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.data import open_source
+from hieramp.devices import device_of
 from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.imageset.layout import FORMATS
-from hieramp.loading import device_of, model_folder
+from hieramp.loading import model_folder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -7,11 +7,11 @@ import torch
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
+from hieramp.devices import device_of
 from hieramp.evaluation.epoch_labels import relabel
 from hieramp.evaluation.images import aligned, hold_set
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.teachers import load_teacher
-from hieramp.loading import device_of
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hieramp.devices import device_of
 from hieramp.evaluation import results
 from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test, restricted
@@ -58,7 +59,7 @@ class Evaluation:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.device = _device(task.device)
+        self.device = device_of(task.device)
         protocol = PROTOCOLS[task.protocol]
         if protocol.soft and task.teacher is None:
             raise ValueError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
@@ -173,15 +174,6 @@ class Evaluation:
         if save:
             save_network(save, student, self.task.student, self.held.class_names, self.held.image_size)
         return run
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not there: leave --device out, or give cpu") from error
-    return device
 
 
 def _names_in_use(held: HeldSet) -> tuple[str, ...]:

@@ -41,11 +41,11 @@ PRESETS = {
             sides=SMALL_SIDES, num_codes=1024, code_dim=16, channels=64, multipliers=(1, 2), num_res_blocks=1, patch=2
         ),
         var=VARConfig(sides=SMALL_SIDES, num_codes=1024, code_dim=16, depth=6, width=256, num_heads=4),
-        classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(64, 128, 256, 256), stem="half"),
+        classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(64, 256, 256, 256), stem="half"),
         vqvae_recipe=Recipe(64, 2, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(64, 3, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
         class_token_recipe=Recipe(64, 0.3, 2e-3),
-        classifier_recipe=Recipe(128, 8, 2e-3, "muon", hold=0.2, decay="linear"),
+        classifier_recipe=Recipe(256, 10, 2e-3, "muon", hold=0.2, decay="linear"),
     ),
     # the official geometry, with the recipe of the authors' release for the transformer
     "imagenet256": Preset(

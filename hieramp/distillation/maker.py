@@ -1,6 +1,7 @@
 """What makes images: the protocol, and a model that draws them. Real images come from `real`."""
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from hieramp.generation.sampling import Sampling
 T = TypeVar("T")
 # At one shape an image comes out the same whatever its neighbours are; at another, its last bits differ.
 DECODED_AT_ONCE = 4
+Picture = tuple[Image.Image, bytes | None]  # as it will be saved, and its soft label
 
 
 class Task(NamedTuple):
@@ -51,6 +53,9 @@ class Drawer:
     In float32 the same item gives the same bytes at any batch size and number of threads: where a decision was
     so close that rounding could turn it, the image is drawn again in float64, and images are decoded in batches of
     one shape, each on one thread. In half precision the batches themselves are part of the settings (`distill`).
+
+    On a CPU every thread draws a share of the batch from labels to pixels: that keeps all of them busy where one
+    operation shared among them would not.
     """
 
     def __init__(
@@ -66,31 +71,42 @@ class Drawer:
         self.doubled: Model | None = None
 
     def make(self, task: Task) -> Callable[[], Batch]:
+        model = self._double() if task.exact else self.model
+        whole = model.device.type != "cpu" or model.var.pos_start.dtype.itemsize < 4
         with _full_float32():
-            tokens, clear = self._tokens(task)
-            chosen = [i for i, is_clear in enumerate(clear) if is_clear]
-            groups = [chosen[i : i + DECODED_AT_ONCE] for i in range(0, len(chosen), DECODED_AT_ONCE)]
-            jobs = [partial(self._pictures, [level[rows] for level in tokens]) for rows in groups]
-            on_cpu = self.model.device.type == "cpu"
-            decoded = side_by_side(jobs) if on_cpu else [job() for job in jobs]
-        pictures = [picture for group in decoded for picture in group]
-        doubtful = [item for item, is_clear in zip(task.items, clear, strict=True) if not is_clear]
+            if whole:
+                shares = [self._draw(model, task)]
+            else:
+                num_shares = torch.get_num_threads()
+                cuts = [task.items[i::num_shares] for i in range(num_shares)]
+                jobs = [partial(self._draw, model, Task(items, task.exact)) for items in cuts if items]
+                shares = side_by_side(jobs)
+        drawn = [drawn for share in shares for drawn in share]
+        doubtful = [item for item, picture in drawn if picture is None]
 
         def finish() -> Batch:
-            indices = [task.items[i].index for i in chosen]
-            return Batch(
-                side_by_side([partial(finished, i, *p) for i, p in zip(indices, pictures, strict=True)]), doubtful
-            )
+            jobs = [partial(finished, item.index, *picture) for item, picture in drawn if picture is not None]
+            return Batch(side_by_side(jobs), doubtful)
 
         return finish
 
-    def _tokens(self, task: Task) -> tuple[list[Tensor], list[bool]]:
+    def _draw(self, model: Model, task: Task) -> list[tuple[Item, Picture | None]]:
+        """Each item with its picture, None where rounding could have turned a token."""
+        tokens, clear = self._tokens(model, task)
+        chosen = [i for i, is_clear in enumerate(clear) if is_clear]
+        pictures: list[Picture | None] = [None] * len(clear)
+        for start in range(0, len(chosen), DECODED_AT_ONCE):
+            rows = chosen[start : start + DECODED_AT_ONCE]
+            for row, picture in zip(rows, self._pictures([level[rows] for level in tokens]), strict=True):
+                pictures[row] = picture
+        return list(zip(task.items, pictures, strict=True))
+
+    def _tokens(self, model: Model, task: Task) -> tuple[list[Tensor], list[bool]]:
         """Tokens per scale, (B, n²), and which images were drawn without doubt."""
-        model = self._double() if task.exact else self.model
         labels, seeds = [item.label for item in task.items], [item.seed for item in task.items]
         how = self.sampling
         steps = model.steps(labels, seeds, self.amplification, how.guidance, how.top_k, how.top_p)
-        checked = not task.exact and self.model.var.pos_start.dtype == torch.float32
+        checked = not task.exact and model.var.pos_start.dtype == torch.float32
         tokens, clear_B = [], torch.ones(len(labels), dtype=torch.bool)
         for step in steps:
             tokens.append(step.tokens)
@@ -106,13 +122,13 @@ class Drawer:
         return self.doubled
 
     @torch.no_grad()
-    def _pictures(self, tokens: Sequence[Tensor]) -> list[tuple[Image.Image, bytes | None]]:
+    def _pictures(self, tokens: Sequence[Tensor]) -> list[Picture]:
         """A few images as they will be saved, and their soft labels; decoded in a batch of always the same shape."""
         vqvae, count = self.model.vqvae, len(tokens[0])
         filled = [torch.cat([level, level[:1].expand(DECODED_AT_ONCE - count, -1)]) for level in tokens]
         return [self._picture(image) for image in vqvae.to_images(vqvae.embed(filled))[:count]]
 
-    def _picture(self, image_CHW: Tensor) -> tuple[Image.Image, bytes | None]:
+    def _picture(self, image_CHW: Tensor) -> Picture:
         picture = to_picture(image_CHW)
         if picture.width != self.image_size:
             picture = picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
@@ -146,8 +162,21 @@ def _full_float32() -> Iterator[None]:
 @cache
 def _single_threads() -> ThreadPoolExecutor:
     """As many workers as torch has threads, each computing on one: how a sum is split would change its last bits."""
-    return ThreadPoolExecutor(torch.get_num_threads(), "maker", initializer=lambda: torch.set_num_threads(1))
+    count = torch.get_num_threads()
+    all_begun = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        all_begun.wait()
+
+    pool = ThreadPoolExecutor(count, "maker", initializer=begin)
+    for _ in range(count):
+        pool.submit(int)
+    all_begun.wait()
+    torch.set_num_threads(count)  # a worker's setting would otherwise be that of every thread begun after it
+    return pool
 
 
 def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Results of the jobs, each run on one thread, as many at a time as torch has threads."""
     return [future.result() for future in [_single_threads().submit(job) for job in jobs]]

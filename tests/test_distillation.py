@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import open_source
+from hieramp.distillation import maker
 from hieramp.distillation.distill import distill, estimate
 from hieramp.distillation.real import collect
 from hieramp.generation import loop
@@ -64,6 +66,20 @@ def test_same_bytes_at_any_batch_size(loaded: hieramp.Model, reference: Path, tm
     run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=batch_size)
     assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
+
+
+def test_same_bytes_on_several_threads(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    maker._single_threads.cache_clear()
+    torch.set_num_threads(3)
+    try:
+        run(loaded, 5, tmp_path / "s.zip", batch_size=7, soft_labels=True)
+        begun_after = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
+    finally:
+        torch.set_num_threads(before)
+        maker._single_threads.cache_clear()
+    assert (tmp_path / "s.zip").read_bytes() == reference.read_bytes()
+    assert begun_after == 3  # the workers' one thread is theirs alone
 
 
 def test_same_bytes_where_every_image_is_in_doubt(

@@ -265,6 +265,9 @@ def test_best_is_the_highest_of_the_tested_epochs() -> None:
     tested = {row.epoch: row.test_accuracy for row in run.curve if row.test_accuracy is not None}
     assert list(tested) == [24] and run.best == run.last == tested[24] == accuracy_of(run.confusion)
     assert run.confusion.sum() == 20
+    rded, alone = (training_of(PROTOCOLS["rded"], "small", 100, 10, SIDE, last_alone=alone) for alone in (False, True))
+    assert [e for e in range(300) if rded.is_tested(e)] == [249, 259, 269, 279, 289, 299]
+    assert [e for e in range(300) if alone.is_tested(e)] == [299]
 
 
 # students and teachers

@@ -114,7 +114,7 @@ def _evaluation(args: argparse.Namespace, study: Study, cell: Cell, path: str, t
         "out": _results(args, study, cell),
     }
     options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
-    return ["evaluate", path, *options]
+    return ["evaluate", path, *options, *(["--last-alone"] if args.last_alone else [])]
 
 
 def _results(args: argparse.Namespace, study: Study, cell: Cell) -> Path:

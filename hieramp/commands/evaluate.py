@@ -41,6 +41,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=shared.positive)
     parser.add_argument("--learning-rate", type=shared.positive_number)
     parser.add_argument("--test-images", type=shared.positive, help="test on so many alone: a preview")
+    parser.add_argument("--last-alone", action="store_true", help="test the last epoch alone: a third less work")
     parser.add_argument("--jobs", type=shared.positive, help="students at a time (default: 1; on a GPU, all of a row)")
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> Task:
-    names = ("protocol", "runs", "seed", "epochs", "batch_size", "learning_rate", "test_images", "device")
+    names = ("protocol", "runs", "seed", "epochs", "batch_size", "learning_rate", "test_images", "last_alone", "device")
     return Task(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
 
 

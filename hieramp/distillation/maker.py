@@ -72,15 +72,14 @@ class Drawer:
 
     def make(self, task: Task) -> Callable[[], Batch]:
         model = self._double() if task.exact else self.model
-        whole = model.device.type != "cpu" or model.var.pos_start.dtype.itemsize < 4
         with _full_float32():
-            if whole:
-                shares = [self._draw(model, task)]
-            else:
-                num_shares = torch.get_num_threads()
+            if model.device.type == "cpu":
+                num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
                 cuts = [task.items[i::num_shares] for i in range(num_shares)]
                 jobs = [partial(self._draw, model, Task(items, task.exact)) for items in cuts if items]
                 shares = side_by_side(jobs)
+            else:
+                shares = [self._draw(model, task)]
         drawn = [drawn for share in shares for drawn in share]
         doubtful = [item for item, picture in drawn if picture is None]
 
@@ -166,6 +165,7 @@ def _single_threads() -> ThreadPoolExecutor:
     all_begun = threading.Barrier(count + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # a thread's first question takes the setting of all: later it would undo this
         torch.set_num_threads(1)
         all_begun.wait()
 

@@ -43,6 +43,7 @@ class Task:
     learning_rate: float | None = None
     size: int | None = None
     test_images: int | None = None
+    last_alone: bool = False  # test the last epoch alone
     device: str | None = None
 
     @property
@@ -76,7 +77,7 @@ class Evaluation:
         test = aligned(hold_test(task.test, held.image_size, task.test_images), names, f"the set {held.name}")
         self.test = restricted(test, held.present).to(self.device)
         self.held = held.to(self.device)
-        overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate")}
+        overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
         count = (task.student, len(held.images), len(held.present), held.image_size)
         self.training = training_of(protocol, *count, **overrides)
         self.full = training_of(protocol, *count)

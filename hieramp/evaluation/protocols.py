@@ -97,6 +97,7 @@ def training_of(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    last_alone: bool = False,
 ) -> Training:
     """The numbers for a set of `num_images` of `num_classes`; `epochs` and the like override them."""
     ipc = max(1, round(num_images / num_classes))
@@ -112,7 +113,7 @@ def training_of(
         weight_decay=protocol.weight_decay,
         min_crop=protocol.min_crop_small if small else protocol.min_crop,
         shuffle_patches=1 if small else protocol.shuffle_patches,
-        test_after=protocol.test_after,
+        test_after=1.0 if last_alone else protocol.test_after,
         test_every=protocol.test_every,
     )
 

@@ -62,7 +62,7 @@ def details(measured: dict[Cell, dict[str, Any]]) -> str:
                 str(last),
                 seeds,
                 f"{teacher['test_accuracy']:.1%}" if teacher else "none",
-                f"{result['protocol']['name']}, {result['key']['training']['epochs']} epochs",
+                _protocol(result),
                 f"{result['seconds'] / 60:.1f} min",
                 result["machine"],
                 "; ".join(result["preview"]) or "no",
@@ -72,6 +72,12 @@ def details(measured: dict[Cell, dict[str, Any]]) -> str:
     notes = ["¹ one run, so no deviation."] if any(len(r["runs"]) == 1 for r in measured.values()) else []
     notes += ["\\* a preview: not the whole protocol."] if any(r["preview"] for r in measured.values()) else []
     return "\n\n".join([_table(header, rows), *notes])
+
+
+def _protocol(result: dict[str, Any]) -> str:
+    training = result["key"]["training"]
+    alone = ", the last alone tested" if training["test_after"] == 1 else ""
+    return f"{result['protocol']['name']}, {training['epochs']} epochs{alone}"
 
 
 def _commands(measured: dict[Cell, dict[str, Any]]) -> str:

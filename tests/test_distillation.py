@@ -201,7 +201,7 @@ def test_other_settings_in_the_same_place_are_refused(loaded: hieramp.Model, tmp
 
 def test_seeds_and_settings_decide(loaded: hieramp.Model, tmp_path: Path) -> None:
     """Image k of a class is what `generate` draws from seed k; another seed of the set shares no image."""
-    run(loaded, 3, tmp_path / "a.zip", classes=[2, 0], size=48)
+    run(loaded, 3, tmp_path / "a.zip", classes=[CLASSES[2], CLASSES[0]], size=48)
     run(loaded, 3, tmp_path / "b.zip", classes=[2, 0], size=48, seed=1)
     with hieramp.open_set(tmp_path / "a.zip") as a, hieramp.open_set(tmp_path / "b.zip") as b:
         assert a.labels == (0, 0, 0, 2, 2, 2) and a.seeds == (0, 1, 2) * 2 and b.seeds[0] == 1_000_000
@@ -316,6 +316,7 @@ def test_too_little_memory_halves_the_batch(
     [
         ({"ipc": 0}, "ipc is 0"),
         ({"classes": [4]}, "class 4 does not exist"),
+        ({"classes": ["dgo"]}, "unknown class 'dgo'"),
         ({"classes": []}, "name at least one"),
         ({"classes": [1, 1]}, "only once"),
         ({"size": 0}, "size is 0"),

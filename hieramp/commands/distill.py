@@ -83,7 +83,7 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         args.ipc,
         args.out,
         amplification=shared.amplification(args),
-        classes=None if names is None else [model.label_of(name) for name in names],
+        classes=names,
         size=args.size,
         seed=args.seed,
         soft_labels=args.soft_labels,

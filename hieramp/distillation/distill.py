@@ -30,7 +30,7 @@ def distill(
     out: str | Path,
     *,
     amplification: Amplification | None = SCHEDULES["all"],
-    classes: Sequence[int] | None = None,
+    classes: Sequence[str | int] | None = None,
     size: int | None = None,
     seed: int = 0,
     guidance: float = 4.0,
@@ -45,6 +45,8 @@ def distill(
 ) -> Iterator[Progress]:
     """Draw `ipc` images of each class into a set at `out`, yielding the progress after every batch.
 
+    `classes` are names, numbers or ImageNet ids; None is all of them.
+
     A run that was stopped, closed or killed goes on where it was when called again with the same settings, and
     the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
     batches of one size, which is then one of the settings. Image k of a class has the seed
@@ -52,12 +54,14 @@ def distill(
     folder `classifier`, the model's own where it has one.
 
     Raises:
-        ValueError: a setting is out of range, or `out` holds something else. Before anything is drawn.
+        ValueError: a setting is out of range, a class is unknown, or `out` holds something else. Before anything is
+            drawn.
         OSError: while going on: the disk is full or not writable. What is finished is kept.
     """
     amp = amplification or Amplification()
     sampling = Sampling(guidance, top_k, top_p)
     amp.check(model.var.scales, model.var.config.depth)
+    labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels else None
     batch_size = BATCH_SIZE.get(model.device.type, 16) if batch_size is None else batch_size
     plan = Plan(
@@ -65,7 +69,7 @@ def distill(
         method=DRAWN,
         class_names=model.class_names,
         wnids=model.wnids,
-        classes=sequence_of_labels(classes, len(model.class_names)),
+        classes=sequence_of_labels(labels, len(model.class_names)),
         ipc=ipc,
         image_size=model.image_size if size is None else size,
         seed=seed,

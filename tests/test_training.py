@@ -192,8 +192,25 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     assert measured["autoencoder"]["images"] == 16 and len(measured["transformer"]) == 6
     assert set(measured["deletion"]["stages"]) == {"coarse", "mid", "fine"}
     assert measured["drawings"]["guidance 4"]["images"] == 8
+    assert {f"guidance {g}" for g in (1, 2, 3, 4, 6, 8)} < set(measured["drawings"])
+    assert "guidance 4, amplified" in measured["drawings"]
+    assert [row["given"] for row in measured["limits"]["rows"]] == [None, 6, 5, 4, 3, 2, 1, 0]
     card = (trained / "README.md").read_text()
     assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
+    best = min(
+        row["fid"] for name, row in measured["drawings"].items() if name.startswith("guidance") and "," not in name
+    )
+    assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
+    assert "## What limits it" in card and "| first 3 scales real |" in card
+
+
+def test_measuring_just_one_thing_keeps_the_rest(trained: Path, image_folder: Path) -> None:
+    before = json.loads((trained / "measured.json").read_text())
+    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2"]
+    main([*command, "--test-images", "16", "--only", "limits", "--guidance", "2"])
+    after = json.loads((trained / "measured.json").read_text())
+    assert after["drawings"] == before["drawings"] and after["limits"]["guidance"] == 2.0
+    assert after["limits"]["images"] == 4 and after["limits"]["others"] == 12
 
 
 def test_dead_codes_are_restarted(image_folder: Path) -> None:

@@ -1,7 +1,7 @@
 """All figures of a model card, measured in one go on a test set."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
 from hieramp.generation.model import Model
 
+BATCH = 50  # images drawn at a time
 DELETION_SEEDS = (0, 1, 2)
 DELETION_IMAGES = 500
 DELETION_RHO = 0.25
@@ -31,16 +32,33 @@ class Drawn:
 
 
 def draw_set(
-    model: Model, per_class: int, batch: int, amplification: Amplification, guidance: float, first_seed: int = 0
+    model: Model,
+    per_class: int,
+    batch: int,
+    amplification: Amplification,
+    guidance: float,
+    first_seed: int = 0,
+    given: Sequence[Tensor] = (),
 ) -> Drawn:
-    """`per_class` images of every class, seeds `first_seed`, …, at the default top-k and top-p."""
+    """`per_class` images of every class, seeds `first_seed`, …, at the default top-k and top-p.
+
+    `given` are tokens of the first scales of all these images, per scale (N, n²).
+    """
     labels = torch.arange(model.var.config.num_classes).repeat_interleave(per_class)
     seeds = (first_seed + torch.arange(per_class)).repeat(model.var.config.num_classes)
     started, images = time.perf_counter(), []
-    for some_labels, some_seeds in zip(labels.split(batch), seeds.split(batch), strict=True):
-        drawing = model.generate(some_labels.tolist(), some_seeds.tolist(), amplification, guidance=guidance)
-        images.append(drawing.images.mul(255).round().byte().cpu())
+    for rows in torch.arange(len(labels)).split(batch):
+        some = [idx_NL[rows.to(idx_NL.device)] for idx_NL in given]
+        drawing = model.generate(
+            labels[rows].tolist(), seeds[rows].tolist(), amplification, guidance=guidance, given=some
+        )
+        images.append(as_bytes(drawing.images))
     return Drawn(torch.cat(images), labels, time.perf_counter() - started)
+
+
+def as_bytes(images_NCHW: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8 on the CPU, as they would be saved."""
+    return images_NCHW.mul(255).round().byte().cpu()
 
 
 def measure_autoencoder(model: Model, test: DecodedImages) -> dict[str, Any]:
@@ -91,9 +109,10 @@ def measure_drawings(
     test: DecodedImages,
     real: DecodedImages,
     per_class: int,
-    guidances: list[float],
+    guidances: Sequence[float],
+    amplified_at: float,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Classifier accuracy and FID of drawn images, per guidance (baseline) and amplified at the first guidance."""
+    """Classifier accuracy and FID of drawn images, per guidance (baseline) and amplified at one of them."""
     test_features = features(classifier, test.images)
     yield "classifier_on_test", {"accuracy": accuracy(classifier, test.images, test.labels)}
     yield (
@@ -101,9 +120,9 @@ def measure_drawings(
         {"fid": frechet_distance(features(classifier, real.images), test_features), "images": len(real.images)},
     )
     plans = [(f"guidance {g:g}", OFF, g) for g in guidances]
-    plans.append((f"guidance {guidances[0]:g}, amplified", SCHEDULES["all"], guidances[0]))
+    plans.append((f"guidance {amplified_at:g}, amplified", SCHEDULES["all"], amplified_at))
     for name, amplification, guidance in plans:
-        drawn = draw_set(model, per_class, 50, amplification, guidance)
+        drawn = draw_set(model, per_class, BATCH, amplification, guidance)
         yield (
             name,
             {

@@ -9,57 +9,83 @@ from typing import Any
 import hieramp
 from hieramp import figures
 from hieramp.analysis import measure
+from hieramp.analysis.limits import halves, measure_limits
 from hieramp.checkpoints import write_text
-from hieramp.classifier import load_classifier
+from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
-from hieramp.data import decode, open_source
+from hieramp.data import DecodedImages, decode, open_source
+from hieramp.generation.sampling import DEFAULT_GUIDANCE
+from hieramp.loading import model_folder
 
 SHEET_PER_CLASS = 10
+FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
+SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("measure", help="measure a model folder and write its card")
-    parser.add_argument("--model", type=Path, required=True, help="model folder with all four parts")
+    parser.add_argument("--model", required=True, help="a model that ships, or a folder, with all four parts")
     parser.add_argument("--data", required=True, help="folder with train/ and test/ of the images it was trained on")
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[4.0], help="the first one is amplified too")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        nargs="+",
+        default=SWEEP,
+        help="to draw at (default: 1 2 3 4 6 8); 4, or else the first, is amplified too and shows what limits it",
+    )
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
-    parser.add_argument(
-        "--only", choices=("autoencoder", "transformer", "deletion", "drawings"), nargs="+", help="measure just these"
-    )
+    parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    model = hieramp.load(args.model, args.device)
-    classifier = load_classifier(args.model).to(model.device)
+    folder = model_folder(args.model)
+    model = hieramp.load(folder, args.device)
+    classifier = load_classifier(folder).to(model.device)
     test = decode(open_source(args.data, "test"), model.image_size, limit=args.test_images)
-    real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
-    path = args.model / "measured.json"
+    path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    wanted = args.only or ("autoencoder", "transformer", "deletion", "drawings")
-    if "autoencoder" in wanted:
+    guidance = DEFAULT_GUIDANCE if DEFAULT_GUIDANCE in args.guidance else args.guidance[0]
+    if "autoencoder" in args.only:
         measured["autoencoder"] = measure.measure_autoencoder(model, test)
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
-    if "transformer" in wanted:
+    if "transformer" in args.only:
         measured["transformer"] = measure.measure_transformer(model, test)
         shared.say("transformer: " + ", ".join(f"{row['loss']:.2f}" for row in measured["transformer"]) + " nats")
-    if "deletion" in wanted and model.has_class_tokens:
+    if "deletion" in args.only and model.has_class_tokens:
         measured["deletion"] = measure.measure_deletion(model, classifier, test)
         for stage, row in measured["deletion"]["stages"].items():
             shared.say(f"deletion, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
-    if "drawings" in wanted:
+    if "drawings" in args.only:
+        real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
         measured["drawings"] = {}
-        for name, row in measure.measure_drawings(model, classifier, test, real, args.per_class, args.guidance):
+        for name, row in measure.measure_drawings(
+            model, classifier, test, real, args.per_class, args.guidance, guidance
+        ):
             measured["drawings"][name] = row
             shared.say(f"{name}: {row}")
-        _write_sheet(model, args.model / "samples.png")
+        _write_sheet(model, folder / "samples.png")
+    if "limits" in args.only:
+        measured["limits"] = _limits(model, classifier, test, args.per_class, guidance)
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
     write_text(path, json.dumps(measured, indent=1) + "\n")
-    write_card(args.model, measured)
-    print(f"{path} and {args.model / 'README.md'} written")
+    write_card(folder, measured)
+    print(f"{path} and {folder / 'README.md'} written")
+
+
+def _limits(
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, per_class: int, guidance: float
+) -> dict[str, Any]:
+    real, others = halves(test, per_class)
+    rows = []
+    for row in measure_limits(model, classifier, real, others, guidance):
+        rows.append(row)
+        what = "test images" if row["given"] is None else f"{row['given']} scales given"
+        shared.say(f"{what}: {row['accuracy']:.1%} named right, FID {row['fid']:.2f}")
+    return {"guidance": guidance, "images": len(real), "others": len(others), "rows": rows}
 
 
 def _write_sheet(model: hieramp.Model, path: Path) -> None:

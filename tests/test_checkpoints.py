@@ -111,6 +111,31 @@ def test_class_tokens_load_on_top(folder: Path, tmp_path: Path) -> None:
     assert hieramp.load(folder, "cpu", class_tokens=tmp_path / "class_tokens.safetensors").has_class_tokens
     with pytest.raises(ValueError, match="does not exist"):
         hieramp.load(folder, "cpu", class_tokens=tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="has no class tokens"):
+        hieramp.load(folder, "cpu", class_tokens=folder)
+
+
+def test_class_tokens_are_chosen_by_their_condition(folder: Path, model: hieramp.Model) -> None:
+    """A folder of the older layout, then one more variant beside it."""
+    old = checkpoints.load_part(folder, "class_tokens")
+    other = {key: value + 1 for key, value in old.items()}
+    assert hieramp.load(folder, "cpu", class_tokens="dropped").has_class_tokens
+    with pytest.raises(ValueError, match=r"no class tokens with the condition kept \(it has: dropped\)"):
+        hieramp.load(folder, "cpu", class_tokens="kept")
+    checkpoints.save_part(folder, "class_tokens-kept", other)
+    about = {"read_only": True, "condition": "kept", "with_backbone": False}
+    checkpoints.write_config(folder, class_token_variants={"kept": about})
+
+    def loaded(which: str | Path | None) -> tuple[bool, bool]:
+        """Whether it is the new variant, and whether it is only read."""
+        var = hieramp.load(folder, "cpu", class_tokens=which).var
+        values = var.state_dict()["class_head.bias"]
+        return torch.allclose(values, other["class_head.bias"], atol=1e-2), var.config.read_only_class_tokens
+
+    assert loaded(None) == loaded("dropped") == (False, False)
+    assert loaded("kept") == loaded(folder / "class_tokens-kept.safetensors") == (True, True)
+    checkpoints.write_config(folder, class_tokens=about)
+    assert loaded(None) == loaded(folder) == (True, True)
 
 
 def test_an_official_checkpoint_that_is_not_here_says_where_to_put_it(

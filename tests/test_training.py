@@ -16,6 +16,7 @@ import torch
 from tiny_train import PRESET, PRESETS
 
 import hieramp
+from hieramp.analysis.measure import better_condition
 from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import load_classifier
 from hieramp.commands.main import main
@@ -43,7 +44,8 @@ def test_the_folder_is_a_model(trained: Path) -> None:
     model = hieramp.load(trained, "cpu")
     assert model.class_names == ("blue", "red") and model.has_class_tokens
     assert torch.isfinite(model.generate([0, 1], [0, 0]).images).all()
-    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "class_tokens", "classifier"}
+    class_tokens = {"class_tokens-kept", "class_tokens-dropped"}
+    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "classifier"} | class_tokens
     assert load_classifier(trained).config.num_classes == 2
 
 
@@ -65,14 +67,31 @@ def test_samples_and_losses_are_written(trained: Path) -> None:
 def test_class_tokens_are_a_small_file_and_the_backbone_stays(
     trained: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    assert (trained / "class_tokens.safetensors").stat().st_size < 10_000
-    before = load_part(trained, "var")
-    settings = RunSettings(trained, "class_tokens")
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    assert (folder / "class_tokens-dropped.safetensors").stat().st_size < 10_000
+    before, others = load_part(folder, "var"), load_part(folder, "class_tokens-dropped")
+    settings = RunSettings(folder, "class_tokens-kept")
     runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=True, train_backbone=False)
-    after = load_part(trained, "var")
+    after = load_part(folder, "var")
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert read_config(trained)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
-    assert hieramp.load(trained, "cpu").var.config.read_only_class_tokens
+    assert read_config(folder)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
+    assert hieramp.load(folder, "cpu").var.config.read_only_class_tokens
+    dropped = hieramp.load(folder, "cpu", class_tokens="dropped").var
+    assert not dropped.config.read_only_class_tokens
+    assert all(torch.equal(dropped.state_dict()[key], others[key]) for key in others)
+
+
+def test_a_new_backbone_leaves_no_class_tokens_of_the_old_one(
+    trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    settings = RunSettings(folder, "class_tokens-kept")
+    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=False, train_backbone=True)
+    assert hieramp.load(folder, "cpu").has_class_tokens
+    with pytest.raises(ValueError, match="no class tokens with the condition dropped \\(it has: kept\\)"):
+        hieramp.load(folder, "cpu", class_tokens="dropped")
 
 
 def test_training_learns(image_folder: Path, tmp_path: Path) -> None:
@@ -190,7 +209,9 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     main(["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "4", "--test-images", "16"])
     measured = json.loads((trained / "measured.json").read_text())
     assert measured["autoencoder"]["images"] == 16 and len(measured["transformer"]) == 6
-    assert set(measured["deletion"]["stages"]) == {"coarse", "mid", "fine"}
+    rows = {f"condition {c}, ρ {rho}%" for c in ("kept", "dropped") for rho in (25, 50)}
+    assert set(measured["deletion"]) == rows
+    assert all(set(row["stages"]) == {"coarse", "mid", "fine"} for row in measured["deletion"].values())
     assert measured["drawings"]["guidance 4"]["images"] == 8
     assert {f"guidance {g}" for g in (1, 2, 3, 4, 6, 8)} < set(measured["drawings"])
     assert "guidance 4, amplified" in measured["drawings"]
@@ -201,6 +222,10 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
         row["fid"] for name, row in measured["drawings"].items() if name.startswith("guidance") and "," not in name
     )
     assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
+    assert all(f"| {name} | mid |" in card for name in rows)
+    better = read_config(trained)["class_tokens"]["condition"]
+    assert better == better_condition(measured["deletion"].values())
+    assert f"The ones with the condition {better} load by default" in card
     assert "## What limits it" in card and "| first 3 scales real |" in card
 
 

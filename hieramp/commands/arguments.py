@@ -19,7 +19,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", default=DEFAULT_MODEL, help="cifar10, a model folder, or var-d16 … var-d30")
     group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
-    group.add_argument("--class-tokens", metavar="FILE", help="class tokens on top of the transformer")
+    group.add_argument(
+        "--class-tokens", metavar="WHICH", help="dropped, kept (how they were trained), or a file of others"
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
 

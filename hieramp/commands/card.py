@@ -19,7 +19,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _transformer(measured.get("transformer")),
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
-        _deletion(measured.get("deletion"), config.get("compared")),
+        _deletion(measured.get("deletion"), config),
         "![uncurated samples: ten seeds of each class](samples.png)" if (folder / "samples.png").exists() else "",
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
@@ -149,18 +149,30 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
-def _deletion(row: dict[str, Any] | None, compared: dict[str, Any] | None) -> str:
-    if not row:
+def _deletion(measured: dict[str, Any] | None, config: dict[str, Any]) -> str:
+    """Rows by name; "compared" in config.json are rows of class tokens that are no longer there."""
+    if not measured:
         return ""
-    named = compared or {f"these, ρ {row['rho']:.0%}": row}
+    compared = config.get("compared", {})
+    if "stages" in measured:  # of an older version: one row, named here or in "compared"
+        measured = {} if compared else {f"these, ρ {measured['rho']:.0%}": measured}
+    named = compared | measured
     body = [
         [name, stage, f"{s['salient']:.3f}", f"{s['random']:.3f}", f"{s['gain']:+.3f} ± {s['gain_std_over_seeds']:.3f}"]
         for name, result in named.items()
         for stage, s in result["stages"].items()
     ]
     table = _table(["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body)
+    row = next(iter(named.values()))
+    others = [c for c in config.get("class_token_variants", {}) if c != config["class_tokens"]["condition"]]
+    chosen = ""
+    if others:
+        default = config["class_tokens"]["condition"]
+        chosen = (
+            f"\n\nThe ones with the condition {default} load by default, `--class-tokens {others[0]}` takes the others."
+        )
     return (
         "## Deletion test\n\n"
         "Fall of the classifier's confidence when the top ρ positions of a scale are blurred, against random ones, on "
-        f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}"
+        f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}{chosen}"
     )

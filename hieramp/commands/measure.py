@@ -10,7 +10,8 @@ import hieramp
 from hieramp import figures
 from hieramp.analysis import measure
 from hieramp.analysis.limits import halves, measure_limits
-from hieramp.checkpoints import write_text
+from hieramp.analysis.measure import better_condition
+from hieramp.checkpoints import class_token_variants, write_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
@@ -49,16 +50,16 @@ def run(args: argparse.Namespace) -> None:
     path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     guidance = DEFAULT_GUIDANCE if DEFAULT_GUIDANCE in args.guidance else args.guidance[0]
+    if "deletion" in args.only and model.has_class_tokens:
+        measured["deletion"] = _deletion(folder, classifier, test)
+        _make_default(folder, better_condition(measured["deletion"].values()))
+        model = hieramp.load(folder, args.device)
     if "autoencoder" in args.only:
         measured["autoencoder"] = measure.measure_autoencoder(model, test)
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
     if "transformer" in args.only:
         measured["transformer"] = measure.measure_transformer(model, test)
         shared.say("transformer: " + ", ".join(f"{row['loss']:.2f}" for row in measured["transformer"]) + " nats")
-    if "deletion" in args.only and model.has_class_tokens:
-        measured["deletion"] = measure.measure_deletion(model, classifier, test)
-        for stage, row in measured["deletion"]["stages"].items():
-            shared.say(f"deletion, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
     if "drawings" in args.only:
         real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
         measured["drawings"] = {}
@@ -74,6 +75,27 @@ def run(args: argparse.Namespace) -> None:
     write_text(path, json.dumps(measured, indent=1) + "\n")
     write_card(folder, measured)
     print(f"{path} and {folder / 'README.md'} written")
+
+
+def _deletion(folder: Path, classifier: Classifier, test: DecodedImages) -> dict[str, Any]:
+    """The deletion test of all class tokens in the folder, at every share."""
+    rows: dict[str, Any] = {}
+    for condition in class_token_variants(folder):
+        model = hieramp.load(folder, classifier.mean.device, class_tokens=condition)
+        for rho in measure.DELETION_RHOS:
+            name = f"condition {condition}, ρ {rho:.0%}"
+            rows[name] = {"condition": condition} | measure.measure_deletion(model, classifier, test, rho)
+            for stage, row in rows[name]["stages"].items():
+                shared.say(f"deletion, {name}, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
+    return rows
+
+
+def _make_default(folder: Path, condition: str) -> None:
+    """Class tokens of this condition load from now on where none are named."""
+    variants = class_token_variants(folder)
+    if condition != next(iter(variants)):
+        write_config(folder, class_tokens=variants[condition])
+        shared.say(f"class tokens with the condition {condition} are the better ones: they load by default now")
 
 
 def _limits(

@@ -39,7 +39,8 @@ def load(
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
 ) -> Model:
-    """Load a model: "cifar10", a model folder, or "var-d16", "var-d20", "var-d24", "var-d30".
+    """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
+    "var-d20", "var-d24", "var-d30".
 
     `var_checkpoint` replaces the transformer's weights (an HierAmp fine-tune, .pth or .safetensors);
     `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
@@ -59,15 +60,20 @@ def load(
     return loaded.to(target, dtype)
 
 
+def shipped() -> list[str]:
+    """Names of the models that ship with us, the default first."""
+    names = {path.parent.name for path in ASSETS.glob("*/config.json")}
+    return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
+
+
 def model_folder(name: str | Path) -> Path:
     """The folder of a model that ships with us, or the folder of that name."""
-    return ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
+    return ASSETS / name if str(name) in shipped() else Path(name)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
     if not folder.is_dir():
-        shipped = [path.parent.name for path in sorted(ASSETS.glob("*/config.json"))]
-        known = ", ".join([*shipped, *OFFICIAL])
+        known = ", ".join([*shipped(), *OFFICIAL])
         raise ValueError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
     config = read_config(folder)
     for part in ("vqvae", "var"):

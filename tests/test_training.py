@@ -14,17 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_train import PRESET, PRESETS
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import hieramp
 from hieramp.analysis.measure import better_condition
 from hieramp.checkpoints import load_part, read_config
-from hieramp.classifier import load_classifier
+from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.data import open_source
 from hieramp.training import runs
-from hieramp.training.loop import Clock, RunSettings
-from hieramp.training.recipe import Muon, Recipe, orthogonalize
-from hieramp.training.vqvae import Codebook
+from hieramp.training.classifier import ClassifierObjective
+from hieramp.training.loop import Clock, Objective, RunSettings
+from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
+from hieramp.training.tokens import Tokenizer
+from hieramp.training.var import ClassTokenObjective, VARObjective
+from hieramp.training.vqvae import Codebook, VQVAEObjective
+from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 ROOT = Path(__file__).parent.parent
@@ -248,8 +253,36 @@ def test_dead_codes_are_restarted(image_folder: Path) -> None:
     latent = torch.randn(8, 8, 8, 8)
     assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 1
     for _ in range(5):
-        codebook.update(vqvae.quantize.quantize(latent), restart=True)
+        dead = codebook.update(vqvae.quantize.quantize(latent), restart=True)
+        assert 0 <= int(dead) < 16
     assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 16
+
+
+@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])
+def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
+    """Fake tensors have no values: whatever reads one, as a GPU would have to be waited for, raises."""
+    with FakeTensorMode():
+        config = replace(PRESET.var, class_token_scales=(0, 1, 2) if part == "class-tokens" else ())
+        objective: Objective
+        if part == "vqvae":
+            objective = VQVAEObjective(VQVAE(PRESET.vqvae))
+        elif part == "classifier":
+            objective = ClassifierObjective(Classifier(PRESET.classifier))
+        elif part == "var":
+            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)))
+        else:
+            objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
+        optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())
+        assert len(optimizers) == 2
+        losses = objective(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 2.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        logged = losses | objective.after_step(0.5)
+        assert all(isinstance(value, torch.Tensor) for value in logged.values())
+        with pytest.raises(DataDependentOutputException):
+            float(logged["loss"].detach())
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])

@@ -13,8 +13,8 @@ from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
 
-# of the budget of `train all`; autoencoder and transformer decide what the pictures look like
-SHARES = {"vqvae": 0.25, "var": 0.5, "class-tokens": 0.05, "classifier": 0.2}
+# of the budget of `train all`: the transformer decides most of what the pictures look like (docs/training.md)
+SHARES = {"vqvae": 0.2, "var": 0.62, "class-tokens": 0.06, "classifier": 0.12}
 FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.data import open_source
-from hieramp.training import runs
+from hieramp.training import loop, runs
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
@@ -62,6 +63,36 @@ def test_all_goes_on_with_what_is_missing(
     main([*TRAIN, "all", "--data", str(image_folder), "--out", str(trained), "--resume"])
     assert capsys.readouterr().out == ""
     assert {path: path.stat().st_mtime_ns for path in trained.glob("*.safetensors")} == before
+
+
+def test_the_same_line_goes_on_until_all_is_trained(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a machine that is lent in short calls: each is stopped after 25 steps of a part."""
+
+    class Stop:
+        def __init__(self) -> None:
+            self.steps = iter(range(25))
+
+        def is_set(self) -> bool:
+            return next(self.steps, None) is None
+
+    monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(Stop()))
+    said = []
+    while not said or "interrupted" in said[-1]:
+        main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path), "--resume", "--read-only"])
+        said.append(capsys.readouterr().out)
+    assert [text.count("interrupted after") for text in said] == [1, 1, 0]
+    trained = read_config(tmp_path)["trained"]
+    assert {part: run["steps"] for part, run in trained.items()} == {
+        "vqvae": 30,
+        "var": 24,
+        "class_tokens-kept": 12,
+        "class_tokens-dropped": 12,
+        "classifier": 36,
+    }
+    assert hieramp.load(tmp_path, "cpu").var.config.read_only_class_tokens
+    assert read_config(tmp_path)["class_tokens"]["condition"] == "dropped"
 
 
 def test_samples_and_losses_are_written(trained: Path) -> None:

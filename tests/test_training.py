@@ -272,6 +272,9 @@ def test_measuring_just_one_thing_keeps_the_rest(trained: Path, image_folder: Pa
     after = json.loads((trained / "measured.json").read_text())
     assert after["drawings"] == before["drawings"] and after["limits"]["guidance"] == 2.0
     assert after["limits"]["images"] == 4 and after["limits"]["others"] == 12
+    with pytest.raises(SystemExit):
+        main([*command, "--guidance", "4", "-1"])
+    assert json.loads((trained / "measured.json").read_text()) == after
 
 
 def test_dead_codes_are_restarted(image_folder: Path) -> None:

@@ -16,7 +16,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
 from hieramp.data import DecodedImages, decode, open_source
-from hieramp.generation.sampling import DEFAULT_GUIDANCE
+from hieramp.generation.sampling import DEFAULT_GUIDANCE, Sampling
 from hieramp.loading import model_folder
 
 SHEET_PER_CLASS = 10
@@ -43,38 +43,51 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    for guidance in args.guidance:
+        Sampling(guidance)  # a bad one is told before hours of measuring
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device)
     classifier = load_classifier(folder).to(model.device)
     test = decode(open_source(args.data, "test"), model.image_size, limit=args.test_images)
     path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    guidance = DEFAULT_GUIDANCE if DEFAULT_GUIDANCE in args.guidance else args.guidance[0]
+    measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
+
+    def keep(name: str, figures: Any) -> None:
+        measured[name] = figures
+        write_text(path, json.dumps(measured, indent=1) + "\n")
+
     if "deletion" in args.only and model.has_class_tokens:
-        measured["deletion"] = _deletion(folder, classifier, test)
-        _make_default(folder, better_condition(measured["deletion"].values()))
+        rows = _deletion(folder, classifier, test)
+        keep("deletion", rows)
+        _make_default(folder, better_condition(rows.values()))
         model = hieramp.load(folder, args.device)
     if "autoencoder" in args.only:
-        measured["autoencoder"] = measure.measure_autoencoder(model, test)
+        keep("autoencoder", measure.measure_autoencoder(model, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
     if "transformer" in args.only:
-        measured["transformer"] = measure.measure_transformer(model, test)
+        keep("transformer", measure.measure_transformer(model, test))
         shared.say("transformer: " + ", ".join(f"{row['loss']:.2f}" for row in measured["transformer"]) + " nats")
+    guidance = DEFAULT_GUIDANCE if DEFAULT_GUIDANCE in args.guidance else args.guidance[0]
     if "drawings" in args.only:
-        real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
-        measured["drawings"] = {}
-        for name, row in measure.measure_drawings(
-            model, classifier, test, real, args.per_class, args.guidance, guidance
-        ):
-            measured["drawings"][name] = row
-            shared.say(f"{name}: {row}")
+        keep("drawings", _drawings(model, classifier, test, args, guidance))
         _write_sheet(model, folder / "samples.png")
     if "limits" in args.only:
-        measured["limits"] = _limits(model, classifier, test, args.per_class, guidance)
-    measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
-    write_text(path, json.dumps(measured, indent=1) + "\n")
+        keep("limits", _limits(model, classifier, test, args.per_class, guidance))
     write_card(folder, measured)
     print(f"{path} and {folder / 'README.md'} written")
+
+
+def _drawings(
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace, amplified_at: float
+) -> dict[str, Any]:
+    real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
+    rows: dict[str, Any] = {}
+    plans = measure.measure_drawings(model, classifier, test, real, args.per_class, args.guidance, amplified_at)
+    for name, row in plans:
+        rows[name] = row
+        shared.say(f"{name}: {row}")
+    return rows
 
 
 def _deletion(folder: Path, classifier: Classifier, test: DecodedImages) -> dict[str, Any]:

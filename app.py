@@ -13,6 +13,7 @@ from typing import NoReturn
 import hieramp
 from app import page
 from app.limits import Limits
+from hieramp.loading import DEFAULT_MODEL, shipped
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,7 +24,8 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="app.py", description="Draw images in the browser, plain and amplified.")
-    parser.add_argument("--model", default="cifar10", help="cifar10, a model folder, or var-d16 … var-d30")
+    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d30"
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=models)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     parser.add_argument("--port", type=port_number, help="default: the first free one from 7860")

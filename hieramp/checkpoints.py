@@ -1,7 +1,8 @@
 """Weights and configs on disk: the model folder (safetensors and config.json).
 
-A model folder holds config.json and up to four parts, each in shards under 20 MB:
-vqvae, var, class_tokens, classifier. Everything is written as .part and renamed.
+A model folder holds config.json and its parts, each in shards under 20 MB: vqvae, var, classifier, and class tokens by
+the condition they were trained with, class_tokens-dropped and class_tokens-kept. config.json names the ones that load
+by default. Older folders have one class_tokens. Everything is written as .part and renamed.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-PARTS = ("vqvae", "var", "class_tokens", "classifier")
+CONDITIONS = ("dropped", "kept")  # of the class, where class tokens are trained
 SHARD_BYTES = 16_000_000
 State = Mapping[str, Tensor]
 
@@ -88,6 +89,21 @@ def save_safetensors(path: Path, state: State, metadata: dict[str, str] | None =
 
 def has_part(folder: Path, part: str) -> bool:
     return bool(_shards(folder, part))
+
+
+def class_token_variants(folder: Path) -> dict[str, dict[str, Any]]:
+    """What config.json tells of the class tokens in a folder, by their condition; the default ones come first."""
+    config = read_config(folder)
+    default = config.get("class_tokens")
+    told = ({default["condition"]: default} if default else {}) | config.get("class_token_variants", {})
+    return {
+        condition: about for condition, about in told.items() if has_part(folder, class_token_part(folder, condition))
+    }
+
+
+def class_token_part(folder: Path, condition: str) -> str:
+    own = f"class_tokens-{condition}"
+    return own if has_part(folder, own) else "class_tokens"
 
 
 def load_part(folder: Path, part: str) -> dict[str, Tensor]:

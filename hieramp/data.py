@@ -130,8 +130,11 @@ class DecodedImages(Dataset[Batch]):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        index = torch.as_tensor(indices)
+        index = torch.as_tensor(indices, device=self.images.device)
         return self.images[index], self.labels[index]
+
+    def to(self, device: torch.device) -> "DecodedImages":
+        return DecodedImages(self.images.to(device), self.labels.to(device))
 
 
 def decode(source: DataSource, size: int, limit: int | None = None) -> DecodedImages:
@@ -186,21 +189,29 @@ class EndlessBatches(Sampler[list[int]]):
             position += self.batch_size
 
 
-def endless_loader(source: DataSource, size: int, batch_size: int, seed: int, start: int) -> DataLoader[Batch]:
-    """Batches of uint8 images for training, from batch number `start` on.
+def endless_loader(
+    source: DataSource, size: int, batch_size: int, seed: int, start: int, device: torch.device
+) -> DataLoader[Batch]:
+    """Batches of uint8 images for training on `device`, from batch number `start` on.
 
-    Sets that fit are decoded once; larger ones are read by worker processes with a random crop.
+    Sets that fit are decoded once, and lie on a GPU where they are small beside its memory; larger ones are read by
+    worker processes with a random crop.
     """
     dataset: Dataset[Any]
     if len(source) * 3 * size * size <= CACHE_BYTES:
-        dataset = decode(source, size)
-        sampler = EndlessBatches(len(dataset), batch_size, seed, start)
+        images = decode(source, size)
+        dataset = images.to(device) if _is_small_on(device, images.images.nbytes) else images
+        sampler = EndlessBatches(len(images), batch_size, seed, start)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=_as_is)
     logging.getLogger("timm.data.dataset").setLevel(logging.WARNING)  # timm names each image it skips
     crop = v2.Compose([v2.Resize(round(size * 1.125)), v2.RandomCrop(size), v2.PILToTensor()])
     dataset = ImageDataset(source.name, reader=source.reader, transform=crop)
     sampler = EndlessBatches(len(source), batch_size, seed, start)
     return DataLoader(dataset, batch_sampler=sampler, num_workers=torch.get_num_threads(), persistent_workers=True)
+
+
+def _is_small_on(device: torch.device, num_bytes: int) -> bool:
+    return device.type == "cuda" and 8 * num_bytes < torch.cuda.mem_get_info(device)[0]
 
 
 def _as_is(batch: Any) -> Any:

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hieramp.checkpoints import has_part, load_part, load_strictly, read_config, read_safetensors
+from hieramp.checkpoints import (
+    CONDITIONS,
+    class_token_part,
+    class_token_variants,
+    load_part,
+    load_strictly,
+    read_config,
+    read_safetensors,
+)
 from hieramp.config import VARConfig, VQVAEConfig, from_json
 from hieramp.devices import device_of
 from hieramp.generation.model import Model
@@ -31,10 +39,13 @@ def load(
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
 ) -> Model:
-    """Load a model: "cifar10", a model folder, or "var-d16", "var-d20", "var-d24", "var-d30".
+    """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
+    "var-d20", "var-d24", "var-d30".
 
     `var_checkpoint` replaces the transformer's weights (an HierAmp fine-tune, .pth or .safetensors);
-    `class_tokens` puts a class_tokens.safetensors, or the folder that holds one, on top of the transformer.
+    `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
+    condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
+    folder's default.
     `device` None takes a GPU where there is one.
 
     Raises:
@@ -49,15 +60,20 @@ def load(
     return loaded.to(target, dtype)
 
 
+def shipped() -> list[str]:
+    """Names of the models that ship with us, the default first."""
+    names = {path.parent.name for path in ASSETS.glob("*/config.json")}
+    return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
+
+
 def model_folder(name: str | Path) -> Path:
     """The folder of a model that ships with us, or the folder of that name."""
-    return ASSETS / name if (ASSETS / name / "config.json").is_file() else Path(name)
+    return ASSETS / name if str(name) in shipped() else Path(name)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
     if not folder.is_dir():
-        shipped = [path.parent.name for path in sorted(ASSETS.glob("*/config.json"))]
-        known = ", ".join([*shipped, *OFFICIAL])
+        known = ", ".join([*shipped(), *OFFICIAL])
         raise ValueError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
     config = read_config(folder)
     for part in ("vqvae", "var"):
@@ -67,13 +83,9 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     var_config = from_json(VARConfig, config["var"])
     state = read_checkpoint(Path(var_checkpoint)) if var_checkpoint else load_part(folder, "var")
-    tokens: dict[str, Tensor] = {}
-    if class_tokens is not None:
-        tokens = _class_tokens(Path(class_tokens))
-        var_config = replace(var_config, read_only_class_tokens=_read_only(Path(class_tokens)))
-    elif has_part(folder, "class_tokens"):
-        tokens = load_part(folder, "class_tokens")
-        var_config = replace(var_config, read_only_class_tokens=config["class_tokens"]["read_only"])
+    tokens, read_only = _class_tokens(folder, class_tokens)
+    if tokens:
+        var_config = replace(var_config, read_only_class_tokens=read_only)
     scales = sorted(int(key.split(".")[1]) for key in {**state, **tokens} if key.startswith("cls_tokens."))
     var = VAR(replace(var_config, class_token_scales=tuple(scales)))
     load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
@@ -81,17 +93,32 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
 
 
-def _class_tokens(path: Path) -> dict[str, Tensor]:
+def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Tensor], bool]:
+    """Class tokens to put on a folder's transformer, and whether they are only read; nothing where it has none."""
+    if wanted is None or str(wanted) in CONDITIONS:
+        variants = class_token_variants(folder)
+        condition = next(iter(variants), "") if wanted is None else str(wanted)
+        if condition in variants:
+            return load_part(folder, class_token_part(folder, condition)), variants[condition]["read_only"]
+        if wanted is None:
+            return {}, False
+        raise ValueError(
+            f"{folder} has no class tokens with the condition {condition} (it has: {', '.join(variants) or 'none'}): "
+            f"train them with python -m hieramp train class-tokens --condition {condition} --out {folder}"
+        )
+    path = Path(wanted)
     if path.is_dir():
-        return load_part(path, "class_tokens")
+        found = _class_tokens(path, None)
+        if not found[0]:
+            raise ValueError(f"{path} has no class tokens: give a folder that has, or a class_tokens-….safetensors")
+        return found
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: give a class_tokens.safetensors or the folder that holds one")
-    return read_safetensors(path)
-
-
-def _read_only(path: Path) -> bool:
-    folder = path if path.is_dir() else path.parent
-    return bool((folder / "config.json").is_file() and read_config(folder).get("class_tokens", {}).get("read_only"))
+        raise ValueError(
+            f"{path} does not exist: give dropped, kept, a class_tokens-….safetensors or the folder that holds one"
+        )
+    told = class_token_variants(path.parent) if (path.parent / "config.json").is_file() else {}
+    about = told.get(path.stem.removeprefix("class_tokens-")) or next(iter(told.values()), {})
+    return read_safetensors(path), bool(about.get("read_only"))
 
 
 def _load_official(name: str, var_checkpoint: str | Path | None) -> Model:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ import torch
 
 import hieramp
 from hieramp import checkpoints, devices, loading
+from hieramp.classifier import Classifier
+from hieramp.commands.main import main
+from hieramp.training.presets import PRESETS, Preset
+from hieramp.var.model import VAR
+from hieramp.vqvae.model import VQVAE
 
 
 class Evil:
@@ -111,6 +117,66 @@ def test_class_tokens_load_on_top(folder: Path, tmp_path: Path) -> None:
     assert hieramp.load(folder, "cpu", class_tokens=tmp_path / "class_tokens.safetensors").has_class_tokens
     with pytest.raises(ValueError, match="does not exist"):
         hieramp.load(folder, "cpu", class_tokens=tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="has no class tokens"):
+        hieramp.load(folder, "cpu", class_tokens=folder)
+
+
+def test_class_tokens_are_chosen_by_their_condition(folder: Path, model: hieramp.Model) -> None:
+    """A folder of the older layout, then one more variant beside it."""
+    old = checkpoints.load_part(folder, "class_tokens")
+    other = {key: value + 1 for key, value in old.items()}
+    assert hieramp.load(folder, "cpu", class_tokens="dropped").has_class_tokens
+    with pytest.raises(ValueError, match=r"no class tokens with the condition kept \(it has: dropped\)"):
+        hieramp.load(folder, "cpu", class_tokens="kept")
+    checkpoints.save_part(folder, "class_tokens-kept", other)
+    about = {"read_only": True, "condition": "kept", "with_backbone": False}
+    checkpoints.write_config(folder, class_token_variants={"kept": about})
+
+    def loaded(which: str | Path | None) -> tuple[bool, bool]:
+        """Whether it is the new variant, and whether it is only read."""
+        var = hieramp.load(folder, "cpu", class_tokens=which).var
+        values = var.state_dict()["class_head.bias"]
+        return torch.allclose(values, other["class_head.bias"], atol=1e-2), var.config.read_only_class_tokens
+
+    assert loaded(None) == loaded("dropped") == (False, False)
+    assert loaded("kept") == loaded(folder / "class_tokens-kept.safetensors") == (True, True)
+    checkpoints.write_config(folder, class_tokens=about)
+    assert loaded(None) == loaded(folder) == (True, True)
+
+
+def test_models_ship_under_their_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assets = tmp_path / "assets"
+    for name in ("one", "cifar10"):
+        shutil.copytree(folder, assets / name)
+    (assets / "notes").mkdir()
+    monkeypatch.setattr(loading, "ASSETS", assets)
+    monkeypatch.chdir(tmp_path)
+    assert loading.shipped() == ["cifar10", "one"]
+    assert hieramp.load("one", "cpu").folder == assets / "one" and hieramp.load(device="cpu").name == "cifar10"
+    with pytest.raises(ValueError, match="no model 'two': give a model folder, or one of cifar10, one, var-d16"):
+        hieramp.load("two", "cpu")
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    assert "cifar10, one, a model folder" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_ships_is_small() -> None:
+    sizes = {path: path.stat().st_size for path in loading.ASSETS.rglob("*") if path.is_file()}
+    assert max(sizes.values()) < 20e6 and sum(sizes.values()) < 96e6
+
+
+def test_the_presets_for_cifar10_make_models_small_enough_to_ship_together() -> None:
+    """In float16: 64 MB for the default model, 96 MB with the small one, with half a megabyte each for cards."""
+    total = {name: _float16_bytes(PRESETS[name]) for name in ("cifar10", "cifar10-small")}
+    assert total["cifar10"] < 63.5e6 and sum(total.values()) < 95e6
+
+
+def _float16_bytes(preset: Preset) -> int:
+    with torch.device("meta"):
+        parts = VQVAE(preset.vqvae), VAR(replace(preset.var, num_classes=10)), Classifier(preset.classifier)
+    return sum(2 * tensor.numel() for part in parts for tensor in part.state_dict().values())
 
 
 def test_an_official_checkpoint_that_is_not_here_says_where_to_put_it(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hieramp import data
 from hieramp.data import EndlessBatches, decode, endless_loader, open_source, to_signed, to_square
 
 
@@ -67,6 +68,17 @@ def test_batches_are_epochs_and_can_start_anywhere() -> None:
 
 def test_large_sets_are_streamed_with_a_random_crop(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hieramp.data.CACHE_BYTES", 0)
-    images, labels = next(iter(endless_loader(open_source(str(image_folder)), 24, 6, seed=0, start=0)))
+    images, labels = next(iter(endless_loader(open_source(str(image_folder)), 24, 6, 0, 0, torch.device("cpu"))))
     assert images.shape == (6, 3, 24, 24) and images.dtype == torch.uint8 and labels.shape == (6,)
     assert to_signed(images).min() >= -1 and to_signed(images).max() <= 1
+
+
+def test_a_decoded_set_lies_where_it_is_trained_on(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU; the images are those of a loader that leaves them where they are."""
+    monkeypatch.setattr(data, "_is_small_on", lambda *_: True)
+    source = open_source(str(image_folder))
+    there, labels = next(iter(endless_loader(source, 24, 6, 0, 0, torch.device("meta"))))
+    assert there.is_meta and labels.is_meta and there.shape == (6, 3, 24, 24)
+    here = decode(source, 24)
+    moved = here.to(torch.device("cpu"))
+    assert all(torch.equal(a, b) for a, b in zip(here.__getitems__([3, 1]), moved.__getitems__([3, 1]), strict=True))

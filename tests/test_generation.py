@@ -284,9 +284,51 @@ def test_samples_follow_the_distribution() -> None:
     assert torch.allclose(shares, probabilities, atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["model", "plain_model"])
+def test_a_model_goes_on_from_its_own_tokens_as_if_it_had_just_drawn_them(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(name)
+    schedules = [None, ALL, FINE]
+    whole = model.generate([1, 1, 2], [3, 3, 4], schedules)
+    for count in range(7):
+        again = model.generate([1, 1, 2], [3, 3, 4], schedules, given=whole.tokens[:count])
+        assert same(again.tokens, whole.tokens) and torch.equal(again.images, whole.images), count
+        assert same(again.saliency, whole.saliency)
+
+
+def test_all_scales_given_are_the_reconstruction(model: hieramp.Model) -> None:
+    torch.manual_seed(0)
+    tokens = model.vqvae.encode(torch.rand(3, 3, 32, 32) * 2 - 1)
+    drawing = model.generate([0, 1, 2], [0, 0, 0], given=tokens)
+    assert same(drawing.tokens, tokens)
+    assert torch.allclose(drawing.images, model.vqvae.to_images(model.vqvae.embed(tokens)), atol=1e-5)
+
+
+def test_given_tokens_are_each_image_s_own(model: hieramp.Model) -> None:
+    """Images of one label and seed share rows only where their given tokens agree, also with a memory."""
+    torch.manual_seed(0)
+    given = tuple(torch.randint(64, (3, side * side)) for side in (1, 2, 3))
+    given[0][1] = given[0][0]  # the first two agree at scale 0 and part at scale 1
+    labels, seeds, memory = [1, 1, 1], [5, 5, 5], RecentDrawings()
+    for count in (0, 1, 3):
+        *_, together = model.steps(labels, seeds, memory=memory, given=[tokens[:3] for tokens in given[:count]])
+        for i in range(3):
+            alone = model.generate([1], [5], given=[tokens[i : i + 1] for tokens in given[:count]])
+            assert torch.equal(alone.tokens[-1][0], together.tokens[i])
+    assert len({tuple(row) for row in together.tokens.tolist()}) == 3
+    steps = list(model.steps(labels, seeds, given=given))
+    assert len(steps[0]._rows.tokens) == 2 and len(steps[1]._rows.tokens) == 3
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (dict(labels=[1], given=[torch.zeros(1, 1).long()] * 7), "tokens of 7 scales are given, tiny has 6"),
+        (dict(labels=[1], given=[torch.zeros(2, 1).long()]), r"given\[0\] is \(2, 1\) of torch.int64: give \(1, 1\)"),
+        (dict(labels=[1], given=[torch.zeros(1, 1)]), "of torch.float32: give .* whole numbers"),
+        (dict(labels=[1], given=[torch.full((1, 1), 64)]), r"given\[0\] holds code 64; tiny has codes 0 to 63"),
+        (dict(labels=[1], given=[torch.full((1, 1), -1)]), "holds code -1"),
         (dict(labels=[]), "no labels"),
         (dict(labels=[4]), "class 4 does not exist"),
         (dict(labels=[1], seeds=[1, 2]), "counts differ"),

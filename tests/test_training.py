@@ -8,22 +8,29 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_train import PRESET, PRESETS
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import hieramp
+from hieramp.analysis.measure import better_condition
 from hieramp.checkpoints import load_part, read_config
-from hieramp.classifier import load_classifier
+from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.data import open_source
-from hieramp.training import runs
-from hieramp.training.loop import Clock, RunSettings
-from hieramp.training.recipe import Muon, Recipe, orthogonalize
-from hieramp.training.vqvae import Codebook
+from hieramp.training import loop, runs
+from hieramp.training.classifier import ClassifierObjective
+from hieramp.training.loop import Clock, Objective, RunSettings
+from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
+from hieramp.training.tokens import Tokenizer
+from hieramp.training.var import ClassTokenObjective, VARObjective
+from hieramp.training.vqvae import Codebook, VQVAEObjective
+from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +50,8 @@ def test_the_folder_is_a_model(trained: Path) -> None:
     model = hieramp.load(trained, "cpu")
     assert model.class_names == ("blue", "red") and model.has_class_tokens
     assert torch.isfinite(model.generate([0, 1], [0, 0]).images).all()
-    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "class_tokens", "classifier"}
+    class_tokens = {"class_tokens-kept", "class_tokens-dropped"}
+    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "classifier"} | class_tokens
     assert load_classifier(trained).config.num_classes == 2
 
 
@@ -57,6 +65,36 @@ def test_all_goes_on_with_what_is_missing(
     assert {path: path.stat().st_mtime_ns for path in trained.glob("*.safetensors")} == before
 
 
+def test_the_same_line_goes_on_until_all_is_trained(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a machine that is lent in short calls: each is stopped after 25 steps of a part."""
+
+    class Stop:
+        def __init__(self) -> None:
+            self.steps = iter(range(25))
+
+        def is_set(self) -> bool:
+            return next(self.steps, None) is None
+
+    monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(Stop()))
+    said = []
+    while not said or "interrupted" in said[-1]:
+        main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path), "--resume", "--read-only"])
+        said.append(capsys.readouterr().out)
+    assert [text.count("interrupted after") for text in said] == [1, 1, 0]
+    trained = read_config(tmp_path)["trained"]
+    assert {part: run["steps"] for part, run in trained.items()} == {
+        "vqvae": 30,
+        "var": 24,
+        "class_tokens-kept": 12,
+        "class_tokens-dropped": 12,
+        "classifier": 36,
+    }
+    assert hieramp.load(tmp_path, "cpu").var.config.read_only_class_tokens
+    assert read_config(tmp_path)["class_tokens"]["condition"] == "dropped"
+
+
 def test_samples_and_losses_are_written(trained: Path) -> None:
     assert {p.name.split("-")[0] for p in (trained / "samples").glob("*.png")} == {"vqvae", "var", "class_tokens"}
     assert list((trained / "logs").rglob("events.out.tfevents.*"))
@@ -65,14 +103,31 @@ def test_samples_and_losses_are_written(trained: Path) -> None:
 def test_class_tokens_are_a_small_file_and_the_backbone_stays(
     trained: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    assert (trained / "class_tokens.safetensors").stat().st_size < 10_000
-    before = load_part(trained, "var")
-    settings = RunSettings(trained, "class_tokens")
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    assert (folder / "class_tokens-dropped.safetensors").stat().st_size < 10_000
+    before, others = load_part(folder, "var"), load_part(folder, "class_tokens-dropped")
+    settings = RunSettings(folder, "class_tokens-kept")
     runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=True, train_backbone=False)
-    after = load_part(trained, "var")
+    after = load_part(folder, "var")
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert read_config(trained)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
-    assert hieramp.load(trained, "cpu").var.config.read_only_class_tokens
+    assert read_config(folder)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
+    assert hieramp.load(folder, "cpu").var.config.read_only_class_tokens
+    dropped = hieramp.load(folder, "cpu", class_tokens="dropped").var
+    assert not dropped.config.read_only_class_tokens
+    assert all(torch.equal(dropped.state_dict()[key], others[key]) for key in others)
+
+
+def test_a_new_backbone_leaves_no_class_tokens_of_the_old_one(
+    trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    settings = RunSettings(folder, "class_tokens-kept")
+    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=False, train_backbone=True)
+    assert hieramp.load(folder, "cpu").has_class_tokens
+    with pytest.raises(ValueError, match="no class tokens with the condition dropped \\(it has: kept\\)"):
+        hieramp.load(folder, "cpu", class_tokens="dropped")
 
 
 def test_training_learns(image_folder: Path, tmp_path: Path) -> None:
@@ -190,10 +245,36 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     main(["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "4", "--test-images", "16"])
     measured = json.loads((trained / "measured.json").read_text())
     assert measured["autoencoder"]["images"] == 16 and len(measured["transformer"]) == 6
-    assert set(measured["deletion"]["stages"]) == {"coarse", "mid", "fine"}
+    rows = {f"condition {c}, ρ {rho}%" for c in ("kept", "dropped") for rho in (25, 50)}
+    assert set(measured["deletion"]) == rows
+    assert all(set(row["stages"]) == {"coarse", "mid", "fine"} for row in measured["deletion"].values())
     assert measured["drawings"]["guidance 4"]["images"] == 8
+    assert {f"guidance {g}" for g in (1, 2, 3, 4, 6, 8)} < set(measured["drawings"])
+    assert "guidance 4, amplified" in measured["drawings"]
+    assert [row["given"] for row in measured["limits"]["rows"]] == [None, 6, 5, 4, 3, 2, 1, 0]
     card = (trained / "README.md").read_text()
     assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
+    best = min(
+        row["fid"] for name, row in measured["drawings"].items() if name.startswith("guidance") and "," not in name
+    )
+    assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
+    assert all(f"| {name} | mid |" in card for name in rows)
+    better = read_config(trained)["class_tokens"]["condition"]
+    assert better == better_condition(measured["deletion"].values())
+    assert f"The ones with the condition {better} load by default" in card
+    assert "## What limits it" in card and "| first 3 scales real |" in card
+
+
+def test_measuring_just_one_thing_keeps_the_rest(trained: Path, image_folder: Path) -> None:
+    before = json.loads((trained / "measured.json").read_text())
+    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2"]
+    main([*command, "--test-images", "16", "--only", "limits", "--guidance", "2"])
+    after = json.loads((trained / "measured.json").read_text())
+    assert after["drawings"] == before["drawings"] and after["limits"]["guidance"] == 2.0
+    assert after["limits"]["images"] == 4 and after["limits"]["others"] == 12
+    with pytest.raises(SystemExit):
+        main([*command, "--guidance", "4", "-1"])
+    assert json.loads((trained / "measured.json").read_text()) == after
 
 
 def test_dead_codes_are_restarted(image_folder: Path) -> None:
@@ -206,8 +287,36 @@ def test_dead_codes_are_restarted(image_folder: Path) -> None:
     latent = torch.randn(8, 8, 8, 8)
     assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 1
     for _ in range(5):
-        codebook.update(vqvae.quantize.quantize(latent), restart=True)
+        dead = codebook.update(vqvae.quantize.quantize(latent), restart=True)
+        assert 0 <= int(dead) < 16
     assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 16
+
+
+@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])
+def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
+    """Fake tensors have no values: whatever reads one, as a GPU would have to be waited for, raises."""
+    with FakeTensorMode():
+        config = replace(PRESET.var, class_token_scales=(0, 1, 2) if part == "class-tokens" else ())
+        objective: Objective
+        if part == "vqvae":
+            objective = VQVAEObjective(VQVAE(PRESET.vqvae))
+        elif part == "classifier":
+            objective = ClassifierObjective(Classifier(PRESET.classifier))
+        elif part == "var":
+            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)))
+        else:
+            objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
+        optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())
+        assert len(optimizers) == 2
+        losses = objective(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 2.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        logged = losses | objective.after_step(0.5)
+        assert all(isinstance(value, torch.Tensor) for value in logged.values())
+        with pytest.raises(DataDependentOutputException):
+            float(logged["loss"].detach())
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])

@@ -21,6 +21,14 @@ class TokenFigures:
 
 
 @torch.no_grad()
+def encode(vqvae: VQVAE, images_NCHW: Tensor) -> tuple[Tensor, ...]:
+    """Tokens of uint8 images, per scale (N, n²), on the model's device."""
+    device = next(vqvae.parameters()).device
+    parts = [vqvae.encode(to_signed(images.to(device))) for images in images_NCHW.split(250)]
+    return tuple(torch.cat(of_scale) for of_scale in zip(*parts, strict=True))
+
+
+@torch.no_grad()
 def reconstruct(vqvae: VQVAE, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Reconstructions in [0, 1] of uint8 images, and the share of all codes used for them per scale and in all."""
     device = next(vqvae.parameters()).device

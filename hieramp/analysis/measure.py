@@ -1,7 +1,7 @@
 """All figures of a model card, measured in one go on a test set."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
 from hieramp.generation.model import Model
 
+BATCH = 50  # images drawn at a time
 DELETION_SEEDS = (0, 1, 2)
 DELETION_IMAGES = 500
-DELETION_RHO = 0.25
+DELETION_RHOS = (0.25, 0.5)  # 50 % is what amplification takes by default
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,33 @@ class Drawn:
 
 
 def draw_set(
-    model: Model, per_class: int, batch: int, amplification: Amplification, guidance: float, first_seed: int = 0
+    model: Model,
+    per_class: int,
+    batch: int,
+    amplification: Amplification,
+    guidance: float,
+    first_seed: int = 0,
+    given: Sequence[Tensor] = (),
 ) -> Drawn:
-    """`per_class` images of every class, seeds `first_seed`, …, at the default top-k and top-p."""
+    """`per_class` images of every class, seeds `first_seed`, …, at the default top-k and top-p.
+
+    `given` are tokens of the first scales of all these images, per scale (N, n²).
+    """
     labels = torch.arange(model.var.config.num_classes).repeat_interleave(per_class)
     seeds = (first_seed + torch.arange(per_class)).repeat(model.var.config.num_classes)
     started, images = time.perf_counter(), []
-    for some_labels, some_seeds in zip(labels.split(batch), seeds.split(batch), strict=True):
-        drawing = model.generate(some_labels.tolist(), some_seeds.tolist(), amplification, guidance=guidance)
-        images.append(drawing.images.mul(255).round().byte().cpu())
+    for rows in torch.arange(len(labels)).split(batch):
+        some = [idx_NL[rows.to(idx_NL.device)] for idx_NL in given]
+        drawing = model.generate(
+            labels[rows].tolist(), seeds[rows].tolist(), amplification, guidance=guidance, given=some
+        )
+        images.append(as_bytes(drawing.images))
     return Drawn(torch.cat(images), labels, time.perf_counter() - started)
+
+
+def as_bytes(images_NCHW: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8 on the CPU, as they would be saved."""
+    return images_NCHW.mul(255).round().byte().cpu()
 
 
 def measure_autoencoder(model: Model, test: DecodedImages) -> dict[str, Any]:
@@ -57,9 +75,7 @@ def measure_transformer(model: Model, test: DecodedImages) -> list[dict[str, Any
     return [asdict(figures) for figures in token_figures(model, test.images, test.labels)]
 
 
-def measure_deletion(
-    model: Model, classifier: Classifier, test: DecodedImages, rho: float = DELETION_RHO
-) -> dict[str, Any]:
+def measure_deletion(model: Model, classifier: Classifier, test: DecodedImages, rho: float) -> dict[str, Any]:
     """Per stage: mean fall of confidence when salient and when random positions go, over images and seeds."""
     results = []
     for seed in DELETION_SEEDS:
@@ -85,15 +101,24 @@ def measure_deletion(
     }
 
 
+def better_condition(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The condition whose class tokens beat random positions by most, over all stages and shares."""
+    gains: dict[str, list[float]] = {}
+    for row in rows:
+        gains.setdefault(row["condition"], []).extend(stage["gain"] for stage in row["stages"].values())
+    return max(gains, key=lambda condition: sum(gains[condition]) / len(gains[condition]))
+
+
 def measure_drawings(
     model: Model,
     classifier: Classifier,
     test: DecodedImages,
     real: DecodedImages,
     per_class: int,
-    guidances: list[float],
+    guidances: Sequence[float],
+    amplified_at: float,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Classifier accuracy and FID of drawn images, per guidance (baseline) and amplified at the first guidance."""
+    """Classifier accuracy and FID of drawn images, per guidance (baseline) and amplified at one of them."""
     test_features = features(classifier, test.images)
     yield "classifier_on_test", {"accuracy": accuracy(classifier, test.images, test.labels)}
     yield (
@@ -101,9 +126,9 @@ def measure_drawings(
         {"fid": frechet_distance(features(classifier, real.images), test_features), "images": len(real.images)},
     )
     plans = [(f"guidance {g:g}", OFF, g) for g in guidances]
-    plans.append((f"guidance {guidances[0]:g}, amplified", SCHEDULES["all"], guidances[0]))
+    plans.append((f"guidance {amplified_at:g}, amplified", SCHEDULES["all"], amplified_at))
     for name, amplification, guidance in plans:
-        drawn = draw_set(model, per_class, 50, amplification, guidance)
+        drawn = draw_set(model, per_class, BATCH, amplification, guidance)
         yield (
             name,
             {

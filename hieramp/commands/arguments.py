@@ -9,7 +9,7 @@ import torch
 
 import hieramp
 from hieramp import Amplification, Model
-from hieramp.loading import DEFAULT_MODEL
+from hieramp.loading import DEFAULT_MODEL, shipped
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -17,9 +17,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default=DEFAULT_MODEL, help="cifar10, a model folder, or var-d16 … var-d30")
+    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d30"
+    group.add_argument("--model", default=DEFAULT_MODEL, help=models)
     group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
-    group.add_argument("--class-tokens", metavar="FILE", help="class tokens on top of the transformer")
+    group.add_argument(
+        "--class-tokens", metavar="WHICH", help="dropped, kept (how they were trained), or a file of others"
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
 

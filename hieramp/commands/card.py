@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from hieramp.analysis.limits import Loss, is_baseline, losses, worst_scale
 from hieramp.checkpoints import read_config, write_text
+from hieramp.generation.sampling import DEFAULT_GUIDANCE
 
 
 def write_card(folder: Path, measured: dict[str, Any]) -> None:
@@ -16,7 +18,8 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _autoencoder(measured.get("autoencoder")),
         _transformer(measured.get("transformer")),
         _drawings(measured.get("drawings"), config["class_names"]),
-        _deletion(measured.get("deletion"), config.get("compared")),
+        _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
+        _deletion(measured.get("deletion"), config),
         "![uncurated samples: ten seeds of each class](samples.png)" if (folder / "samples.png").exists() else "",
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
@@ -76,28 +79,100 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
         for name, row in drawn.items()
     ]
     table = _table(["setting", "named right", "FID", "images", "s an image"], body)
-    first = next(iter(drawn.values()))
-    names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, first["accuracy_per_class"], strict=False))
+    default = f"guidance {DEFAULT_GUIDANCE:g}"
+    shown = default if default in drawn else next(iter(drawn))
+    names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, drawn[shown]["accuracy_per_class"], strict=False))
     return (
         "## Drawn images\n\n"
         f"The classifier (accuracy {rows['classifier_on_test']['accuracy']:.1%} on the test images) names them, "
         f"and its features give the FID against the test images; {rows['real']['images']} real training images score "
-        f"**{rows['real']['fid']:.2f}** there.\n\n{table}\n\nPer class at the first setting: {names}."
+        f"**{rows['real']['fid']:.2f}** there.\n\n{table}\n\n{_best(drawn, shown, rows['real'])}"
+        f"\n\nPer class at {shown}: {names}."
     )
 
 
-def _deletion(row: dict[str, Any] | None, compared: dict[str, Any] | None) -> str:
-    if not row:
+def _best(drawn: dict[str, Any], shown: str, real: dict[str, Any]) -> str:
+    """The best guidances, and how far their FID is from that of real images."""
+    swept = {name: row for name, row in drawn.items() if is_baseline(name)}
+    fid, named = min(swept, key=lambda n: swept[n]["fid"]), max(swept, key=lambda n: swept[n]["accuracy"])
+    times = {name: f"{swept[name]['fid'] / real['fid']:.2f} times" for name in (fid, shown)}
+    return (
+        f"Best FID: **{swept[fid]['fid']:.2f}** at {fid}, {times[fid]} what {real['images']} real training images "
+        f"score, with {swept[fid]['accuracy']:.1%} named right. Most named right: **{swept[named]['accuracy']:.1%}** "
+        f"at {named}, with FID {swept[named]['fid']:.2f}. At {shown}: {swept[shown]['accuracy']:.1%} named right, "
+        f"FID {swept[shown]['fid']:.2f}, {times[shown]} the real images'."
+    )
+
+
+def _limits(
+    limits: dict[str, Any] | None, drawings: dict[str, Any] | None, transformer: list[dict[str, Any]] | None
+) -> str:
+    if not limits:
         return ""
-    named = compared or {f"these, ρ {row['rho']:.0%}": row}
+    num_scales = max(row["given"] or 0 for row in limits["rows"])
+    body = [[_what(row["given"], num_scales), f"{row['accuracy']:.1%}", f"{row['fid']:.2f}"] for row in limits["rows"]]
+    found = losses(limits, drawings)
+    scale, cost = worst_scale(limits)
+    accuracy = f" (token accuracy under teacher forcing {transformer[scale]['accuracy']:.1%})" if transformer else ""
+    return (
+        "## What limits it\n\n"
+        f"{limits['images']} test images, their reconstructions, and images whose first scales are the real ones of "
+        f"such an image of their class and whose others are drawn at guidance {limits['guidance']:g}; FID against the "
+        f"{limits['others']} other test images.\n\n{_table(['images', 'named right', 'FID'], body)}\n\n"
+        f"{_verdict(found)} The scale that costs most names where it is drawn instead of given is scale {scale}: "
+        f"{_points(cost)}{accuracy}.\n\n"
+        "The autoencoder's share is the step from test images to reconstructions, the sampling's what the best "
+        "guidance of the table above wins over the one in use, the transformer's the rest of the step from "
+        "reconstructions to images drawn whole. A negative share is a gain."
+    )
+
+
+def _what(given: int | None, num_scales: int) -> str:
+    if given is None:
+        return "the test images"
+    if given == num_scales:
+        return f"all {given} scales real: the reconstructions"
+    return f"first {given} scale{'s' * (given > 1)} real" if given else "all drawn"
+
+
+def _verdict(found: list[Loss]) -> str:
+    """The part that costs most names and the one that costs most FID, each with all shares."""
+    named = ", ".join(f"{loss.part} {_points(loss.named_right)}" for loss in found)
+    by_fid = sorted(found, key=lambda loss: loss.fid, reverse=True)
+    fid = ", ".join(f"{loss.part} {loss.fid:+.2f}" for loss in by_fid)
+    first = f"The **{found[0].part}** costs most names" if found[0].named_right > 0 else "No names are lost"
+    second = f"the **{by_fid[0].part}** most FID" if by_fid[0].fid > 0 else "the FID does not rise"
+    return f"{first} ({named}), {second} ({fid})."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _deletion(measured: dict[str, Any] | None, config: dict[str, Any]) -> str:
+    """Rows by name; "compared" in config.json are rows of class tokens that are no longer there."""
+    if not measured:
+        return ""
+    compared = config.get("compared", {})
+    if "stages" in measured:  # of an older version: one row, named here or in "compared"
+        measured = {} if compared else {f"these, ρ {measured['rho']:.0%}": measured}
+    named = compared | measured
     body = [
         [name, stage, f"{s['salient']:.3f}", f"{s['random']:.3f}", f"{s['gain']:+.3f} ± {s['gain_std_over_seeds']:.3f}"]
         for name, result in named.items()
         for stage, s in result["stages"].items()
     ]
     table = _table(["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body)
+    row = next(iter(named.values()))
+    others = [c for c in config.get("class_token_variants", {}) if c != config["class_tokens"]["condition"]]
+    chosen = ""
+    if others:
+        default = config["class_tokens"]["condition"]
+        chosen = (
+            f"\n\nThe ones with the condition {default} load by default, `--class-tokens {others[0]}` takes the others."
+        )
     return (
         "## Deletion test\n\n"
         "Fall of the classifier's confidence when the top ρ positions of a scale are blurred, against random ones, on "
-        f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}"
+        f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}{chosen}"
     )

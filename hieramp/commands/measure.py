@@ -9,57 +9,118 @@ from typing import Any
 import hieramp
 from hieramp import figures
 from hieramp.analysis import measure
-from hieramp.checkpoints import write_text
-from hieramp.classifier import load_classifier
+from hieramp.analysis.limits import halves, measure_limits
+from hieramp.analysis.measure import better_condition
+from hieramp.checkpoints import class_token_variants, write_config, write_text
+from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
-from hieramp.data import decode, open_source
+from hieramp.data import DecodedImages, decode, open_source
+from hieramp.generation.sampling import DEFAULT_GUIDANCE, Sampling
+from hieramp.loading import model_folder
 
 SHEET_PER_CLASS = 10
+FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
+SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("measure", help="measure a model folder and write its card")
-    parser.add_argument("--model", type=Path, required=True, help="model folder with all four parts")
+    parser.add_argument("--model", required=True, help="a model that ships, or a folder, with all four parts")
     parser.add_argument("--data", required=True, help="folder with train/ and test/ of the images it was trained on")
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[4.0], help="the first one is amplified too")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        nargs="+",
+        default=SWEEP,
+        help="to draw at (default: 1 2 3 4 6 8); 4, or else the first, is amplified too and shows what limits it",
+    )
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
-    parser.add_argument(
-        "--only", choices=("autoencoder", "transformer", "deletion", "drawings"), nargs="+", help="measure just these"
-    )
+    parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    model = hieramp.load(args.model, args.device)
-    classifier = load_classifier(args.model).to(model.device)
+    for guidance in args.guidance:
+        Sampling(guidance)  # a bad one is told before hours of measuring
+    folder = model_folder(args.model)
+    model = hieramp.load(folder, args.device)
+    classifier = load_classifier(folder).to(model.device)
     test = decode(open_source(args.data, "test"), model.image_size, limit=args.test_images)
-    real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
-    path = args.model / "measured.json"
+    path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    wanted = args.only or ("autoencoder", "transformer", "deletion", "drawings")
-    if "autoencoder" in wanted:
-        measured["autoencoder"] = measure.measure_autoencoder(model, test)
-        shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
-    if "transformer" in wanted:
-        measured["transformer"] = measure.measure_transformer(model, test)
-        shared.say("transformer: " + ", ".join(f"{row['loss']:.2f}" for row in measured["transformer"]) + " nats")
-    if "deletion" in wanted and model.has_class_tokens:
-        measured["deletion"] = measure.measure_deletion(model, classifier, test)
-        for stage, row in measured["deletion"]["stages"].items():
-            shared.say(f"deletion, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
-    if "drawings" in wanted:
-        measured["drawings"] = {}
-        for name, row in measure.measure_drawings(model, classifier, test, real, args.per_class, args.guidance):
-            measured["drawings"][name] = row
-            shared.say(f"{name}: {row}")
-        _write_sheet(model, args.model / "samples.png")
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
-    write_text(path, json.dumps(measured, indent=1) + "\n")
-    write_card(args.model, measured)
-    print(f"{path} and {args.model / 'README.md'} written")
+
+    def keep(name: str, figures: Any) -> None:
+        measured[name] = figures
+        write_text(path, json.dumps(measured, indent=1) + "\n")
+
+    if "deletion" in args.only and model.has_class_tokens:
+        rows = _deletion(folder, classifier, test)
+        keep("deletion", rows)
+        _make_default(folder, better_condition(rows.values()))
+        model = hieramp.load(folder, args.device)
+    if "autoencoder" in args.only:
+        keep("autoencoder", measure.measure_autoencoder(model, test))
+        shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
+    if "transformer" in args.only:
+        keep("transformer", measure.measure_transformer(model, test))
+        shared.say("transformer: " + ", ".join(f"{row['loss']:.2f}" for row in measured["transformer"]) + " nats")
+    guidance = DEFAULT_GUIDANCE if DEFAULT_GUIDANCE in args.guidance else args.guidance[0]
+    if "drawings" in args.only:
+        keep("drawings", _drawings(model, classifier, test, args, guidance))
+        _write_sheet(model, folder / "samples.png")
+    if "limits" in args.only:
+        keep("limits", _limits(model, classifier, test, args.per_class, guidance))
+    write_card(folder, measured)
+    print(f"{path} and {folder / 'README.md'} written")
+
+
+def _drawings(
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace, amplified_at: float
+) -> dict[str, Any]:
+    real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
+    rows: dict[str, Any] = {}
+    plans = measure.measure_drawings(model, classifier, test, real, args.per_class, args.guidance, amplified_at)
+    for name, row in plans:
+        rows[name] = row
+        shared.say(f"{name}: {row}")
+    return rows
+
+
+def _deletion(folder: Path, classifier: Classifier, test: DecodedImages) -> dict[str, Any]:
+    """The deletion test of all class tokens in the folder, at every share."""
+    rows: dict[str, Any] = {}
+    for condition in class_token_variants(folder):
+        model = hieramp.load(folder, classifier.mean.device, class_tokens=condition)
+        for rho in measure.DELETION_RHOS:
+            name = f"condition {condition}, ρ {rho:.0%}"
+            rows[name] = {"condition": condition} | measure.measure_deletion(model, classifier, test, rho)
+            for stage, row in rows[name]["stages"].items():
+                shared.say(f"deletion, {name}, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
+    return rows
+
+
+def _make_default(folder: Path, condition: str) -> None:
+    """Class tokens of this condition load from now on where none are named."""
+    variants = class_token_variants(folder)
+    if condition != next(iter(variants)):
+        write_config(folder, class_tokens=variants[condition])
+        shared.say(f"class tokens with the condition {condition} are the better ones: they load by default now")
+
+
+def _limits(
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, per_class: int, guidance: float
+) -> dict[str, Any]:
+    real, others = halves(test, per_class)
+    rows = []
+    for row in measure_limits(model, classifier, real, others, guidance):
+        rows.append(row)
+        what = "test images" if row["given"] is None else f"{row['given']} scales given"
+        shared.say(f"{what}: {row['accuracy']:.1%} named right, FID {row['fid']:.2f}")
+    return {"guidance": guidance, "images": len(real), "others": len(others), "rows": rows}
 
 
 def _write_sheet(model: hieramp.Model, path: Path) -> None:

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import torch
 
+from hieramp.checkpoints import CONDITIONS
 from hieramp.commands import arguments as shared
 from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
 
-# of the budget of `train all`; autoencoder and transformer decide what the pictures look like
-SHARES = {"vqvae": 0.25, "var": 0.5, "class-tokens": 0.05, "classifier": 0.2}
+# of the budget of `train all`: the transformer decides most of what the pictures look like (docs/training.md)
+SHARES = {"vqvae": 0.2, "var": 0.62, "class-tokens": 0.06, "classifier": 0.12}
 FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="train a model, or a part: vqvae, then var, class-tokens, classifier")
-    parser.add_argument("part", choices=("all", *SHARES), help="all: the four parts, one after the other")
+    parser.add_argument("part", choices=("all", *SHARES), help="all: one after the other")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
@@ -30,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--device", help="cpu to leave a GPU unused")
     tokens = parser.add_argument_group("class-tokens")
-    tokens.add_argument("--condition", choices=("dropped", "kept"), default="dropped", help="of the class, for L_cls")
+    tokens.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped; all: both)")
     tokens.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
     tokens.add_argument("--with-backbone", action="store_true", help="train the transformer as well")
     parser.set_defaults(run=run)
@@ -38,33 +39,45 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
-    for part in SHARES if args.part == "all" else [args.part]:
+    for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
         if args.part == "all":
-            progress = progress_of(args.out, part.replace("-", "_")) if resume else None
+            progress = progress_of(args.out, name) if resume else None
             if progress is not None and progress >= 1:
                 continue
-            budget = budget and budget * SHARES[part]
+            budget = budget and budget * share
             resume = progress is not None
-        if _train(args, part.replace("-", "_"), budget, resume).interrupted:
+        if _train(args, part, name, budget, resume).interrupted:
             break
 
 
-def _train(args: argparse.Namespace, name: str, budget: float | None, resume: bool) -> Outcome:
+def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
+    """What to train in turn: the part, the name of its run, its share of the budget of `train all`.
+
+    The last class tokens trained are the folder's default. Training the backbone spoils those trained before.
+    """
+    runs_of = {part: [part] for part in SHARES}
+    both = args.part == "all" and args.condition is None and not args.with_backbone
+    conditions = ["kept", "dropped"] if both else [args.condition or "dropped"]
+    runs_of["class-tokens"] = [f"class_tokens-{condition}" for condition in conditions]
+    parts = SHARES if args.part == "all" else [args.part]
+    return [(part, name, SHARES[part] / len(runs_of[part])) for part in parts for name in runs_of[part]]
+
+
+def _train(args: argparse.Namespace, part: str, name: str, budget: float | None, resume: bool) -> Outcome:
     preset = PRESETS[args.preset]
     settings = RunSettings(args.out, name, budget, resume, args.warm_start, args.device)
-    recipe_name = {"class_tokens": "class_token_recipe"}.get(name, f"{name}_recipe")
+    recipe_name = {"class-tokens": "class_token_recipe"}.get(part, f"{part}_recipe")
     recipe = replace(getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:
         recipe = replace(recipe, batch_size=args.batch_size)
     preset = replace(preset, **{recipe_name: recipe})
     torch.manual_seed(args.seed)  # of the starting weights
-    if name == "class_tokens":
-        outcome = runs.train_class_tokens(
-            args.data, preset, settings, args.condition, args.read_only, args.with_backbone
-        )
+    if part == "class-tokens":
+        condition = name.removeprefix("class_tokens-")
+        outcome = runs.train_class_tokens(args.data, preset, settings, condition, args.read_only, args.with_backbone)
     else:
-        outcome = {"vqvae": runs.train_vqvae, "var": runs.train_var, "classifier": runs.train_classifier}[name](
+        outcome = {"vqvae": runs.train_vqvae, "var": runs.train_var, "classifier": runs.train_classifier}[part](
             args.data, preset, settings
         )
     _report(args, name, outcome)

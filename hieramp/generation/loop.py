@@ -23,6 +23,8 @@ from hieramp.vqvae.model import VQVAE
 LOGIT_ERROR = 1.5e-5
 SALIENCY_ERROR = 2e-5
 
+Given = tuple[tuple[int, ...], ...]  # tokens of the first scales of one image, scale by scale
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,6 +35,7 @@ class Request:
     amplifications: tuple[Amplification, ...]
     sampling: Sampling
     details: bool = False  # the saliency of every block and head, and the class tokens' beliefs, as well
+    given: tuple[Given, ...] = ()  # not drawn but taken from here; as many scales for every image
 
     def agreeing(self, scale: int, var: VAR) -> list[int]:
         """For every image the first one that agrees with it in everything up to and including `scale`."""
@@ -43,10 +46,13 @@ class Request:
         """Per image, all that it depends on up to and including `scale`, next to the sampling."""
         depth = var.config.depth
         keys: list[object] = []
-        for label, seed, amp in zip(self.labels, self.seeds, self.amplifications, strict=True):
+        per_image = zip(
+            self.labels, self.seeds, self.amplifications, self.given or ((),) * len(self.labels), strict=True
+        )
+        for label, seed, amp, given in per_image:
             history = tuple(amp.at(s, var.scales) for s in range(scale + 1))
             how = (amp.mode, amp.resolved_blocks(depth)) if any(history) else None
-            keys.append((label, seed, history, how, amp.read_block(depth)))
+            keys.append((label, seed, history, how, amp.read_block(depth), given[: scale + 1]))
         return keys
 
 
@@ -236,9 +242,12 @@ class _Loop:
         logits, saliency, beliefs = self._logits(scale, hook)
         noise = gumbel_noise(self.keys_B2[self.firsts], scale, *logits.shape[1:])
         filtered = filter_logits(logits, sampling.top_k, sampling.top_p)
-        tokens = sample(filtered, noise)
+        given = self._given(scale)
+        tokens = sample(filtered, noise) if given is None else given
 
         def clear() -> Tensor:
+            if given is not None:
+                return hook.clear()
             t = sampling.guidance_at(scale, len(self.var.scales)) if self.halves == 2 else 0.0
             return hook.clear() & clear_draws(logits, filtered, noise, sampling, LOGIT_ERROR * (1 + 2 * t))
 
@@ -259,6 +268,13 @@ class _Loop:
         both = torch.cat([parents + half * num_before for half in range(self.halves)])
         self.state.select(both, self.var.scales.spans[scale].start)
         self.f_hat = self.f_hat[parents]
+
+    def _given(self, scale: int) -> Tensor | None:
+        """The tokens that the rows must take at this scale, (U, n²); None where they are drawn."""
+        given = self.request.given
+        if not given or scale >= len(given[0]):
+            return None
+        return torch.tensor([given[first][scale] for first in self.firsts], device=self.device)
 
     def _inputs(self, scale: int) -> Tensor | None:
         if scale == 0:

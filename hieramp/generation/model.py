@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OFF, Amplification
-from hieramp.generation.loop import Memory, Request, Step, draw
+from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -90,9 +90,10 @@ class Model:
         guidance: float = 4.0,
         top_k: int = 900,
         top_p: float = 0.95,
+        given: Sequence[Tensor] = (),
     ) -> Drawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
-        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details=False)
+        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), False, given)
         tokens, saliency = [], []
         for step in draw(self.vqvae, self.var, request):  # a step holds its logits: let each go
             tokens.append(step.tokens)
@@ -109,6 +110,7 @@ class Model:
         top_p: float = 0.95,
         details: bool = False,
         memory: Memory | None = None,
+        given: Sequence[Tensor] = (),
     ) -> Iterator[Step]:
         """Draw one image per label, yielding every scale from coarse to fine.
 
@@ -116,11 +118,14 @@ class Model:
         images or one per image; None is off. `seeds` are drawn at random when left out. `details` adds the
         saliency of every block and head and what the class tokens believe. `memory` keeps drawings
         (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
+        `given` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
+        `model.vqvae.encode`: they are taken instead of drawn, and the model draws the finer scales to them.
 
         Raises:
-            ValueError: a label the model does not have, counts that differ, or a setting out of range.
+            ValueError: a label the model does not have, counts that differ, a setting out of range, or given
+                tokens of another shape or beyond the codebook.
         """
-        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details)
+        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details, given)
         return draw(self.vqvae, self.var, request, memory)
 
     def _request(
@@ -130,6 +135,7 @@ class Model:
         amplification: Amplification | Sequence[Amplification | None] | None,
         sampling: Sampling,
         details: bool,
+        given: Sequence[Tensor],
     ) -> Request:
         labels = tuple(int(label) for label in labels)
         if not labels:
@@ -149,4 +155,19 @@ class Model:
             raise ValueError(f"counts differ: {counts}; give one of each per image")
         for amp in set(amplifications):
             amp.check(self.var.scales, self.var.config.depth)
-        return Request(labels, seeds, amplifications, sampling, details)
+        return Request(labels, seeds, amplifications, sampling, details, self._given(given, len(labels)))
+
+    def _given(self, given: Sequence[Tensor], num_images: int) -> tuple[Given, ...]:
+        """Tokens per scale (B, n²) to what each image takes."""
+        sides, num_codes = self.var.scales.sides, self.var.config.num_codes
+        if len(given) > len(sides):
+            raise ValueError(f"tokens of {len(given)} scales are given, {self.name} has {len(sides)}: give no more")
+        for scale, (side, tokens) in enumerate(zip(sides, given, strict=False)):
+            shape, wanted = tuple(tokens.shape), (num_images, side * side)
+            if shape != wanted or tokens.is_floating_point():
+                raise ValueError(f"given[{scale}] is {shape} of {tokens.dtype}: give {wanted} whole numbers")
+            if tokens.min() < 0 or tokens.max() >= num_codes:
+                worst = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
+                raise ValueError(f"given[{scale}] holds code {worst}; {self.name} has codes 0 to {num_codes - 1}")
+        per_scale = [[tuple(row) for row in tokens.tolist()] for tokens in given]
+        return tuple(zip(*per_scale, strict=True))

@@ -16,6 +16,9 @@ _WORD = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
 
 
+DEFAULT_GUIDANCE = 4.0
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Guidance strength, top-k and top-p; 0 switches either filter off.
@@ -24,7 +27,7 @@ class Sampling:
         ValueError: a negative or non-finite value, or top_p over 1.
     """
 
-    guidance: float = 4.0
+    guidance: float = DEFAULT_GUIDANCE
     top_k: int = 900
     top_p: float = 0.95
 

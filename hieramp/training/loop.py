@@ -37,7 +37,7 @@ class Objective(nn.Module):
 
     model: nn.Module  # what is averaged and shipped
 
-    def after_step(self, progress: float) -> dict[str, float]:
+    def after_step(self, progress: float) -> dict[str, Tensor]:
         """Whatever follows an optimiser's step; returns more values to log."""
         return {}
 
@@ -125,6 +125,7 @@ class _Run:
         folder = settings.folder
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=folder)
         num_processes = self.accelerator.num_processes
+        torch.backends.cudnn.benchmark = True  # every batch has one shape
         self.clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
@@ -135,7 +136,8 @@ class _Run:
         else:
             self.keeper.refuse_to_overwrite()
         per_process = max(1, recipe.batch_size // num_processes)
-        loader = endless_loader(source, size, per_process, recipe.seed, self.clock.step * num_processes)
+        start = self.clock.step * num_processes
+        loader = endless_loader(source, size, per_process, recipe.seed, start, self.accelerator.device)
         self.wrapped, self.loader, *self.optimizers = self.accelerator.prepare(objective, loader, *optimizers)
         self.accelerator.init_trackers(f"logs/{settings.part}")
         self.last: dict[str, float] = {}
@@ -185,8 +187,7 @@ class _Run:
         self.average.update(self.objective.model, step=self.clock.step)
         self.clock.step += 1
         rate = self.recipe.learning_rate * self.recipe.rate(progress)
-        values = {key: torch.as_tensor(value) for key, value in (after | {"learning_rate": rate}).items()}
-        return losses | values
+        return losses | after | {"learning_rate": torch.tensor(rate)}
 
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> None:
         self.last = {key: float(value.detach()) for key, value in losses.items()}

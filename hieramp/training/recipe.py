@@ -83,7 +83,10 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             gradient = parameter.grad
             assert gradient is not None
-            momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momentum = state["momentum"]
             momentum.lerp_(gradient, 1 - group["momentum"])
             updates.append(gradient.lerp(momentum, group["momentum"]).flatten(1))
         rows, columns = updates[0].shape

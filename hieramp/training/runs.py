@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from hieramp.amplification.settings import OFF
-from hieramp.checkpoints import load_part, load_strictly, read_config, save_part, write_config
+from hieramp.checkpoints import class_token_variants, load_part, load_strictly, read_config, save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
@@ -93,7 +93,10 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
 def train_class_tokens(
     data: str, preset: Preset, settings: RunSettings, condition: str, read_only: bool, train_backbone: bool
 ) -> Outcome:
-    """The folder's VQ-VAE and VAR to class_tokens.safetensors, of kilobytes; with the backbone, var as well."""
+    """The folder's VQ-VAE and VAR to class_tokens-….safetensors, of kilobytes; with the backbone, var as well.
+
+    They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
+    """
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
     plain = from_json(VARConfig, _config_with(settings.folder, "var")["var"])
@@ -107,11 +110,16 @@ def train_class_tokens(
 
     def write(model: Module, outcome: Outcome) -> None:
         tokens, rest = _split(model.state_dict())
-        save_part(settings.folder, "class_tokens", tokens)
         about = {"read_only": read_only, "condition": condition, "with_backbone": train_backbone}
         if train_backbone:
             save_part(settings.folder, "var", rest)
-        _write_about(settings, source, outcome, preset.class_token_recipe, class_tokens=about)
+        variants = {} if train_backbone else class_token_variants(settings.folder)
+        save_part(settings.folder, f"class_tokens-{condition}", tokens)
+        entries: dict[str, dict[str, Any]] = {
+            "class_tokens": about,
+            "class_token_variants": variants | {condition: about},
+        }
+        _write_about(settings, source, outcome, preset.class_token_recipe, **entries)
 
     objective = ClassTokenObjective(var, Tokenizer(vqvae), condition)
     return train(

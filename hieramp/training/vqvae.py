@@ -37,28 +37,35 @@ class Codebook(nn.Module):
         self.register_buffer("sum_VC", torch.zeros_like(codes_VC))
 
     @torch.no_grad()
-    def update(self, found: Quantized, restart: bool) -> int:
-        """Move the codes towards the vectors that chose them; returns how many codes were restarted."""
+    def update(self, found: Quantized, restart: bool) -> Tensor:
+        """Move the codes towards the vectors that chose them; returns how many codes were dead.
+
+        Nothing here waits for the device, a GPU runs on.
+        """
         z_NC = torch.cat(found.residuals)
         idx_N = torch.cat([idx_BL.flatten() for idx_BL in found.tokens])
-        count_V = reduce(torch.bincount(idx_N, minlength=len(self.use_V)).float(), "sum")
+        ones_N = torch.ones_like(idx_N, dtype=self.use_V.dtype)
+        count_V = reduce(torch.zeros_like(self.use_V).index_add_(0, idx_N, ones_N), "sum")
         sum_VC = reduce(torch.zeros_like(self.sum_VC).index_add_(0, idx_N, z_NC.float()), "sum")
         self.use_V.lerp_(count_V, 1 - CODE_DECAY)
         self.sum_VC.lerp_(sum_VC, 1 - CODE_DECAY)
         dead_V = self.use_V <= DEAD * self.use_V.mean()
-        num_dead = int(dead_V.sum())
-        if restart and num_dead:
-            self._restart(dead_V, num_dead, z_NC, idx_N)
+        if restart:
+            self._restart(dead_V, z_NC, idx_N)
         self.codes_VC.copy_(self.sum_VC / self.use_V.clamp_min(1e-6)[:, None])
-        return num_dead
+        return dead_V.sum()
 
-    def _restart(self, dead_V: Tensor, num_dead: int, z_NC: Tensor, idx_N: Tensor) -> None:
+    def _restart(self, dead_V: Tensor, z_NC: Tensor, idx_N: Tensor) -> None:
         """Move dead codes onto vectors of this batch that are badly served, as k-means++ would."""
         error_N = (z_NC - self.codes_VC[idx_N]).square().sum(1).float()
-        chosen = torch.multinomial(error_N + 1e-12, num_dead, replacement=num_dead > len(error_N))
-        fresh_DC = broadcast(z_NC[chosen].float())
-        self.use_V[dead_V] = self.use_V.mean() * GRACE
-        self.sum_VC[dead_V] = fresh_DC * self.use_V[dead_V][:, None]
+        # A race of exponentials draws without replacement (Efraimidis and Spirakis, 2006), as torch.multinomial
+        # does, which would wait for the device.
+        race_N = (error_N + 1e-12) / torch.empty_like(error_N).exponential_()
+        chosen = race_N.topk(min(len(race_N), len(dead_V))).indices
+        fresh_VC = broadcast(z_NC[chosen].float())[(dead_V.cumsum(0) - 1) % len(chosen)]
+        use = self.use_V.mean() * GRACE
+        self.use_V.copy_(torch.where(dead_V, use, self.use_V))
+        self.sum_VC.copy_(torch.where(dead_V[:, None], fresh_VC * use, self.sum_VC))
 
 
 class VQVAEObjective(Objective):
@@ -71,7 +78,6 @@ class VQVAEObjective(Objective):
         self.model = vqvae
         self.codebook = Codebook(vqvae)
         self.found: Quantized | None = None
-        self.restarted = 0
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         x = to_signed(images_BCHW)
@@ -93,14 +99,17 @@ class VQVAEObjective(Objective):
             "quantization": towards_latent.detach(),
         }
 
-    def after_step(self, progress: float) -> dict[str, float]:
+    def after_step(self, progress: float) -> dict[str, Tensor]:
         """Update the codebook; restarts end with the last fifth, so that the codes settle."""
         assert self.found is not None
-        restarted = self.codebook.update(self.found, restart=progress < 0.8)
-        tokens = self.found.tokens
-        usage = {f"usage/scale{s}": idx.unique().numel() / self.model.config.num_codes for s, idx in enumerate(tokens)}
+        dead = self.codebook.update(self.found, restart=progress < 0.8)
+        unused_V = torch.zeros_like(self.codebook.use_V)
+        usage = {
+            f"usage/scale{s}": unused_V.index_fill(0, idx_BL.flatten(), 1.0).mean()
+            for s, idx_BL in enumerate(self.found.tokens)
+        }
         self.found = None
-        return {"dead_codes": float(restarted), **usage}
+        return {"dead_codes": dead, **usage}
 
     def matrices(self) -> set[str]:
         """The convolutions that Muon takes: all but the first and the last, which see pixels."""

@@ -16,7 +16,7 @@ class ClassifierObjective(Objective):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = classifier.to(memory_format=torch.channels_last)
+        self.model = classifier
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         x = random_crop(images_BCHW.float() / 255, padding=images_BCHW.shape[-1] // 16)

@@ -131,7 +131,7 @@ def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcom
     """Images to classifier.safetensors."""
     source = open_source(data)
     config = replace(preset.classifier, num_classes=len(source.class_names))
-    classifier = Classifier(config)
+    classifier = Classifier(config).to(memory_format=torch.channels_last)
     if settings.warm_start:
         _config_with(settings.warm_start, "classifier")
         load_strictly(classifier, load_part(settings.warm_start, "classifier"), str(settings.warm_start))

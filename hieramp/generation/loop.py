@@ -297,8 +297,7 @@ class _Loop:
 class _Watcher:
     """The hook of one scale: reads the saliency of each block and answers with the change of its keys.
 
-    The watched block always gets a bias, zeros where nothing is amplified: "off" and strength 0 then run the
-    very same arithmetic.
+    A strength that changes nothing is none at all here: "off" and strength 0 run the very same arithmetic.
     """
 
     def __init__(self, loop: _Loop, scale: int, amplifications: Sequence[Amplification]) -> None:
@@ -341,12 +340,10 @@ class _Watcher:
                 self.seen.append(weights_BHL[: self.num_rows])
             if block in self.read_R:
                 self._report(block, m_BL)
-        if m_BL is None:
+        if m_BL is None or block not in self.per_block:
             return None
-        if block in self.per_block:
-            self.chosen_from.append((self.per_block[block], m_BL))
-            return self.per_block[block].change(m_BL)
-        return (torch.zeros_like(m_BL), None) if block == self.watched else None
+        self.chosen_from.append((self.per_block[block], m_BL))
+        return self.per_block[block].change(m_BL)
 
     def _report(self, block: int, m_BL: Tensor) -> None:
         """Keep the maps of the rows that are read at this block."""

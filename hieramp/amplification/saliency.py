@@ -92,6 +92,12 @@ class RowStrengths:
         factor_BL = None if self.gamma_B1 is None else torch.where(chosen_BL, self.gamma_B1, 1.0)
         return KeyChange(self.beta_B1 * chosen_BL, factor_BL)
 
+    def copy_(self, other: "RowStrengths") -> None:
+        """Take the values of as many rows that use the same modes and name positions alike, in place."""
+        for name, mine in vars(self).items():
+            if mine is not None:
+                mine.copy_(getattr(other, name))
+
     def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:
         """Whether the same positions would be chosen from maps with a relative error of `tolerance`, (B,) bool."""
         last = m_BL.shape[1] - 1

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hieramp.devices import sent
+
 _GOLDEN = 0x9E3779B9
 PIECE = 32768  # words of noise made at once on a CPU
 Words = TypeVar("Words", Tensor, np.ndarray)  # int32
@@ -90,7 +92,7 @@ def noise_keys(labels: Sequence[int], seeds: Sequence[int], device: torch.device
     for label, seed in zip(labels, seeds, strict=True):
         digest = hashlib.blake2b(f"{label}/{seed}".encode(), digest_size=8).digest()
         words.append([int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")])
-    return torch.tensor(words, dtype=torch.int64, device=device)
+    return sent(torch.tensor(words, dtype=torch.int64), device)
 
 
 def _int32(word: int) -> int:

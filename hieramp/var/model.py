@@ -34,15 +34,25 @@ class ScaleLogits(NamedTuple):
     entry_BTC: Tensor | None  # tokens as they enter the block asked for
 
 
+class Conditions(NamedTuple):
+    """What a generation makes of its classes and of the weights, once for all scales."""
+
+    class_BC: Tensor
+    modulations: tuple[Modulation, ...]  # per block
+    head: HeadModulation
+    fixed: tuple[Fixed, ...]  # per block
+
+    def select(self, rows: Tensor) -> "Conditions":
+        modulations = tuple(modulation.select(rows) for modulation in self.modulations)
+        return Conditions(self.class_BC[rows], modulations, self.head.select(rows), self.fixed)
+
+
 @dataclass
 class Generation:
-    """The state of a generation: the cache, and what is made of the classes and weights once for all scales."""
+    """The state of a generation."""
 
     cache: KVCache
-    class_BC: Tensor
-    modulations: list[Modulation]
-    head: HeadModulation
-    fixed: list[Fixed]
+    conditions: Conditions
 
     def select(self, rows: Tensor, filled: int) -> None:
         """Row i goes on as a copy of row `rows[i]`."""
@@ -51,9 +61,7 @@ class Generation:
     def take(self, other: "Generation", rows: Tensor, filled: int) -> None:
         """Row i becomes a copy of row `rows[i]` of another generation, for the first `filled` positions."""
         self.cache.take(other.cache, rows, filled)
-        self.class_BC = other.class_BC[rows]
-        self.modulations = [modulation.select(rows) for modulation in other.modulations]
-        self.head = other.head.select(rows)
+        self.conditions = other.conditions.select(rows)
 
 
 class SharedAdaLin(nn.Linear):
@@ -201,10 +209,15 @@ class VAR(nn.Module):
 
     def begin(self, labels_B: Tensor, max_rows: int) -> Generation:
         """Start generating rows with these labels (the null label for the unconditional half)."""
+        return Generation(self.cache(max_rows), self.conditions(labels_B))
+
+    def cache(self, max_rows: int) -> KVCache:
+        return KVCache(self.config, max_rows, self.pos_start.device, self.pos_start.dtype)
+
+    def conditions(self, labels_B: Tensor) -> Conditions:
         class_BC = self.class_emb(labels_B)
-        cache = KVCache(self.config, max_rows, class_BC.device, class_BC.dtype)
-        fixed = [block.attn.fixed() for block in self.blocks]
-        return Generation(cache, class_BC, self._modulations(class_BC), self.head_nm.modulation(class_BC), fixed)
+        fixed = tuple(block.attn.fixed() for block in self.blocks)
+        return Conditions(class_BC, tuple(self._modulations(class_BC)), self.head_nm.modulation(class_BC), fixed)
 
     def step(
         self,
@@ -238,15 +251,15 @@ class VAR(nn.Module):
                 SelfAttention.step,
                 start=span.start,
                 cache=state.cache,
-                fixed=state.fixed[i],
+                fixed=state.conditions.fixed[i],
                 hook=hook,
                 class_token=with_class,
                 keep_class_row=class_logits or i < last_class_block,
             )
-            x, attended = self.blocks[i](x, state.modulations[i], attend)
+            x, attended = self.blocks[i](x, state.conditions.modulations[i], attend)
         has_beliefs = class_logits and last_class_block == self.config.depth - 1
         beliefs = self.class_head(attended[:, num_image]).float() if has_beliefs else None
-        return ScaleLogits(self._logits(x[:, :num_image], state.head), beliefs, kept)
+        return ScaleLogits(self._logits(x[:, :num_image], state.conditions.head), beliefs, kept)
 
     def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool) -> int:
         """The last block that needs the class token's row, -1 for none; a token that is only read may stop early."""
@@ -262,7 +275,7 @@ class VAR(nn.Module):
     def _embed(self, state: Generation, scale: int, inputs_BLC: Tensor | None) -> Tensor:
         span = self.scales.spans[scale]
         if inputs_BLC is None:
-            x = state.class_BC[:, None] + self.pos_start
+            x = state.conditions.class_BC[:, None] + self.pos_start
         else:
             x = self.word_embed(inputs_BLC.to(self.word_embed.weight.dtype))
         x = x + self.lvl_embed.weight[scale] + self.pos_1LC[:, span]

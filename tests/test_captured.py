@@ -14,6 +14,7 @@ import hieramp
 from hieramp import Amplification
 from hieramp.generation import captured as rooms
 from hieramp.generation.captured import Captured, CudaRecorder, bucket, copied
+from hieramp.generation.sampling import gumbel_noise, noise_keys
 
 T = TypeVar("T")
 ALL = Amplification((0.5, 5.0), (0.5, 5.0), (0.5, 5.0))
@@ -35,7 +36,7 @@ class Rerun:
     """What a graph does, without one: runs again and leaves the result in the tensors of the first time."""
 
     def __init__(self) -> None:
-        self.recorded = self.replayed = 0
+        self.recorded = self.replayed = self.finished = 0
 
     def record(self, run: Callable[[], T]) -> Callable[[], T]:
         self.recorded += 1
@@ -48,6 +49,9 @@ class Rerun:
             return result
 
         return replay
+
+    def finish(self) -> None:
+        self.finished += 1
 
 
 def recording(model: hieramp.Model, after: int = 0) -> tuple[hieramp.Model, Rerun]:
@@ -179,7 +183,7 @@ def test_few_boards_and_scales_are_kept(model: hieramp.Model, monkeypatch: pytes
     for count in (1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6, 6):
         call = dict(labels=[1] * count, seeds=range(count), amplification=WEAK)
         assert same_drawing(ours.generate(**call), model.generate(**call))
-    assert ours.captured is not None and len(ours.captured._boards) == rooms.MAX_BOARDS
+    assert ours.captured is not None and len(ours.captured._boards) == rooms.MAX_BOARDS and recorder.finished > 0
     assert all(len(board._scales) <= 6 for board in ours.captured._boards.values())
     assert model.to("cpu").captured is None
 
@@ -200,6 +204,14 @@ def test_graphs_draw_the_plain_tokens(cuda_pair: tuple[hieramp.Model, hieramp.Mo
         for amplification in (None, ALL, OTHER, WEAK, NAMED, ALL):
             expected = plain.generate(labels, seeds, amplification, guidance)
             assert same_drawing(ours.generate(labels, seeds, amplification, guidance), expected)
+
+
+@needs_cuda
+def test_a_card_makes_the_same_noise() -> None:
+    keys_B2 = noise_keys([0, 3], [7, 2**31 + 5], torch.device("cpu"))
+    assert torch.allclose(
+        gumbel_noise(keys_B2.cuda(), 5, 64, 1024).cpu(), gumbel_noise(keys_B2, 5, 64, 1024), atol=1e-4
+    )
 
 
 @needs_cuda

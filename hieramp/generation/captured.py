@@ -37,6 +37,10 @@ class Recorder(Protocol):
         """
         ...
 
+    def finish(self) -> None:
+        """Return when nothing recorded is still running, so that it may be let go."""
+        ...
+
 
 class CudaRecorder:
     """Records CUDA graphs that share one memory pool: they must be replayed one after the other."""
@@ -61,6 +65,9 @@ class CudaRecorder:
             return result
 
         return replay
+
+    def finish(self) -> None:
+        torch.cuda.synchronize()
 
 
 def bucket(num_rows: int) -> int:
@@ -133,6 +140,7 @@ class Board:
             replay = self.recorder.record(partial(self._draw, plan))
             recorded = self._scales[key] = _Recorded(plan, replay, plan.amplifications)
             if len(self._scales) > MAX_RECORDED:
+                self.recorder.finish()
                 self._scales.popitem(last=False)
         else:
             recorded.set(plan)
@@ -169,14 +177,16 @@ class Captured:
         """`after`: how many drawings of a size go by plainly before it is recorded, which takes longer than drawing."""
         self.make_recorder, self.after = recorder, after
         self._lock = threading.Lock()
+        self._recorder: Recorder | None = None
         self._forget(None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Captured":
         return Captured(self.make_recorder, self.after)
 
     def _forget(self, weights: object) -> None:
-        self._weights = weights
-        self._recorder: Recorder | None = None
+        if self._recorder is not None:
+            self._recorder.finish()
+        self._weights, self._recorder = weights, None
         self._boards: OrderedDict[tuple[int, int], Board] = OrderedDict()  # the latest used last
         self._asked: Counter[tuple[int, int]] = Counter()
 
@@ -202,6 +212,7 @@ class Captured:
             self._recorder = self._recorder or self.make_recorder()
             self._boards[size] = Board(vqvae, var, *size, self._recorder)
             if len(self._boards) > MAX_BOARDS:
+                self._recorder.finish()
                 self._boards.popitem(last=False)
         self._boards.move_to_end(size)
         return self._boards[size]

@@ -3,6 +3,8 @@
 Three variants of one model take turns in one process; a figure is the median over the rounds, a ratio is
 that of the medians. Memory is the growth of the peak during generation, each variant in a process of its
 own (CPU: tensors in the profile; CUDA: peak allocated).
+
+With --reference DIR instead: beside the authors' code, at the sizes of var-d16 (benchmarks/reference.py).
 """
 
 import argparse
@@ -13,11 +15,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import torch
 
 import hieramp
+from benchmarks import reference
+from benchmarks.measuring import peak_of
 from hieramp import SCHEDULES, Amplification, Model
 from hieramp.training.var import is_class_token
 from hieramp.var.model import VAR
@@ -74,37 +78,43 @@ def _peak_growth(name: str, device: str, variant: str, batch: int) -> int:
         return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(profile_memory=True) as profiler:
         draw(model, amplification, batch)
-    return _peak_of(profiler)
+    return peak_of(profiler)
 
 
-def _peak_of(profiler: torch.profiler.profile) -> int:
-    """The highest sum of all tensors allocated since the profile began."""
-    results: Any = profiler.profiler
-    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
-    size, peak = 0, 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        size += event.nbytes()
-        peak = max(peak, size)
-    return peak
+def _where(device: str) -> str:
+    threads = torch.get_num_threads()
+    return f"{os.cpu_count()} CPU cores, {threads} threads" if device == "cpu" else torch.cuda.get_device_name()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 25])
+    parser.add_argument("--batch", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--reference", type=Path, help="a checkout of FoundationVision/VAR to time beside ours")
+    parser.add_argument("--reference-hieramp", type=Path, help="a checkout of HierAmp, likewise")
+    parser.add_argument("--sizes", choices=reference.SIZES, default="d16", help="of the models with --reference")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.reference:
+        sizes, batches = reference.SIZES[args.sizes], args.batch or [1, 25]
+        rows, rates = reference.measure(
+            args.reference, args.reference_hieramp, sizes, args.device, batches, args.rounds
+        )
+        print(f"{args.sizes} on {_where(args.device)}, torch {torch.__version__}, median of {args.rounds} rounds\n")
+        print(reference.table(rows, rates))
+        return
+    args.batch = args.batch or [1, 8, 25]
     if args.memory_of:
         print(_peak_growth(args.model, args.device, args.memory_of, args.batch[0]))
         return
-    rows = []
+    lines = []
     for batch in args.batch:
         seconds = measure_time(args.model, args.device, batch, args.rounds)
         memory = {variant: measure_memory(args.model, args.device, variant, batch) for variant in VARIANTS}
-        rows += [
+        lines += [
             {
                 "batch": batch,
                 "variant": v,
@@ -116,14 +126,12 @@ def main() -> None:
             for v in VARIANTS
         ]
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(lines, indent=1))
         return
-    threads = torch.get_num_threads()
-    where = f"{os.cpu_count()} CPU cores, {threads} threads" if args.device == "cpu" else torch.cuda.get_device_name()
-    print(f"{args.model} on {where}, torch {torch.__version__}, median of {args.rounds} rounds\n")
+    print(f"{args.model} on {_where(args.device)}, torch {torch.__version__}, median of {args.rounds} rounds\n")
     print("| batch | variant | s an image | time over base | peak growth | memory over base |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for r in rows:
+    for r in lines:
         time_cells = f"{r['seconds']:.4f} | {r['ratio']:.3f}"
         print(f"| {r['batch']} | {r['variant']} | {time_cells} | {r['bytes'] / 1e6:.1f} MB | {r['memory_ratio']:.3f} |")
 

@@ -17,3 +17,8 @@ def device_of(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {str(device)!r} is not to be had here: try cpu") from error
     return found
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on `device`, without waiting for what the device has still to do."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -26,6 +26,7 @@ from hieramp.distillation import maker
 from hieramp.distillation.distill import distill, estimate
 from hieramp.distillation.real import collect
 from hieramp.generation import loop
+from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.imageset.verify import problems
 
 Make = Callable[..., bytes]
@@ -100,12 +101,10 @@ def test_doubt_is_what_a_disturbance_can_turn(loaded: hieramp.Model, monkeypatch
     generator = torch.Generator().manual_seed(0)
     turned = {True: 0, False: 0}
     for step in steps:
-        noise = loop.gumbel_noise(
-            loop.noise_keys(labels, seeds, torch.device("cpu")), step.scale, *step.logits.shape[1:]
-        )
+        noise = gumbel_noise(noise_keys(labels, seeds, torch.device("cpu")), step.scale, *step.logits.shape[1:])
         for _ in range(20):
             error = (torch.rand(step.logits.shape, generator=generator) - 0.5) * tolerance
-            again = loop.sample(loop.filter_logits(step.logits + error, 20, 0.9), noise)
+            again = sample(filter_logits(step.logits + error, 20, 0.9), noise)
             for clear, changed in zip(step.clear.tolist(), (again != step.tokens).any(1).tolist(), strict=True):
                 turned[clear] += changed
     assert turned[True] == 0 and turned[False] > 10

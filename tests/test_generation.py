@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_VAR, build_model
@@ -12,7 +13,7 @@ from torch import Tensor
 import hieramp
 from hieramp import Amplification
 from hieramp.generation.memory import RecentDrawings
-from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
+from hieramp.generation.sampling import _words, filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.var.cache import KVCache
 from hieramp.var.model import VAR, ScaleLogits
 
@@ -243,7 +244,8 @@ def test_attention_mode_multiplies_the_weights() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 5, 64)
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
-    ours = attention.step(x, 0, cache, True, Fixed((torch.zeros(1, 4), torch.full((1, 4), 2.0))))
+    hook = Fixed((torch.zeros(1, 4), torch.full((1, 4), 2.0)))
+    ours = attention.step(x, 0, cache, attention.fixed(), hook, class_token=True)
     q, k, v = attention._qkv(x)
     by_hand = ((q @ k.mT).softmax(-1) * torch.tensor([2.0, 2.0, 2.0, 2.0, 1.0])) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
@@ -254,7 +256,7 @@ def test_logit_mode_adds_to_the_logits() -> None:
     torch.manual_seed(0)
     x, bias = torch.randn(1, 5, 64), torch.tensor([[3.0, 0.0, -1.0, 0.0]])
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
-    ours = attention.step(x, 0, cache, True, Fixed((bias, None)))
+    ours = attention.step(x, 0, cache, attention.fixed(), Fixed((bias, None)), class_token=True)
     q, k, v = attention._qkv(x)
     by_hand = (q @ k.mT + torch.cat([bias, torch.zeros(1, 1)], 1)).softmax(-1) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
@@ -274,6 +276,27 @@ def test_noise_is_gumbel_and_belongs_to_its_place() -> None:
     assert not torch.equal(noise[0], noise[1]) and not torch.equal(gumbel_noise(keys, 2, 64, 512), noise)
     flat = noise[0].flatten()
     assert abs(torch.corrcoef(torch.stack([flat[:-1], flat[1:]]))[0, 1]) < 0.02
+
+
+def test_noise_is_the_hash_that_images_were_made_with() -> None:
+    """In whole numbers, word by word, as for every image so far; a tensor gives what numpy gives."""
+
+    def mix(x: int) -> int:
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) % 2**32
+        x = ((x ^ (x >> 15)) * 0x846CA68B) % 2**32
+        return x ^ (x >> 16)
+
+    def word(key: tuple[int, int], scale: int, position: int, code: int) -> int:
+        place = mix(mix(position + (scale + 1) * 65536) ^ key[0])
+        return mix(mix((place + code * 0x9E3779B9) % 2**32) ^ key[1])
+
+    keys_B2 = noise_keys([0, 3], [7, 2**31 + 5], torch.device("cpu"))
+    assert keys_B2.max() >= 2**31  # a word with the sign bit of an int32
+    words = [[[word(tuple(key), 4, p, c) for c in range(70)] for p in range(600)] for key in keys_B2.tolist()]
+    uniform = ((torch.tensor(words) >> 9).float() + 0.5) * 2.0**-23
+    assert torch.equal(gumbel_noise(keys_B2, 4, 600, 70), -torch.log(-torch.log(uniform)))
+    place, codes, key = (torch.randint(-(2**31), 2**31, shape, dtype=torch.int32) for shape in ((9, 1), (70,), ()))
+    assert np.array_equal(_words(place, codes, key), _words(place.numpy(), codes.numpy(), key.numpy()))
 
 
 def test_samples_follow_the_distribution() -> None:

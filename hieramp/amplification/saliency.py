@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import ScaleStrength
+from hieramp.devices import sent
 
 
 class KeyChange(NamedTuple):
@@ -41,11 +42,18 @@ def num_salient(rho: float, num_positions: int) -> int:
 
 def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
     """a_s: True at the `count_B` largest positions of every row; of equals, the earlier one."""
-    order = m_BL.argsort(dim=-1, descending=True, stable=True)
-    rank_BL = torch.empty_like(order).scatter_(
-        1, order, torch.arange(m_BL.shape[1], device=m_BL.device).expand_as(order)
-    )
-    return rank_BL < count_B[:, None]
+    return _at_ranks(m_BL, _first(count_B, m_BL.shape[1]))
+
+
+def _first(count_B: Tensor, num_positions: int) -> Tensor:
+    """True at the first `count_B` ranks of every row, (B, L) bool."""
+    return torch.arange(num_positions, device=count_B.device) < count_B[:, None]
+
+
+def _at_ranks(m_BL: Tensor, ranks_BL: Tensor) -> Tensor:
+    """True at the positions whose rank is named."""
+    order_BL = m_BL.argsort(dim=-1, descending=True, stable=True)
+    return torch.empty_like(ranks_BL).scatter_(1, order_BL, ranks_BL)
 
 
 def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength) -> Tensor:
@@ -69,17 +77,26 @@ class RowStrengths:
         additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
         factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
         counts = [num_salient(s.rho, num_positions) if s and not s.positions else 0 for s in strengths]
-        self.beta_B = torch.tensor(additive, device=device)
-        self.gamma_B = torch.tensor(factors, device=device) if any(f != 1.0 for f in factors) else None
-        self.count_B = torch.tensor(counts, device=device)
-        self.named_BL = _named([s.positions if s else () for s in strengths], num_positions).to(device)
+        named = [s.positions if s else () for s in strengths]
+        self.beta_B1 = sent(torch.tensor(additive)[:, None], device)
+        self.gamma_B1 = sent(torch.tensor(factors)[:, None], device) if any(f != 1.0 for f in factors) else None
+        self.count_B = sent(torch.tensor(counts), device)
+        self.first_BL = _first(self.count_B, num_positions)
+        self.named_BL = sent(_named(named, num_positions), device) if any(named) else None
 
     def change(self, m_BL: Tensor) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
-        chosen_BL = salient_positions(m_BL, self.count_B) | self.named_BL
-        bias_BL = self.beta_B[:, None] * chosen_BL
-        factor_BL = None if self.gamma_B is None else torch.where(chosen_BL, self.gamma_B[:, None], 1.0)
-        return KeyChange(bias_BL, factor_BL)
+        chosen_BL = _at_ranks(m_BL, self.first_BL)
+        if self.named_BL is not None:
+            chosen_BL = chosen_BL | self.named_BL
+        factor_BL = None if self.gamma_B1 is None else torch.where(chosen_BL, self.gamma_B1, 1.0)
+        return KeyChange(self.beta_B1 * chosen_BL, factor_BL)
+
+    def copy_(self, other: "RowStrengths") -> None:
+        """Take the values of as many rows that use the same modes and name positions alike, in place."""
+        for name, mine in vars(self).items():
+            if mine is not None:
+                mine.copy_(getattr(other, name))
 
     def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:
         """Whether the same positions would be chosen from maps with a relative error of `tolerance`, (B,) bool."""

@@ -4,6 +4,7 @@ Letters: B images asked for, U rows computed (images that agree so far share one
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Protocol
@@ -11,17 +12,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hieramp.amplification.saliency import RowStrengths, chosen_positions, class_token_saliency, guidance_saliency
+from hieramp.amplification.saliency import chosen_positions
 from hieramp.amplification.settings import Amplification
-from hieramp.generation.sampling import Sampling, clear_draws, filter_logits, guide, gumbel_noise, noise_keys, sample
+from hieramp.devices import sent
+from hieramp.generation.captured import Board, Captured
+from hieramp.generation.sampling import Sampling, clear_draws, noise_keys
+from hieramp.generation.scale import Drawn, Plan, draw_scale
 from hieramp.var.model import VAR, Generation
 from hieramp.vqvae.model import VQVAE
 
-# Closer than this, float32 may take one code or position for another: of logits before guidance, and relative of
-# saliencies. On the default model the gap of the first two codes erred by 2e-6 · (1 + 2t) rms and ten times that
-# at most, a saliency by 8e-6 at most (96 images against float64); the error has to exceed tolerance and gap.
+# Closer than this, float32 may take one code for another, of logits before guidance. On the default model the gap of
+# the first two codes erred by 2e-6 · (1 + 2t) rms and ten times that at most (96 images against float64); the error
+# has to exceed tolerance and gap.
 LOGIT_ERROR = 1.5e-5
-SALIENCY_ERROR = 2e-5
 
 Given = tuple[tuple[int, ...], ...]  # tokens of the first scales of one image, scale by scale
 
@@ -57,17 +60,17 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _RowResult:
+class _Rows:
     """One scale of the rows that were computed."""
 
-    tokens: Tensor  # (U, n²) int64
-    logits: Tensor  # (U, n², V)
-    f_hat: Tensor  # (U, code_dim, N, N)
-    saliency: Callable[[], Tensor]  # (U, n²)
-    weights: Tensor | None  # (U, blocks, heads, n²)
-    beliefs: Tensor | None  # (U, classes)
+    drawn: Drawn
     clear: Callable[[], Tensor]  # (U,) bool
     images: Callable[[], Tensor]  # (U, 3, H, W); decoded once
+
+
+def _picked(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """These rows; the same tensor where it is all of them in order."""
+    return x if list(rows) == list(range(len(x))) else x[sent(torch.tensor(rows), x.device)]
 
 
 @dataclass(frozen=True)
@@ -76,24 +79,25 @@ class Step:
 
     scale: int
     side: int  # n
-    _rows: _RowResult = field(repr=False)
+    _rows: _Rows = field(repr=False)
     _row_of_image: list[int] = field(repr=False)
     _vqvae: VQVAE = field(repr=False)
 
     @cached_property
     def tokens(self) -> Tensor:
         """(B, n²) int64."""
-        return self._rows.tokens[self._row_of_image]
+        return _picked(self._rows.drawn.tokens, self._row_of_image)
 
     @cached_property
     def image(self) -> Tensor:
         """The picture so far, (B, 3, H, W) in [0, 1]."""
-        return self._rows.images()[self._row_of_image]
+        return _picked(self._rows.images(), self._row_of_image)
 
     @cached_property
     def saliency(self) -> Tensor:
         """(B, n, n), sums to 1: the conditional half's, of the block that is amplified (depth - 2 by default)."""
-        return self._rows.saliency()[self._row_of_image].unflatten(-1, (self.side, self.side))
+        m_BL = _picked(self._rows.drawn.saliency(), self._row_of_image)
+        return m_BL.unflatten(-1, (self.side, self.side))
 
     def chosen(self, amplification: Amplification) -> Tensor | None:
         """Which positions `amplification` means on these images, (B, n, n) bool; None at a scale it leaves alone."""
@@ -103,18 +107,21 @@ class Step:
     @cached_property
     def logits(self) -> Tensor:
         """(B, n², V) after guidance, before top-k and top-p."""
-        return self._rows.logits[self._row_of_image]
+        return _picked(self._rows.drawn.logits, self._row_of_image)
 
     @cached_property
     def block_saliency(self) -> Tensor | None:
         """(B, blocks, heads, n, n), where details were asked for and the scale has a class token."""
-        weights = self._rows.weights
-        return None if weights is None else weights[self._row_of_image].unflatten(-1, (self.side, self.side))
+        weights = self._rows.drawn.weights
+        if weights is None:
+            return None
+        return _picked(weights, self._row_of_image).unflatten(-1, (self.side, self.side))
 
     @cached_property
     def beliefs(self) -> Tensor | None:
         """(B, classes): the class token's own class logits, likewise."""
-        return None if self._rows.beliefs is None else self._rows.beliefs[self._row_of_image]
+        beliefs = self._rows.drawn.beliefs
+        return None if beliefs is None else _picked(beliefs, self._row_of_image)
 
     @cached_property
     def class_probabilities(self) -> Tensor | None:
@@ -127,7 +134,7 @@ class Step:
 
         Float32 arithmetic rounds differently at another batch size, thread count or machine.
         """
-        return self._rows.clear()[self._row_of_image]
+        return _picked(self._rows.clear(), self._row_of_image)
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class Past:
     def num_bytes(self) -> int:
         """What it keeps in memory, nearly: the cache, logits and noise, pictures."""
         cache, pixels = self.state.cache, 3 * self.steps[0]._vqvae.config.image_size ** 2
-        rows = [step._rows for step in self.steps]
+        rows = [step._rows.drawn for step in self.steps]
         dear = sum(2 * row.logits.nbytes + row.f_hat.nbytes + 4 * pixels * len(row.tokens) for row in rows)
         return cache.keys_NBHTD.nbytes + cache.values_NBHTD.nbytes + dear
 
@@ -168,18 +175,23 @@ class Memory(Protocol):
 
 
 @torch.no_grad()
-def draw(vqvae: VQVAE, var: VAR, request: Request, memory: Memory | None = None) -> Iterator[Step]:
+def draw(
+    vqvae: VQVAE, var: VAR, request: Request, memory: Memory | None = None, captured: Captured | None = None
+) -> Iterator[Step]:
     """Draw images scale by scale.
 
     Images that share label, seed and all settings up to a scale share one row until they part.
     Without guidance there is no unconditional half, except for a model without class tokens, whose
     saliency is made of it. With a memory, scales that an earlier drawing shares are not computed again.
+    With `captured`, the scales are replayed where they can be: the same computation with fewer launches.
     """
-    loop = _Loop(vqvae, var, request)
     if memory is None:
-        for scale in range(len(var.scales)):
-            yield loop.step(scale)
+        with _board(captured, vqvae, var, request) as board:
+            loop = _Loop(vqvae, var, request, board)
+            for scale in range(len(var.scales)):
+                yield loop.step(scale)
         return
+    loop = _Loop(vqvae, var, request)
     past = memory.best(request, var)
     steps = loop.go_on_from(past) if past else []
     try:
@@ -192,18 +204,43 @@ def draw(vqvae: VQVAE, var: VAR, request: Request, memory: Memory | None = None)
             memory.keep(Past(request, tuple(steps), loop.state, tuple(loop.row_of_image)), var)
 
 
+def _num_halves(var: VAR, request: Request) -> int:
+    return 2 if request.sampling.guidance > 0 or not var.config.class_token_scales else 1
+
+
+@contextmanager
+def _board(captured: Captured | None, vqvae: VQVAE, var: VAR, request: Request) -> Iterator[Board | None]:
+    """A board for this drawing; None where it has to be drawn plainly.
+
+    That is where images share rows until they part, where details are asked for or tokens given, where images are read
+    at different blocks, and where another drawing has not ended yet.
+    """
+    blocks = {amp.read_block(var.config.depth) for amp in request.amplifications}
+    alike = len(set(zip(request.labels, request.seeds, strict=True))) < len(request.labels)
+    if captured is None or request.details or request.given or alike or len(blocks) > 1:
+        yield None
+    else:
+        with captured.lent(vqvae, var, len(request.labels), _num_halves(var, request)) as board:
+            yield board
+
+
 class _Loop:
     """The rows in hand: `groups` names for every image the first image that its row serves."""
 
-    def __init__(self, vqvae: VQVAE, var: VAR, request: Request) -> None:
-        self.vqvae, self.var, self.request = vqvae, var, request
+    def __init__(self, vqvae: VQVAE, var: VAR, request: Request, board: Board | None = None) -> None:
+        self.vqvae, self.var, self.request, self.board = vqvae, var, request, board
         self.device = var.pos_start.device
         self.keys_B2 = noise_keys(request.labels, request.seeds, self.device)
-        self.halves = 2 if request.sampling.guidance > 0 or not var.config.class_token_scales else 1
+        self.halves = _num_halves(var, request)
         self.groups = request.agreeing(0, var)
-        labels = torch.tensor([request.labels[i] for i in self.firsts], device=self.device)
+        # where no two images agree at first, none ever will
+        self.never_parts = len(set(self.groups)) == len(self.groups)
+        labels = sent(torch.tensor([request.labels[i] for i in self.firsts]), self.device)
+        if board is not None:
+            board.begin(labels, self.keys_B2)
+            return
         both = torch.cat([labels, torch.full_like(labels, var.null_label)]) if self.halves == 2 else labels
-        last_groups = request.agreeing(len(var.scales) - 1, var)
+        last_groups = self.groups if self.never_parts else request.agreeing(len(var.scales) - 1, var)
         self.state = var.begin(both, max_rows=self.halves * len(set(last_groups)))
         side = vqvae.config.sides[-1]
         self.f_hat = torch.zeros(len(labels), vqvae.config.code_dim, side, side, device=self.device)
@@ -214,15 +251,15 @@ class _Loop:
         if not count:
             return []
         self.groups = self.request.agreeing(count - 1, self.var)
-        rows = torch.tensor([past.row_of_image[sources[first]] for first in self.firsts], device=self.device)
-        num_before = len(past.state.class_BC) // self.halves
+        rows = sent(torch.tensor([past.row_of_image[sources[first]] for first in self.firsts]), self.device)
+        num_before = len(past.state.conditions.class_BC) // self.halves
         both = torch.cat([rows + half * num_before for half in range(self.halves)])
         self.state.take(past.state, both, self.var.scales.spans[count - 1].stop)
         steps = []
         for step in past.steps[:count]:
             steps.append(replace(step, _row_of_image=[step._row_of_image[source] for source in sources]))
         latest = steps[-1]
-        self.f_hat = latest._rows.f_hat[[latest._row_of_image[first] for first in self.firsts]]
+        self.f_hat = _picked(latest._rows.drawn.f_hat, [latest._row_of_image[first] for first in self.firsts])
         return steps
 
     @property
@@ -236,35 +273,38 @@ class _Loop:
         return [row[group] for group in self.groups]
 
     def step(self, scale: int) -> Step:
-        self._part(scale)
-        sampling = self.request.sampling
-        hook = _Watcher(self, scale, [self.request.amplifications[i] for i in self.firsts])
-        logits, saliency, beliefs = self._logits(scale, hook)
-        noise = gumbel_noise(self.keys_B2[self.firsts], scale, *logits.shape[1:])
-        filtered = filter_logits(logits, sampling.top_k, sampling.top_p)
-        given = self._given(scale)
-        tokens = sample(filtered, noise) if given is None else given
+        how = self.request.sampling
+        if self.board is None:
+            self._part(scale)
+        given_UL = self._given(scale)
+        amplifications = tuple(self.request.amplifications[i] for i in self.firsts)
+        plan = Plan(self.var, scale, self.halves, how, self.request.details, amplifications)
+        if self.board is None:
+            keys_U2 = _picked(self.keys_B2, self.firsts)
+            drawn = draw_scale(self.vqvae, self.var, plan, self.state, self.f_hat, keys_U2, given_UL)
+            self.f_hat = drawn.f_hat
+        else:
+            drawn = self.board.draw(plan)
 
         def clear() -> Tensor:
-            if given is not None:
-                return hook.clear()
-            t = sampling.guidance_at(scale, len(self.var.scales)) if self.halves == 2 else 0.0
-            return hook.clear() & clear_draws(logits, filtered, noise, sampling, LOGIT_ERROR * (1 + 2 * t))
+            if given_UL is not None:
+                return plan.clear(drawn)
+            tolerance = LOGIT_ERROR * (1 + 2 * plan.guidance)
+            return plan.clear(drawn) & clear_draws(drawn.logits, drawn.filtered, drawn.noise, how, tolerance)
 
-        self.f_hat = self.f_hat + self.vqvae.quantize.contribution(scale, tokens)
-        weights = torch.stack(hook.seen, 1) if hook.seen else None
-        images = cache(partial(self.vqvae.to_images, self.f_hat))
-        result = _RowResult(tokens, logits, self.f_hat, saliency, weights, beliefs, clear, images)
-        return Step(scale, self.var.scales.sides[scale], result, self.row_of_image, self.vqvae)
+        rows = _Rows(drawn, clear, cache(partial(self.vqvae.to_images, drawn.f_hat)))
+        return Step(scale, self.var.scales.sides[scale], rows, self.row_of_image, self.vqvae)
 
     def _part(self, scale: int) -> None:
         """Give images that part at this scale rows of their own."""
+        if self.never_parts:
+            return
         groups = self.request.agreeing(scale, self.var)
         if groups == self.groups:
             return
         row_of_image, num_before = self.row_of_image, len(self.firsts)
         self.groups = groups
-        parents = torch.tensor([row_of_image[first] for first in self.firsts], device=self.device)
+        parents = sent(torch.tensor([row_of_image[first] for first in self.firsts]), self.device)
         both = torch.cat([parents + half * num_before for half in range(self.halves)])
         self.state.select(both, self.var.scales.spans[scale].start)
         self.f_hat = self.f_hat[parents]
@@ -274,100 +314,4 @@ class _Loop:
         given = self.request.given
         if not given or scale >= len(given[0]):
             return None
-        return torch.tensor([given[first][scale] for first in self.firsts], device=self.device)
-
-    def _inputs(self, scale: int) -> Tensor | None:
-        if scale == 0:
-            return None
-        return self.vqvae.quantize.next_input(scale, self.f_hat).repeat(self.halves, 1, 1)
-
-    def _logits(self, scale: int, hook: "_Watcher") -> tuple[Tensor, Callable[[], Tensor], Tensor | None]:
-        """Guided logits, saliency (when asked for) and beliefs of the rows."""
-        state, num_rows, details = self.state, len(self.firsts), self.request.details
-        inputs = self._inputs(scale)
-        result = self.var.step(state, scale, inputs, hook, class_logits=details, keep_entry=hook.keep_entry)
-        saliency = self._saliency(scale, result.logits_BLV, hook.saliency)
-        if hook.keep_entry is not None:
-            # no class token: the guidance of a first pass tells what to amplify in a second one
-            hook.given = saliency().repeat(self.halves, 1)
-            result = self.var.step(
-                state, scale, inputs, hook, first_block=hook.lowest_block, entry_BTC=result.entry_BTC
-            )
-        logits = result.logits_BLV
-        if self.halves == 2:
-            t = self.request.sampling.guidance_at(scale, len(self.var.scales))
-            logits = guide(logits[:num_rows], logits[num_rows:], t)
-        beliefs = result.class_logits_BK
-        return logits, saliency, None if beliefs is None else beliefs[:num_rows]
-
-    def _saliency(self, scale: int, logits_BLV: Tensor, of_class_token: Tensor | None) -> Callable[[], Tensor]:
-        """The class token's map, else what guidance tells, else nothing: every position alike."""
-        num_rows, num_positions = len(self.firsts), logits_BLV.shape[1]
-        if of_class_token is not None:
-            return lambda: of_class_token[:num_rows]
-        if self.halves == 2:
-            return lambda: guidance_saliency(logits_BLV[:num_rows], logits_BLV[num_rows:])
-        return lambda: torch.full((num_rows, num_positions), 1 / num_positions, device=self.device)
-
-
-class _Watcher:
-    """The hook of one scale: reads the saliency of each block and answers with the change of its keys.
-
-    The watched block always gets a bias, zeros where nothing is amplified: "off" and strength 0 then run the
-    very same arithmetic.
-    """
-
-    def __init__(self, loop: _Loop, scale: int, amplifications: Sequence[Amplification]) -> None:
-        config, halves = loop.var.config, loop.halves
-        depth, num_positions = config.depth, loop.var.scales.sides[scale] ** 2
-        self.device = loop.device
-        self.watched, self.details = config.watched_block, loop.request.details
-        per_row = [amp.at(scale, loop.var.scales) for amp in amplifications]
-        modes = [amp.mode for amp in amplifications]
-        blocks_R = [amp.resolved_blocks(depth) if at else () for amp, at in zip(amplifications, per_row, strict=True)]
-        self.per_block: dict[int, RowStrengths] = {}
-        for block in {block for blocks in blocks_R for block in blocks}:
-            here = [at if block in blocks else None for at, blocks in zip(per_row, blocks_R, strict=True)]
-            self.per_block[block] = RowStrengths(here * halves, modes * halves, num_positions, loop.device)
-        self.read_R = [amp.read_block(depth) for amp in amplifications] * halves
-        self.lowest_block = min([self.watched, *self.per_block])
-        # without a class token the blocks from here on run twice
-        self.keep_entry = self.lowest_block if self.per_block and scale not in config.class_token_scales else None
-        self.num_rows = len(amplifications)
-        self.saliency: Tensor | None = None
-        self.given: Tensor | None = None  # saliency from guidance, on the second pass
-        self.seen: list[Tensor] = []
-        self.chosen_from: list[tuple[RowStrengths, Tensor]] = []
-
-    def clear(self) -> Tensor:
-        """Per image row, whether no salient position was in doubt in either half."""
-        clear_R = torch.ones(len(self.read_R), dtype=torch.bool, device=self.device)
-        for strengths, m_BL in self.chosen_from:
-            clear_R = clear_R & strengths.clear(m_BL, SALIENCY_ERROR)
-        return clear_R.view(-1, self.num_rows).all(0)
-
-    def reads(self, block: int) -> bool:
-        return self.details or block == self.watched or block in self.per_block or block in self.read_R
-
-    def __call__(self, block: int, weights_BHL: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
-        m_BL = self.given
-        if weights_BHL is not None:
-            m_BL = class_token_saliency(weights_BHL)
-            if self.details:
-                self.seen.append(weights_BHL[: self.num_rows])
-            if block in self.read_R:
-                self._report(block, m_BL)
-        if m_BL is None:
-            return None
-        if block in self.per_block:
-            self.chosen_from.append((self.per_block[block], m_BL))
-            return self.per_block[block].change(m_BL)
-        return (torch.zeros_like(m_BL), None) if block == self.watched else None
-
-    def _report(self, block: int, m_BL: Tensor) -> None:
-        """Keep the maps of the rows that are read at this block."""
-        mine = [read == block for read in self.read_R]
-        if self.saliency is None or all(mine):
-            self.saliency = m_BL
-        else:
-            self.saliency = torch.where(torch.tensor(mine, device=m_BL.device)[:, None], m_BL, self.saliency)
+        return sent(torch.tensor([given[first][scale] for first in self.firsts]), self.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OFF, Amplification
+from hieramp.generation.captured import Captured
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.var.model import VAR
@@ -37,6 +38,7 @@ class Model:
     name: str = "model"
     folder: Path | None = None
     wnids: tuple[str, ...] = field(default=())  # ImageNet ids of the classes, where they have any
+    captured: Captured | None = field(default=None, repr=False)  # recorded scales, on a GPU
 
     @property
     def device(self) -> torch.device:
@@ -52,9 +54,13 @@ class Model:
         return bool(self.var.config.class_token_scales)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
-        """Move to a device; the transformer computes in `dtype`, the VQ-VAE in float32."""
+        """Move to a device; the transformer computes in `dtype`, the VQ-VAE in float32.
+
+        On a GPU the scales of a batch size are recorded when it is drawn for the second time, and replayed after that.
+        """
         self.vqvae.to(device)
         self.var.to(device, dtype)
+        self.captured = Captured() if self.device.type == "cuda" else None
         return self
 
     def label_of(self, name: str | int) -> int:
@@ -95,7 +101,7 @@ class Model:
         """Draw one image per label; see `steps` for the arguments and errors."""
         request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), False, given)
         tokens, saliency = [], []
-        for step in draw(self.vqvae, self.var, request):  # a step holds its logits: let each go
+        for step in draw(self.vqvae, self.var, request, captured=self.captured):  # a step holds its logits: let each go
             tokens.append(step.tokens)
             saliency.append(step.saliency)
         return Drawing(step.image, tuple(tokens), tuple(saliency), request.labels, request.seeds)
@@ -126,7 +132,7 @@ class Model:
                 tokens of another shape or beyond the codebook.
         """
         request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details, given)
-        return draw(self.vqvae, self.var, request, memory)
+        return draw(self.vqvae, self.var, request, memory, self.captured)
 
     def _request(
         self,

@@ -5,7 +5,7 @@ Letters: B rows, T tokens, L image tokens of the present scale, H heads, D head 
 """
 
 import math
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,13 @@ class KeyHook(Protocol):
 MAX_LOG_TEMPERATURE = math.log(100)
 
 
+class Fixed(NamedTuple):
+    """What an attention layer makes of its parameters alone."""
+
+    bias: Tensor  # (3·C,) of queries, keys and values; the keys' is zero
+    gain_2H1: Tensor | None  # factors on the normalised queries and keys: the temperature, and one
+
+
 class SelfAttention(nn.Module):
     def __init__(self, config: VARConfig, block: int) -> None:
         super().__init__()
@@ -46,18 +53,26 @@ class SelfAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def _qkv(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # the key bias is zero
-        qkv = F.linear(x_BTC, self.mat_qkv.weight, bias)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.l2:
-            temperature = self.scale_mul_1H11.clamp_max(MAX_LOG_TEMPERATURE).exp()
-            q = F.normalize(q, dim=-1) * temperature
-            k = F.normalize(k, dim=-1)
-        return q, k, v
+    def fixed(self) -> Fixed:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        if not self.l2:
+            return Fixed(bias, None)
+        temperature = self.scale_mul_1H11.clamp_max(MAX_LOG_TEMPERATURE).exp()[0, :, 0]
+        return Fixed(bias, torch.stack([temperature, torch.ones_like(temperature)]))
 
-    def _project(self, out_BHTD: Tensor) -> Tensor:
-        return self.proj(out_BHTD.transpose(1, 2).flatten(2))
+    def _qkv(self, x_BTC: Tensor, fixed: Fixed | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        bias, gain_2H1 = fixed or self.fixed()
+        qkv = F.linear(x_BTC, self.mat_qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        if gain_2H1 is None:
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        qk_2BHTD = (F.normalize(qkv[:, :, :2], dim=-1) * gain_2H1).permute(2, 0, 3, 1, 4)
+        return qk_2BHTD[0], qk_2BHTD[1], qkv[:, :, 2].transpose(1, 2)
+
+    def _project(self, *parts_BHTD: Tensor) -> Tensor:
+        """Consecutive tokens, in parts, through the last matrix."""
+        parts = [part.transpose(1, 2) for part in parts_BHTD]
+        return self.proj((parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).flatten(2))
 
     def forward(self, x_BTC: Tensor, mask_TT: Tensor) -> Tensor:
         """All tokens at once under a mask (teacher forcing): additive, -inf where a token may not look."""
@@ -80,27 +95,41 @@ class SelfAttention(nn.Module):
         q, k = self._qkv(class_BSC)[0], self._qkv(image_BLC)[1]
         return ((q * self.scale) @ k.mT + mask_SL).float().softmax(-1)
 
-    def step(self, x_BTC: Tensor, start: int, cache: KVCache, class_token: bool, hook: KeyHook | None) -> Tensor:
-        """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it."""
-        q, k, v = self._qkv(x_BTC)
+    def step(
+        self,
+        x_BTC: Tensor,
+        start: int,
+        cache: KVCache,
+        fixed: Fixed,
+        hook: KeyHook | None = None,
+        *,
+        class_token: bool = False,
+        keep_class_row: bool = True,
+    ) -> Tensor:
+        """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it.
+
+        Returns (B, T, C), without the class token's row where it is not kept: a token that was only to be looked at.
+        """
+        q, k, v = self._qkv(x_BTC, fixed)
         keys, values = cache.write(self.block, start, k, v)
         looked_at = hook is not None and hook.reads(self.block)
         if not class_token:
             change = hook(self.block, None) if hook and looked_at else None
             return self._project(self._image_rows(q, keys, values, start, change))
         num_image = x_BTC.shape[1] - 1
-        class_q, own_keys, own_values = q[:, :, num_image:], keys[:, :, start:], values[:, :, start:]
-        change = None
+        q, class_q = q.split([num_image, 1], dim=2)
+        change, class_row = None, None
         if hook and looked_at:
-            logits_BH1T = (class_q * self.scale) @ own_keys.mT
+            logits_BH1T = (class_q * self.scale) @ keys.narrow(2, start, num_image + 1).mT
             change = hook(self.block, logits_BH1T[:, :, 0, :num_image].float().softmax(-1))
-            class_row = self._class_row(logits_BH1T, own_values, change)
-        else:
-            class_row = F.scaled_dot_product_attention(class_q, own_keys, own_values, scale=self.scale)
+            if keep_class_row:
+                class_row = self._class_row(logits_BH1T, v, change)
+        elif keep_class_row:
+            class_row = F.scaled_dot_product_attention(class_q, k, v, scale=self.scale)
         if self.read_only:
-            keys, values = keys[:, :, :-1], values[:, :, :-1]
-        image_rows = self._image_rows(q[:, :, :num_image], keys, values, start, change)
-        return self._project(torch.cat([image_rows, class_row], dim=2))
+            keys, values = keys.narrow(2, 0, start + num_image), values.narrow(2, 0, start + num_image)
+        image_rows = self._image_rows(q, keys, values, start, change)
+        return self._project(image_rows) if class_row is None else self._project(image_rows, class_row)
 
     def _class_row(self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: Change | None) -> Tensor:
         if change is None:

@@ -17,12 +17,12 @@ EPS = 1e-6
 
 
 class Modulation(NamedTuple):
-    """Six (B, 1, C) tensors from the class: gains of the branches, then scales and shifts of the norms."""
+    """Six (B, 1, C) tensors from the class: gains of the branches, then gains (1 + scale) and shifts of the norms."""
 
     gamma1: Tensor
     gamma2: Tensor
-    scale1: Tensor
-    scale2: Tensor
+    gain1: Tensor
+    gain2: Tensor
     shift1: Tensor
     shift2: Tensor
 
@@ -55,19 +55,33 @@ class Block(nn.Module):
     def modulation(self, condition: Tensor) -> Modulation:
         """From the class embedding (B, C), or with shared AdaLN from the shared layer's (B, 1, 6, C)."""
         six_B16C = self.ada_gss + condition if self.shared else self.ada_lin(condition)[:, None].unflatten(-1, (6, -1))
-        return Modulation(*six_B16C.unbind(2))
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = six_B16C.unbind(2)
+        return Modulation(gamma1, gamma2, scale1 + 1, scale2 + 1, shift1, shift2)
 
     def forward(
         self, x_BTC: Tensor, mod: Modulation, attend: Callable[[SelfAttention, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Returns the tokens after the block, and the attention output on its own (before gain and residual)."""
+        """Returns the tokens after the block, and the attention output on its own (before gain and residual).
+
+        Of tokens that the attention gives no row for, only its keys and values were wanted: they end here.
+        """
         attended = attend(self.attn, self.attention_input(x_BTC, mod))
-        x = x_BTC + mod.gamma1 * attended
-        h = torch.addcmul(mod.shift2, F.layer_norm(x, x.shape[-1:], eps=EPS), mod.scale2 + 1)
+        x = x_BTC[:, : attended.shape[1]] + mod.gamma1 * attended
+        h = torch.addcmul(mod.shift2, F.layer_norm(x, x.shape[-1:], eps=EPS), mod.gain2)
         return torch.addcmul(x, mod.gamma2, self.ffn(h)), attended
 
     def attention_input(self, x_BTC: Tensor, mod: Modulation) -> Tensor:
-        return torch.addcmul(mod.shift1, F.layer_norm(x_BTC, x_BTC.shape[-1:], eps=EPS), mod.scale1 + 1)
+        return torch.addcmul(mod.shift1, F.layer_norm(x_BTC, x_BTC.shape[-1:], eps=EPS), mod.gain1)
+
+
+class HeadModulation(NamedTuple):
+    """Gain (1 + scale) and shift of the last norm, (B, 1, C)."""
+
+    gain: Tensor
+    shift: Tensor
+
+    def select(self, rows: Tensor) -> "HeadModulation":
+        return HeadModulation(self.gain[rows], self.shift[rows])
 
 
 class HeadNorm(nn.Module):
@@ -75,6 +89,9 @@ class HeadNorm(nn.Module):
         super().__init__()
         self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(config.width, 2 * config.width))
 
-    def forward(self, x_BTC: Tensor, class_BC: Tensor) -> Tensor:
+    def modulation(self, class_BC: Tensor) -> HeadModulation:
         scale, shift = self.ada_lin(class_BC)[:, None].chunk(2, dim=-1)
-        return torch.addcmul(shift, F.layer_norm(x_BTC, x_BTC.shape[-1:], eps=EPS), scale + 1)
+        return HeadModulation(scale + 1, shift)
+
+    def forward(self, x_BTC: Tensor, mod: HeadModulation) -> Tensor:
+        return torch.addcmul(mod.shift, F.layer_norm(x_BTC, x_BTC.shape[-1:], eps=EPS), mod.gain)

@@ -24,11 +24,11 @@ class KVCache:
 
     def write(self, block: int, start: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values from position `start` on; returns all up to their end."""
-        rows, stop = len(k_BHTD), start + k_BHTD.shape[2]
+        rows, count = len(k_BHTD), k_BHTD.shape[2]
         keys, values = self.keys_NBHTD[block, :rows], self.values_NBHTD[block, :rows]
-        keys[:, :, start:stop] = k_BHTD
-        values[:, :, start:stop] = v_BHTD
-        return keys[:, :, :stop], values[:, :, :stop]
+        keys.narrow(2, start, count).copy_(k_BHTD)
+        values.narrow(2, start, count).copy_(v_BHTD)
+        return keys.narrow(2, 0, start + count), values.narrow(2, 0, start + count)
 
     def select(self, rows: Tensor, filled: int) -> None:
         """Row i becomes a copy of row `rows[i]`, for the first `filled` positions."""

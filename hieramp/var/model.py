@@ -4,7 +4,8 @@ Names of parameters follow the official checkpoints. Letters: B rows, L image to
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.config import VARConfig
-from hieramp.var.attention import KeyHook, SelfAttention
-from hieramp.var.block import Block, HeadNorm, Modulation
+from hieramp.var.attention import Fixed, KeyHook, SelfAttention
+from hieramp.var.block import Block, HeadModulation, HeadNorm, Modulation
 from hieramp.var.cache import KVCache
 
 
@@ -33,25 +34,34 @@ class ScaleLogits(NamedTuple):
     entry_BTC: Tensor | None  # tokens as they enter the block asked for
 
 
+class Conditions(NamedTuple):
+    """What a generation makes of its classes and of the weights, once for all scales."""
+
+    class_BC: Tensor
+    modulations: tuple[Modulation, ...]  # per block
+    head: HeadModulation
+    fixed: tuple[Fixed, ...]  # per block
+
+    def select(self, rows: Tensor) -> "Conditions":
+        modulations = tuple(modulation.select(rows) for modulation in self.modulations)
+        return Conditions(self.class_BC[rows], modulations, self.head.select(rows), self.fixed)
+
+
 @dataclass
 class Generation:
-    """The state of a generation: cache, class embeddings and the modulations made of them once for all scales."""
+    """The state of a generation."""
 
     cache: KVCache
-    class_BC: Tensor
-    modulations: list[Modulation] = field(default_factory=list)
+    conditions: Conditions
 
     def select(self, rows: Tensor, filled: int) -> None:
         """Row i goes on as a copy of row `rows[i]`."""
-        self.cache.select(rows, filled)
-        self.class_BC = self.class_BC[rows]
-        self.modulations = [modulation.select(rows) for modulation in self.modulations]
+        self.take(self, rows, filled)
 
     def take(self, other: "Generation", rows: Tensor, filled: int) -> None:
         """Row i becomes a copy of row `rows[i]` of another generation, for the first `filled` positions."""
         self.cache.take(other.cache, rows, filled)
-        self.class_BC = other.class_BC[rows]
-        self.modulations = [modulation.select(rows) for modulation in other.modulations]
+        self.conditions = other.conditions.select(rows)
 
 
 class SharedAdaLin(nn.Linear):
@@ -132,8 +142,8 @@ class VAR(nn.Module):
         condition = self.shared_ada_lin(class_BC) if self.config.shared_adaln else class_BC
         return [block.modulation(condition) for block in self.blocks]
 
-    def _logits(self, x_BTC: Tensor, class_BC: Tensor) -> Tensor:
-        return self.head(self.head_nm(x_BTC, class_BC)).float()
+    def _logits(self, x_BTC: Tensor, head: HeadModulation) -> Tensor:
+        return self.head(self.head_nm(x_BTC, head)).float()
 
     def forward(
         self, labels_B: Tensor, inputs_BLC: Tensor, *, class_tokens: bool = True, watch: int | None = None
@@ -146,18 +156,18 @@ class VAR(nn.Module):
         class_BC = self.class_emb(labels_B)
         x = torch.cat([class_BC[:, None] + self.pos_start, self.word_embed(inputs_BLC)], dim=1)
         x = x + self.lvl_embed(self.level_L) + self.pos_1LC
-        modulations = self._modulations(class_BC)
+        modulations, head = self._modulations(class_BC), self.head_nm.modulation(class_BC)
         num_image = x.shape[1]
         if not (class_tokens and self.config.class_token_scales):
             mask = self.mask_TT[:num_image, :num_image].to(x.dtype)
             for block, mod in zip(self.blocks, modulations, strict=True):
                 x, _ = block(x, mod, lambda attn, h: attn(h, mask))
-            return TeacherForced(self._logits(x, class_BC), None, None)
+            return TeacherForced(self._logits(x, head), None, None)
         tokens = [self.cls_tokens[str(s)] for s in self.config.class_token_scales]
         tokens_BSC = torch.cat(tokens, dim=1).expand(len(x), -1, -1).to(x.dtype)
         run = self._two_streams if self.config.read_only_class_tokens else self._one_stream
         x, attended, weights = run(x, tokens_BSC, modulations, watch)
-        return TeacherForced(self._logits(x, class_BC), self.class_head(attended).float(), weights)
+        return TeacherForced(self._logits(x, head), self.class_head(attended).float(), weights)
 
     def _one_stream(
         self, image_BLC: Tensor, class_BSC: Tensor, modulations: list[Modulation], watch: int | None
@@ -199,9 +209,15 @@ class VAR(nn.Module):
 
     def begin(self, labels_B: Tensor, max_rows: int) -> Generation:
         """Start generating rows with these labels (the null label for the unconditional half)."""
+        return Generation(self.cache(max_rows), self.conditions(labels_B))
+
+    def cache(self, max_rows: int) -> KVCache:
+        return KVCache(self.config, max_rows, self.pos_start.device, self.pos_start.dtype)
+
+    def conditions(self, labels_B: Tensor) -> Conditions:
         class_BC = self.class_emb(labels_B)
-        cache = KVCache(self.config, max_rows, class_BC.device, class_BC.dtype)
-        return Generation(cache, class_BC, self._modulations(class_BC))
+        fixed = tuple(block.attn.fixed() for block in self.blocks)
+        return Conditions(class_BC, tuple(self._modulations(class_BC)), self.head_nm.modulation(class_BC), fixed)
 
     def step(
         self,
@@ -231,14 +247,19 @@ class VAR(nn.Module):
             with_class = i <= last_class_block
             if not with_class:
                 x = x[:, :num_image]
-
-            def attend(attn: SelfAttention, h: Tensor, with_class: bool = with_class) -> Tensor:
-                return attn.step(h, span.start, state.cache, with_class, hook)
-
-            x, attended = self.blocks[i](x, state.modulations[i], attend)
+            attend = partial(
+                SelfAttention.step,
+                start=span.start,
+                cache=state.cache,
+                fixed=state.conditions.fixed[i],
+                hook=hook,
+                class_token=with_class,
+                keep_class_row=class_logits or i < last_class_block,
+            )
+            x, attended = self.blocks[i](x, state.conditions.modulations[i], attend)
         has_beliefs = class_logits and last_class_block == self.config.depth - 1
         beliefs = self.class_head(attended[:, num_image]).float() if has_beliefs else None
-        return ScaleLogits(self._logits(x[:, :num_image], state.class_BC), beliefs, kept)
+        return ScaleLogits(self._logits(x[:, :num_image], state.conditions.head), beliefs, kept)
 
     def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool) -> int:
         """The last block that needs the class token's row, -1 for none; a token that is only read may stop early."""
@@ -254,7 +275,7 @@ class VAR(nn.Module):
     def _embed(self, state: Generation, scale: int, inputs_BLC: Tensor | None) -> Tensor:
         span = self.scales.spans[scale]
         if inputs_BLC is None:
-            x = state.class_BC[:, None] + self.pos_start
+            x = state.conditions.class_BC[:, None] + self.pos_start
         else:
             x = self.word_embed(inputs_BLC.to(self.word_embed.weight.dtype))
         x = x + self.lvl_embed.weight[scale] + self.pos_1LC[:, span]

@@ -1,0 +1,239 @@
+"""Recorded scales against plain ones: a recorder for the CPU on the same buffers, and graphs where there is a card."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from conftest import TINY_VAR, build_model
+from torch import Tensor
+
+import hieramp
+from hieramp import Amplification
+from hieramp.generation import captured as rooms
+from hieramp.generation.captured import Captured, CudaRecorder, bucket, copied
+from hieramp.generation.sampling import gumbel_noise, noise_keys
+
+T = TypeVar("T")
+ALL = Amplification((0.5, 5.0), (0.5, 5.0), (0.5, 5.0))
+OTHER = Amplification((0.3, 2.0), None, (0.7, -3.0))
+WEAK = Amplification((0.5, 0.2), (0.5, 0.2), (0.5, 0.2), mode="attention")
+NAMED = Amplification(mid=(0.5, 5.0), positions={3: (0, 1, 2)})
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def overwrite(old: Any, new: Any) -> None:
+    if isinstance(old, Tensor):
+        old.copy_(new)
+    elif isinstance(old, tuple):
+        for mine, other in zip(old, new, strict=True):
+            overwrite(mine, other)
+
+
+class Rerun:
+    """What a graph does, without one: runs again and leaves the result in the tensors of the first time."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = self.finished = 0
+
+    def record(self, run: Callable[[], T]) -> Callable[[], T]:
+        self.recorded += 1
+        run()
+        result = copied(run())
+
+        def replay() -> T:
+            self.replayed += 1
+            overwrite(result, run())
+            return result
+
+        return replay
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def recording(model: hieramp.Model, after: int = 0) -> tuple[hieramp.Model, Rerun]:
+    """The same weights, drawn through a recorder."""
+    recorder = Rerun()
+    return replace(model, captured=Captured(lambda: recorder, after)), recorder
+
+
+def same_drawing(a: hieramp.Drawing, b: hieramp.Drawing) -> bool:
+    """The same tokens; maps and pictures but for rounding."""
+    floats = zip((*a.saliency, a.images), (*b.saliency, b.images), strict=True)
+    near = all(torch.allclose(x.float(), y.float(), atol=1e-5) for x, y in floats)
+    return near and all(torch.equal(x, y) for x, y in zip(a.tokens, b.tokens, strict=True))
+
+
+@pytest.fixture(scope="module", params=["tokens", "read-only", "no tokens", "no l2"])
+def pair(request: pytest.FixtureRequest) -> tuple[hieramp.Model, hieramp.Model]:
+    """A plain model and one that records, which the tests share: they find the buffers as others left them."""
+    changes: dict[str, dict[str, Any]] = {
+        "tokens": {},
+        "read-only": {"read_only_class_tokens": True},
+        "no tokens": {"class_token_scales": ()},
+        "no l2": {"l2_attention": False},
+    }
+    plain = build_model(replace(TINY_VAR, **changes[request.param]))
+    return plain, recording(plain)[0]
+
+
+@pytest.mark.parametrize("guidance", [0.0, 4.0])
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_recorded_scales_draw_the_plain_tokens(
+    pair: tuple[hieramp.Model, hieramp.Model], count: int, guidance: float
+) -> None:
+    plain, ours = pair
+    labels, seeds = [i % 4 for i in range(count)], list(range(count))
+    mixed = [[None, ALL, WEAK, OTHER, NAMED][i % 5] for i in range(count)]
+    for amplification in (None, ALL, mixed, list(reversed(mixed))):
+        expected = plain.generate(labels, seeds, amplification, guidance)
+        assert same_drawing(ours.generate(labels, seeds, amplification, guidance), expected)
+
+
+def test_a_scale_is_recorded_once_and_serves_other_strengths_and_counts(model: hieramp.Model) -> None:
+    ours, recorder = recording(model)
+    ours.generate(list(range(4)) * 4, range(16), ALL)
+    assert recorder.recorded == 7  # the conditions and six scales
+    for count, amplification in ((16, ALL), (16, OTHER), (16, replace(ALL, fine=(0.1, 1.0)))):
+        ours.generate([1] * count, range(count), amplification)
+    assert recorder.recorded == 9  # nothing is amplified at the two mid scales of OTHER
+    ours.generate([1] * 17, range(17), ALL)
+    once = recorder.recorded
+    ours.generate([1] * 18, range(18), ALL)
+    assert recorder.recorded == once
+
+
+def test_buckets() -> None:
+    assert [bucket(n) for n in (1, 2, 7, 15, 16, 17, 25, 33, 100)] == [1, 2, 7, 15, 16, 18, 26, 36, 104]
+    assert all(n <= bucket(n) <= 1.125 * n for n in range(1, 300))
+
+
+def test_a_step_keeps_its_results_through_the_next_drawing(model: hieramp.Model) -> None:
+    ours, _ = recording(model)
+    steps = list(ours.steps([1, 2], [0, 1], ALL))
+    before = [(step.tokens.clone(), step.logits.clone()) for step in steps]
+    ours.generate([3, 0], [5, 6], OTHER)
+    plain = list(model.steps([1, 2], [0, 1], ALL))
+    for step, (tokens, logits), other in zip(steps, before, plain, strict=True):
+        assert torch.equal(step.tokens, tokens) and torch.equal(step.logits, logits)
+        assert torch.allclose(step.saliency, other.saliency, atol=1e-6) and torch.equal(step.clear, other.clear)
+        assert torch.allclose(step.image, other.image, atol=1e-5)
+
+
+def test_what_cannot_be_recorded_is_drawn_plainly(model: hieramp.Model) -> None:
+    ours, recorder = recording(model)
+    early = replace(ALL, blocks=(0, 1))
+    calls: list[dict[str, Any]] = [
+        dict(labels=[1, 1], seeds=[3, 3], amplification=[None, ALL]),  # rows that part
+        dict(labels=[1, 1], seeds=[3, 4], amplification=[None, early]),  # read at different blocks
+    ]
+    for call in calls:
+        assert same_drawing(ours.generate(**call), model.generate(**call))
+    assert all(step.block_saliency is not None for step in ours.steps([1], [0], details=True))
+    assert recorder.recorded == 0
+    assert same_drawing(ours.generate([1, 1], [3, 4], early), model.generate([1, 1], [3, 4], early))
+    assert recorder.recorded > 0
+
+
+def test_a_drawing_within_a_drawing_is_its_own(model: hieramp.Model) -> None:
+    ours, _ = recording(model)
+    outer, tokens = ours.steps([1, 2], [0, 1], ALL), []
+    for step in outer:
+        tokens.append(step.tokens)
+        assert same_drawing(ours.generate([3, 0], [step.scale, 9]), model.generate([3, 0], [step.scale, 9]))
+    assert all(map(torch.equal, tokens, model.generate([1, 2], [0, 1], ALL).tokens))
+    abandoned = ours.steps([1, 2], [0, 1])
+    next(abandoned)
+    abandoned.close()
+    assert ours.captured is not None and not ours.captured._lock.locked()
+
+
+def test_models_share_no_buffers(model: hieramp.Model) -> None:
+    ours, _ = recording(model)
+    double = copy.deepcopy(ours)
+    double.var.double(), double.vqvae.double()
+    assert same_drawing(ours.generate([1], [0], ALL), model.generate([1], [0], ALL))
+    drawn = double.generate([1], [0], ALL)
+    assert drawn.images.dtype == torch.float32 and same_drawing(drawn, model.generate([1], [0], ALL))
+    mine, theirs = ours.captured, double.captured
+    assert mine is not None and theirs is not None and mine._boards[1, 2] is not theirs._boards[1, 2]
+    assert theirs._boards[1, 2].cache.keys_NBHTD.dtype == torch.float64
+
+
+def test_weights_that_moved_are_recorded_anew(model: hieramp.Model) -> None:
+    plain = copy.deepcopy(model)
+    ours, recorder = recording(plain)
+    ours.generate([1], [0], ALL)
+    once = recorder.recorded
+    with torch.no_grad():
+        for parameter in plain.var.parameters():
+            parameter.data = parameter.data * 1.1
+    assert same_drawing(ours.generate([1], [0], ALL), plain.generate([1], [0], ALL)) and recorder.recorded == 2 * once
+
+
+def test_few_boards_and_scales_are_kept(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "MAX_RECORDED", 6)
+    monkeypatch.setattr(rooms, "MAX_ROWS", 5)
+    ours, recorder = recording(model, after=1)
+    ours.generate([1], [0])
+    assert recorder.recorded == 0  # one drawing is not worth a recording
+    for count in (1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6, 6):
+        call = dict(labels=[1] * count, seeds=range(count), amplification=WEAK)
+        assert same_drawing(ours.generate(**call), model.generate(**call))
+    assert ours.captured is not None and len(ours.captured._boards) == rooms.MAX_BOARDS and recorder.finished > 0
+    assert all(len(board._scales) <= 6 for board in ours.captured._boards.values())
+    assert model.to("cpu").captured is None
+
+
+@pytest.fixture(scope="module")
+def cuda_pair() -> tuple[hieramp.Model, hieramp.Model]:
+    plain = build_model().to("cuda")
+    ours = replace(plain, captured=Captured(CudaRecorder, after=0))
+    return replace(plain, captured=None), ours
+
+
+@needs_cuda
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_graphs_draw_the_plain_tokens(cuda_pair: tuple[hieramp.Model, hieramp.Model], count: int) -> None:
+    plain, ours = cuda_pair
+    labels, seeds = [i % 4 for i in range(count)], list(range(count))
+    for guidance in (0.0, 4.0):
+        for amplification in (None, ALL, OTHER, WEAK, NAMED, ALL):
+            expected = plain.generate(labels, seeds, amplification, guidance)
+            assert same_drawing(ours.generate(labels, seeds, amplification, guidance), expected)
+
+
+@needs_cuda
+def test_a_card_makes_the_same_noise() -> None:
+    keys_B2 = noise_keys([0, 3], [7, 2**31 + 5], torch.device("cpu"))
+    assert torch.allclose(
+        gumbel_noise(keys_B2.cuda(), 5, 64, 1024).cpu(), gumbel_noise(keys_B2, 5, 64, 1024), atol=1e-4
+    )
+
+
+@needs_cuda
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_loop_never_waits_for_the_card(cuda_pair: tuple[hieramp.Model, hieramp.Model], recorded: bool) -> None:
+    ours = cuda_pair[recorded]
+    for amplification in (ALL, OTHER):
+        ours.generate([1, 2], [0, 1], amplification)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours.generate([1, 2], [2, 3], OTHER)
+        ours.generate([1, 2], [4, 5], ALL)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_graphs(dtype: torch.dtype) -> None:
+    ours = build_model().to("cuda", dtype)
+    plain = replace(ours, captured=None)
+    first, second, third = (ours.generate([1, 2], [0, 1], [ALL, WEAK]) for _ in range(3))
+    expected = plain.generate([1, 2], [0, 1], [ALL, WEAK])
+    assert all(same_drawing(drawing, expected) for drawing in (first, second, third))

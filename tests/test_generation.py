@@ -341,7 +341,7 @@ def test_given_tokens_are_each_image_s_own(model: hieramp.Model) -> None:
             assert torch.equal(alone.tokens[-1][0], together.tokens[i])
     assert len({tuple(row) for row in together.tokens.tolist()}) == 3
     steps = list(model.steps(labels, seeds, given=given))
-    assert len(steps[0]._rows.tokens) == 2 and len(steps[1]._rows.tokens) == 3
+    assert len(steps[0]._rows.drawn.tokens) == 2 and len(steps[1]._rows.drawn.tokens) == 3
 
 
 @pytest.mark.parametrize(

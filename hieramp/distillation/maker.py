@@ -23,7 +23,6 @@ from hieramp.generation.sampling import Sampling
 T = TypeVar("T")
 # At one shape an image comes out the same whatever its neighbours are; at another, its last bits differ.
 DECODED_AT_ONCE = 4
-Picture = tuple[Image.Image, bytes | None]  # as it will be saved, and its soft label
 
 
 class Task(NamedTuple):
@@ -55,7 +54,7 @@ class Drawer:
     one shape, each on one thread. In half precision the batches themselves are part of the settings (`distill`).
 
     On a CPU every thread draws a share of the batch from labels to pixels: that keeps all of them busy where one
-    operation shared among them would not.
+    operation shared among them would not. On a GPU a batch is decoded while the next one is drawn.
     """
 
     def __init__(
@@ -80,25 +79,23 @@ class Drawer:
                 shares = side_by_side(jobs)
             else:
                 shares = [self._draw(model, task)]
-        drawn = [drawn for share in shares for drawn in share]
-        doubtful = [item for item, picture in drawn if picture is None]
 
         def finish() -> Batch:
-            jobs = [partial(finished, item.index, *picture) for item, picture in drawn if picture is not None]
-            return Batch(side_by_side(jobs), doubtful)
+            drawn = [pair for share in shares for pair in share.images()]
+            jobs = [partial(self._made, item.index, image) for item, image in drawn if image is not None]
+            return Batch(side_by_side(jobs), [item for item, image in drawn if image is None])
 
         return finish
 
-    def _draw(self, model: Model, task: Task) -> list[tuple[Item, Picture | None]]:
-        """Each item with its picture, None where rounding could have turned a token."""
+    @torch.no_grad()
+    def _draw(self, model: Model, task: Task) -> "_Share":
+        """Draw all items, and begin to decode those drawn without doubt."""
         tokens, clear = self._tokens(model, task)
         chosen = [i for i, is_clear in enumerate(clear) if is_clear]
-        pictures: list[Picture | None] = [None] * len(clear)
-        for start in range(0, len(chosen), DECODED_AT_ONCE):
-            rows = chosen[start : start + DECODED_AT_ONCE]
-            for row, picture in zip(rows, self._pictures([level[rows] for level in tokens]), strict=True):
-                pictures[row] = picture
-        return list(zip(task.items, pictures, strict=True))
+        with _beside(model.device) as wait:
+            groups = [chosen[i : i + DECODED_AT_ONCE] for i in range(0, len(chosen), DECODED_AT_ONCE)]
+            decoded = [self._decode([level[rows] for level in tokens]) for rows in groups]
+        return _Share(task.items, clear, tokens, decoded, wait)
 
     def _tokens(self, model: Model, task: Task) -> tuple[list[Tensor], list[bool]]:
         """Tokens per scale, (B, n²), and which images were drawn without doubt."""
@@ -120,18 +117,33 @@ class Drawer:
             self.doubled.var.double()
         return self.doubled
 
-    @torch.no_grad()
-    def _pictures(self, tokens: Sequence[Tensor]) -> list[Picture]:
-        """A few images as they will be saved, and their soft labels; decoded in a batch of always the same shape."""
+    def _decode(self, tokens: Sequence[Tensor]) -> Tensor:
+        """A few images, (B, 3, H, W) in [0, 1]; decoded in a batch of always the same shape."""
         vqvae, count = self.model.vqvae, len(tokens[0])
         filled = [torch.cat([level, level[:1].expand(DECODED_AT_ONCE - count, -1)]) for level in tokens]
-        return [self._picture(image) for image in vqvae.to_images(vqvae.embed(filled))[:count]]
+        return vqvae.to_images(vqvae.embed(filled))[:count]
 
-    def _picture(self, image_CHW: Tensor) -> Picture:
+    def _made(self, index: int, image_CHW: Tensor) -> Made:
         picture = to_picture(image_CHW)
         if picture.width != self.image_size:
             picture = picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
-        return picture, None if self.classifier is None else soft_label(self.classifier, picture)
+        return finished(index, picture, None if self.classifier is None else soft_label(self.classifier, picture))
+
+
+class _Share(NamedTuple):
+    """Drawn items, whose decoding may still be under way."""
+
+    items: tuple[Item, ...]
+    clear: list[bool]
+    tokens: list[Tensor]  # kept until they are decoded
+    decoded: list[Tensor]  # of the clear ones, a few at a time
+    wait: Callable[[], None]
+
+    def images(self) -> list[tuple[Item, Tensor | None]]:
+        """Each item with its image, (3, H, W); None where rounding could have turned a token."""
+        self.wait()
+        images = iter([image for group in self.decoded for image in group])
+        return [(item, next(images) if clear else None) for item, clear in zip(self.items, self.clear, strict=True)]
 
 
 def finished(index: int, picture: Image.Image, logits: bytes | None) -> Made:
@@ -145,6 +157,24 @@ def soft_label(classifier: nn.Module, picture: Image.Image) -> bytes:
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.uint8).copy()).permute(2, 0, 1)
     logits = classifier(pixels[None].to(device).float() / 255)[0]
     return logits.float().cpu().numpy().astype("<f2").tobytes()
+
+
+@contextmanager
+def _beside(device: torch.device) -> Iterator[Callable[[], None]]:
+    """On a GPU, run what is begun inside on a stream of its own, beside what follows; yields a wait for its end."""
+    if device.type != "cuda":
+        yield lambda: None
+        return
+    stream, done = _stream(device), torch.cuda.Event()
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield done.synchronize
+        done.record(stream)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 @contextmanager

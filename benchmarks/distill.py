@@ -111,8 +111,8 @@ def large(gib: float, side: int = 1024) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
-    parser.add_argument("--ipc", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--large", type=float, metavar="GIB")

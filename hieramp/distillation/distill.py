@@ -20,7 +20,7 @@ from hieramp.generation.sampling import Sampling
 from hieramp.imageset.layout import Format
 
 Engine = Literal["local", "ray"]
-BATCH_SIZE = {"cpu": 16, "cuda": 64}
+BATCH_SIZE = {"cpu": 32, "cuda": 64}
 DRAWN, SOFT = "hieramp", "soft_labels"
 
 
@@ -63,7 +63,7 @@ def distill(
     amp.check(model.var.scales, model.var.config.depth)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels else None
-    batch_size = BATCH_SIZE.get(model.device.type, 16) if batch_size is None else batch_size
+    batch_size = BATCH_SIZE.get(model.device.type, 32) if batch_size is None else batch_size
     plan = Plan(
         out=Path(out),
         method=DRAWN,

@@ -3,6 +3,7 @@
 While one batch is drawn the one before is compressed and written. A run that was killed is taken up again.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,8 +64,11 @@ class Queue:
         return Task(tuple(items), exact=True)
 
     def _any_cut(self, folder: PartFolder) -> Iterator[list[int]]:
-        missing = folder.missing()
-        while indices := list(islice(missing, self.batch_size)):
+        """Batches of nearly one size: the few images that would be left for a last one cost more than their share."""
+        count, missing = len(self.plan) - folder.num_done, folder.missing()
+        num_batches = max(1, math.ceil(count / self.batch_size))
+        size = math.ceil(count / num_batches)
+        while indices := list(islice(missing, min(size, self.batch_size))):
             yield indices
 
     def _same_cut(self, folder: PartFolder) -> Iterator[list[int]]:

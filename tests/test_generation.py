@@ -228,6 +228,8 @@ def test_half_precision_draws_too(model_folder: Path) -> None:
     half = hieramp.load(model_folder, "cpu", torch.bfloat16)
     assert half.var.head.weight.dtype == torch.bfloat16
     assert torch.isfinite(half.generate([1, 2], [0, 1], [ALL, WEAK]).images).all()
+    logits = next(half.steps([1], [0], guidance=0.0)).logits  # in float32: no two codes rounded into one
+    assert logits.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
 
 
 def test_details_hold_every_block_and_head(model: hieramp.Model) -> None:

@@ -143,7 +143,15 @@ class VAR(nn.Module):
         return [block.modulation(condition) for block in self.blocks]
 
     def _logits(self, x_BTC: Tensor, head: HeadModulation) -> Tensor:
-        return self.head(self.head_nm(x_BTC, head)).float()
+        """Float32 even of weights in half precision, whose last place is too coarse for a logit."""
+        x_BTC, weight = self.head_nm(x_BTC, head), self.head.weight
+        if weight.dtype.itemsize > 2:
+            return self.head(x_BTC).float()
+        if weight.is_cuda:  # a GPU adds up in float32 anyway
+            product_NV = torch.mm(x_BTC.flatten(0, 1), weight.T, out_dtype=torch.float32)
+        else:
+            product_NV = x_BTC.flatten(0, 1).float() @ weight.float().T
+        return product_NV.unflatten(0, x_BTC.shape[:2]) + self.head.bias.float()
 
     def forward(
         self, labels_B: Tensor, inputs_BLC: Tensor, *, class_tokens: bool = True, watch: int | None = None

@@ -106,6 +106,34 @@ def test_a_scale_is_recorded_once_and_serves_other_strengths_and_counts(model: h
     assert recorder.recorded == once
 
 
+class Liar(Rerun):
+    """Records another computation than the one it was given."""
+
+    def record(self, run: Callable[[], T]) -> Callable[[], T]:
+        result = copied(run())
+
+        def replay() -> T:
+            for tensor in result if isinstance(result, tuple) else ():
+                if isinstance(tensor, Tensor):
+                    tensor.zero_()
+            return result
+
+        return replay
+
+
+class Unable(Rerun):
+    def record(self, run: Callable[[], T]) -> Callable[[], T]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(("recorder", "why"), [(Liar, "gave other results"), (Unable, "operation not permitted")])
+def test_a_recording_that_fails_costs_nothing_but_time(model: hieramp.Model, recorder: type[Rerun], why: str) -> None:
+    ours = replace(model, captured=Captured(recorder, 0))
+    with pytest.warns(UserWarning, match=f"without a CUDA graph, which only takes longer: .*{why}"):
+        drawing = ours.generate([1, 2, 3], [0, 1, 2], [ALL, None, WEAK])
+    assert same_drawing(drawing, model.generate([1, 2, 3], [0, 1, 2], [ALL, None, WEAK]))
+
+
 def test_buckets() -> None:
     assert [bucket(n) for n in (1, 2, 7, 15, 16, 17, 25, 33, 100)] == [1, 2, 7, 15, 16, 18, 26, 36, 104]
     assert all(n <= bucket(n) <= 1.125 * n for n in range(1, 300))

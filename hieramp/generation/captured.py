@@ -6,6 +6,7 @@ returns is copied out, so that the next one cannot overwrite it. CUDA graphs: py
 """
 
 import threading
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,17 @@ def copied(tree: Any, rows: Callable[[Tensor], Tensor] = lambda x: x) -> Any:
     return tree
 
 
+def agree(tree: Any, other: Any) -> bool:
+    """Whether the tensors of nested tuples are the same: whole numbers exactly, others to a hundredth."""
+    if isinstance(tree, Tensor):
+        if not tree.is_floating_point():
+            return torch.equal(tree, other)
+        return torch.allclose(tree.float(), other.float(), rtol=1e-2, atol=1e-2, equal_nan=True)
+    if isinstance(tree, tuple):
+        return len(tree) == len(other) and all(map(agree, tree, other))
+    return tree == other
+
+
 @dataclass
 class _Recorded:
     """A scale on a board."""
@@ -127,7 +139,7 @@ class Board:
         self.labels_B.copy_(torch.cat([labels, null]) if self.halves == 2 else labels)
         self.keys_U2.copy_(torch.cat([keys_U2, keys_U2[:1].expand(spare, -1)]))
         if self._conditions is None:
-            self._conditions = self.recorder.record(partial(self.var.conditions, self.labels_B))
+            self._conditions = self._recorded(partial(self.var.conditions, self.labels_B))
         self.conditions = self._conditions()
 
     def draw(self, plan: Plan) -> Drawn:
@@ -137,8 +149,9 @@ class Board:
         key = self._key(plan)
         recorded = self._scales.get(key)
         if recorded is None:
-            replay = self.recorder.record(partial(self._draw, plan))
-            recorded = self._scales[key] = _Recorded(plan, replay, plan.amplifications)
+            recorded = self._scales[key] = _Recorded(
+                plan, self._recorded(partial(self._draw, plan)), plan.amplifications
+            )
             if len(self._scales) > MAX_RECORDED:
                 self.recorder.finish()
                 self._scales.popitem(last=False)
@@ -146,6 +159,19 @@ class Board:
             recorded.set(plan)
         self._scales.move_to_end(key)
         return copied(recorded.replay(), self._used_rows)
+
+    def _recorded(self, run: Callable[[], T]) -> Callable[[], T]:
+        """`run` as a recording; itself, with a warning, where none can be made or it does something else."""
+        expected = copied(run())
+        try:
+            replay = self.recorder.record(run)
+            if agree(expected, replay()):
+                return replay
+            why = "a recording gave other results"
+        except RuntimeError as error:
+            why = str(error).partition("\n")[0]
+        warnings.warn(f"this scale is drawn without a CUDA graph, which only takes longer: {why}", stacklevel=2)
+        return run
 
     def _draw(self, plan: Plan) -> Drawn:
         state = Generation(self.cache, self.conditions)

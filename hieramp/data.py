@@ -151,7 +151,7 @@ def decode(source: DataSource, size: int, limit: int | None = None) -> DecodedIm
     images = np.empty((len(indices), size, size, 3), dtype=np.uint8)
     labels: list[int] = []
     all_labels = source.labels()
-    progress = tqdm(indices, desc="decoding", unit="img", leave=False, disable=len(indices) < 5000)
+    progress = tqdm(indices, desc="decoding", unit="img", leave=False, disable=None if len(indices) >= 5000 else True)
     for index in progress:
         try:
             images[len(labels)] = np.asarray(to_square(read_image(source, index), size))

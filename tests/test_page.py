@@ -2,8 +2,10 @@
 
 import base64
 import io
+import itertools
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -265,11 +267,13 @@ def test_the_newest_request_wins(browser: Any, address: str, monkeypatch: pytest
 def test_a_set_survives_a_reload_and_is_downloaded(
     browser: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Device.job
+    """The set is held up after its second batch until it has been stopped."""
+    job, gate, begun = Device.job, threading.Event(), itertools.count()
 
     @contextmanager
-    def slowly(device: Device) -> Iterator[None]:
-        time.sleep(0.4)
+    def held_up(device: Device) -> Iterator[None]:
+        if next(begun) >= 2:
+            gate.wait(120)
         with job(device):
             yield
 
@@ -281,13 +285,15 @@ def test_a_set_survives_a_reload_and_is_downloaded(
             tab.keyboard.press("Enter")
         tab.get_by_role("button", name="Estimate").click()
         tab.get_by_text(re.compile("20 images: about .* of computing and")).wait_for()
-        monkeypatch.setattr(Device, "job", slowly)
+        monkeypatch.setattr(Device, "job", held_up)
         tab.get_by_role("button", name="Make the set").click()
         tab.get_by_text(re.compile(r"\d+ of 20 images\. .* left")).wait_for()
         tab.reload()
         tab.get_by_role("tab", name="Distil").click()
         tab.get_by_text(re.compile(r"\d+ of 20 images")).wait_for()
         tab.get_by_role("button", name="Stop", exact=True).click()
+        tab.get_by_text(re.compile("stopping after the batch in hand")).wait_for()
+        gate.set()
         tab.get_by_text("Stopped. What is drawn is kept; resume to go on.").wait_for()
         monkeypatch.setattr(Device, "job", job)
         tab.get_by_role("button", name="Resume", exact=True).click()

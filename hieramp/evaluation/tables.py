@@ -113,10 +113,12 @@ def _csv(results: Results) -> str:
 
 
 def plot(study: Study, results: Results) -> Figure:
-    """Accuracy of each row, as bars in groups of columns, or as lines over the numbers in the columns' names."""
+    """Accuracy of each measured row, as bars in groups of columns, or as lines over the numbers in their names."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
-    names, headings = study.row_names(), study.headings()
+    measured = [cell for cell, result in results.items() if result and result["runs"]]
+    names = [name for name in study.row_names() if any(study.row_name(cell) == name for cell in measured)]
+    headings = [heading for heading in study.headings() if any(study.heading(cell) == heading for cell in measured)]
     for i, name in enumerate(names):
         found = {
             study.heading(c): scores(r)[0] for c, r in results.items() if study.row_name(c) == name and r and r["runs"]
@@ -136,7 +138,7 @@ def plot(study: Study, results: Results) -> Figure:
     else:
         axes.set_xticks(range(len(headings)), headings)
     axes.set(ylabel="test accuracy, %", title=study.title)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 

@@ -126,10 +126,27 @@ class Unable(Rerun):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
+class UnableAtFirst(Rerun):
+    """Cannot record the conditions, which the scales read."""
+
+    def record(self, run: Callable[[], T]) -> Callable[[], T]:
+        if not self.recorded:
+            self.recorded = 1
+            raise RuntimeError("not the conditions")
+        return super().record(run)
+
+
+def test_scales_never_read_the_conditions_of_an_earlier_drawing(model: hieramp.Model) -> None:
+    ours = replace(model, captured=Captured(UnableAtFirst, 0))
+    with pytest.warns(UserWarning, match="not the conditions"):
+        ours.generate([1, 1, 1], [0, 1, 2], ALL)
+    assert same_drawing(ours.generate([2, 3, 0], [0, 1, 2], ALL), model.generate([2, 3, 0], [0, 1, 2], ALL))
+
+
 @pytest.mark.parametrize(("recorder", "why"), [(Liar, "gave other results"), (Unable, "operation not permitted")])
 def test_a_recording_that_fails_costs_nothing_but_time(model: hieramp.Model, recorder: type[Rerun], why: str) -> None:
     ours = replace(model, captured=Captured(recorder, 0))
-    with pytest.warns(UserWarning, match=f"without a CUDA graph, which only takes longer: .*{why}"):
+    with pytest.warns(UserWarning, match=f"without CUDA graphs, which only takes longer: .*{why}"):
         drawing = ours.generate([1, 2, 3], [0, 1, 2], [ALL, None, WEAK])
     assert same_drawing(drawing, model.generate([1, 2, 3], [0, 1, 2], [ALL, None, WEAK]))
 

@@ -126,7 +126,7 @@ class Board:
         self.keys_U2 = torch.zeros(num_rows, 2, dtype=torch.long, device=device)
         self.f_hat = torch.zeros(latent, dtype=vqvae.quantize.embedding.weight.dtype, device=device)  # by scale
         self.cache = var.cache(num_rows * halves)
-        self.used = 0
+        self.used, self.is_plain = 0, False
         self._conditions: Callable[[], Conditions] | None = None
         self._scales: OrderedDict[object, _Recorded] = OrderedDict()  # the latest used last
 
@@ -161,7 +161,13 @@ class Board:
         return copied(recorded.replay(), self._used_rows)
 
     def _recorded(self, run: Callable[[], T]) -> Callable[[], T]:
-        """`run` as a recording; itself, with a warning, where none can be made or it does something else."""
+        """`run` as a recording; itself, with a warning, where none can be made or it does something else.
+
+        Nothing more is recorded on the board then: a recording reads tensors where another one leaves them, and what
+        is computed plainly leaves them elsewhere.
+        """
+        if self.is_plain:
+            return run
         expected = copied(run())
         try:
             replay = self.recorder.record(run)
@@ -170,7 +176,8 @@ class Board:
             why = "a recording gave other results"
         except RuntimeError as error:
             why = str(error).partition("\n")[0]
-        warnings.warn(f"this scale is drawn without a CUDA graph, which only takes longer: {why}", stacklevel=2)
+        self.is_plain = True
+        warnings.warn(f"drawing goes on without CUDA graphs, which only takes longer: {why}", stacklevel=2)
         return run
 
     def _draw(self, plan: Plan) -> Drawn:

@@ -136,11 +136,14 @@ class UnableAtFirst(Rerun):
         return super().record(run)
 
 
-def test_scales_never_read_the_conditions_of_an_earlier_drawing(model: hieramp.Model) -> None:
-    ours = replace(model, captured=Captured(UnableAtFirst, 0))
+def test_nothing_is_recorded_beside_what_could_not_be(model: hieramp.Model) -> None:
+    """A graph of a scale would read the conditions where the first drawing left them."""
+    recorder = UnableAtFirst()
+    ours = replace(model, captured=Captured(lambda: recorder, 0))
     with pytest.warns(UserWarning, match="not the conditions"):
         ours.generate([1, 1, 1], [0, 1, 2], ALL)
     assert same_drawing(ours.generate([2, 3, 0], [0, 1, 2], ALL), model.generate([2, 3, 0], [0, 1, 2], ALL))
+    assert recorder.recorded == 1
 
 
 @pytest.mark.parametrize(("recorder", "why"), [(Liar, "gave other results"), (Unable, "operation not permitted")])

@@ -260,6 +260,8 @@ def from_settings(model: Model, settings: Mapping[str, Any]) -> Order:
         mode, seeds = settings["mode"], [int(seed) for seed in settings["seeds"]]
         if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
             raise ValueError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
+        if settings.get("where", "salient") != "salient":
+            raise ValueError(f"this picture amplifies {settings['where']} positions; this page only salient ones")
         off = (RHO, 1.0 if mode == "attention" else 0.0)
         stages = [part for stage in STAGES for part in settings["stages"].get(stage) or off]
         sampling = [settings.get(name, DEFAULTS[name]) for name in ("guidance", "top_k", "top_p")]

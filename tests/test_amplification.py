@@ -14,7 +14,7 @@ from hieramp.amplification.saliency import (
     num_salient,
     salient_positions,
 )
-from hieramp.amplification.settings import ScaleStrength
+from hieramp.amplification.settings import ScaleStrength, Where
 from hieramp.scales import OFFICIAL_SIDES, Scales
 
 CPU = torch.device("cpu")
@@ -105,6 +105,21 @@ def test_chosen_positions_are_the_top_share_or_those_named() -> None:
     m = torch.tensor([[[0.1, 0.4], [0.3, 0.2]]])
     assert chosen_positions(m, ScaleStrength(0.5, 5.0)).tolist() == [[[False, True], [True, False]]]
     assert chosen_positions(m, ScaleStrength(0.5, 5.0, (0,))).tolist() == [[[True, False], [False, False]]]
+
+
+def test_controls_choose_the_least_salient_or_random_positions() -> None:
+    m = torch.tensor([[0.1, 0.4, 0.3, 0.2]] * 3)
+    kinds: list[Where] = ["salient", "least", "random"]
+    rows = RowStrengths([ScaleStrength(0.5, 3.0, where=where) for where in kinds], ["logit"] * 3, 4, CPU)
+    chance = torch.tensor([[0.0, 2.0, -1.0, 1.0]] * 3)
+    expected = [[0.0, 3.0, 3.0, 0.0], [3.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 3.0]]
+    assert rows.change(m, chance).bias_BL.tolist() == expected
+    for row, where in zip(expected, kinds, strict=True):
+        alone = chosen_positions(m[:1].view(1, 2, 2), ScaleStrength(0.5, 3.0, where=where), chance[:1])
+        assert alone.flatten().tolist() == [x > 0 for x in row]
+    near = torch.tensor([[0.1, 0.3, 0.3 * (1 - 1e-6), 0.3 * (1 - 2e-6)]] * 3)  # too near to tell
+    assert rows.clear(near, 1e-5).tolist() == [False, False, True]
+    assert rows.clear(m, 1e-5).all()
 
 
 def test_named_positions_are_kept_in_order_and_checked() -> None:

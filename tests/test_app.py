@@ -123,6 +123,12 @@ def test_settings_that_lack_something_are_refused(model: hieramp.Model, settings
         orders.from_settings(model, settings)
 
 
+def test_a_control_that_the_page_cannot_draw_is_told(model: hieramp.Model) -> None:
+    settings = {**orders.settings_of(model, an_order(model)), "where": "random"}
+    with pytest.raises(ValueError, match="amplifies random positions"):
+        orders.from_settings(model, settings)
+
+
 def test_presets_are_the_schedules_and_are_recognised(model: hieramp.Model) -> None:
     for name, amplification in SCHEDULES.items():
         preset = orders.preset_fields(name)

@@ -21,6 +21,7 @@ ALL = Amplification((0.5, 5.0), (0.5, 5.0), (0.5, 5.0))
 OTHER = Amplification((0.3, 2.0), None, (0.7, -3.0))
 WEAK = Amplification((0.5, 0.2), (0.5, 0.2), (0.5, 0.2), mode="attention")
 NAMED = Amplification(mid=(0.5, 5.0), positions={3: (0, 1, 2)})
+CONTROL = Amplification((0.5, 2.0), (0.5, 5.0), where="random")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
@@ -87,7 +88,7 @@ def test_recorded_scales_draw_the_plain_tokens(
 ) -> None:
     plain, ours = pair
     labels, seeds = [i % 4 for i in range(count)], list(range(count))
-    mixed = [[None, ALL, WEAK, OTHER, NAMED][i % 5] for i in range(count)]
+    mixed = [[None, ALL, WEAK, OTHER, NAMED, CONTROL][i % 6] for i in range(count)]
     for amplification in (None, ALL, mixed, list(reversed(mixed))):
         expected = plain.generate(labels, seeds, amplification, guidance)
         assert same_drawing(ours.generate(labels, seeds, amplification, guidance), expected)

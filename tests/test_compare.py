@@ -9,6 +9,7 @@ from PIL import Image
 
 from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier
+from hieramp.commands.compare import _chosen
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation.studies import filled, read_study
@@ -49,6 +50,13 @@ def study(tmp_path: Path) -> Path:
 def command(study: Path, images: Path, teacher: Path, tmp_path: Path, *more: str) -> list[str]:
     base = ["compare", "--study", str(study), "--data", str(images), "--test", str(images), "--teacher", str(teacher)]
     return [*base, "--epochs", "2", "--device", "cpu", "--out", str(tmp_path / "out"), *more]
+
+
+def test_a_row_is_named_by_how_it_begins() -> None:
+    cells = list(read_study(ROOT / "studies" / "ablation.json").cells())
+    assert {cell.row for cell in _chosen(cells, "coarse")} == {"coarse"}
+    assert {cell.row for cell in _chosen(cells, "weak coarse · ipc 10 · convnet")} == {"weak coarse"}
+    assert len(_chosen(cells, "convnet")) == 8 and _chosen(cells, "") == cells and not _chosen(cells, "vit")
 
 
 def test_a_study_makes_its_sets_measures_and_resumes(
@@ -122,7 +130,7 @@ def test_sets_that_are_there(image_folder: Path, teacher: Path, tmp_path: Path, 
 def test_every_study_that_ships_can_be_read(tmp_path: Path) -> None:
     results = (ROOT / "docs" / "results.md").read_text()
     names = {path.stem for path in (ROOT / "studies").glob("*.json")}
-    assert names == {"methods", "ablation", "architectures", "class-tokens", "ipc-curve"}
+    assert names == {"methods", "ablation", "controls", "architectures", "class-tokens", "ipc-curve"}
     for name in names:
         study = read_study(ROOT / "studies" / f"{name}.json")
         cells = list(study.cells())

@@ -111,6 +111,22 @@ def test_amplification_leaves_earlier_scales_alone(model: hieramp.Model) -> None
     assert same(off.tokens[:5], only.tokens[:5])
 
 
+def test_random_positions_belong_to_the_image_and_a_full_share_leaves_no_choice(model: hieramp.Model) -> None:
+    labels, seeds = [0, 1, 2], [4, 5, 6]
+    control = Amplification(mid=(0.5, 6.0), fine=(0.5, 6.0), where="random")
+    together = model.generate(labels, seeds, control)
+    for i in range(3):
+        assert same(model.generate([labels[i]], [seeds[i]], control).tokens, rows(together.tokens, [i]))
+    *_, last = model.steps(labels, seeds, control)
+    chosen = last.chosen(control)
+    assert chosen is not None and chosen.flatten(1).sum(1).tolist() == [last.side**2 // 2] * 3
+    assert len({tuple(row) for row in chosen.flatten(1).tolist()}) == 3
+    everywhere = Amplification(mid=(1.0, 6.0), fine=(1.0, 6.0))
+    ways = [replace(everywhere, where="least"), replace(everywhere, where="random")]
+    for drawing in (model.generate(labels, seeds, way) for way in ways):
+        assert same(drawing.tokens, model.generate(labels, seeds, everywhere).tokens)
+
+
 def test_painted_positions_change_only_what_follows_them(model: hieramp.Model, plain_model: hieramp.Model) -> None:
     by_share = Amplification(mid=(0.5, 5.0))
     painted = Amplification(mid=(0.5, 5.0), positions={3: (0, 1, 2)})

@@ -56,16 +56,13 @@ def _at_ranks(m_BL: Tensor, ranks_BL: Tensor) -> Tensor:
     return torch.empty_like(ranks_BL).scatter_(1, order_BL, ranks_BL)
 
 
-def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength) -> Tensor:
-    """Which positions `choice` means on these maps, (B, H, W) bool: those named by hand, else the top ρ."""
-    m_BL = saliency_BHW.flatten(1)
-    if choice.positions:
-        chosen_BL = torch.zeros_like(m_BL, dtype=torch.bool)
-        chosen_BL[:, list(choice.positions)] = True
-    else:
-        count = num_salient(choice.rho, m_BL.shape[1])
-        chosen_BL = salient_positions(m_BL, torch.full((len(m_BL),), count, device=m_BL.device))
-    return chosen_BL.view_as(saliency_BHW)
+def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength, chance_BL: Tensor | None = None) -> Tensor:
+    """Which positions `choice` means on these maps, (B, H, W) bool: those named by hand, else a share ρ of them.
+
+    `chance_BL`: the numbers that random positions are ranked by.
+    """
+    strengths = RowStrengths([choice], ["logit"], saliency_BHW[0].numel(), saliency_BHW.device)
+    return strengths.chosen(saliency_BHW.flatten(1), chance_BL).view_as(saliency_BHW)
 
 
 class RowStrengths:
@@ -77,23 +74,39 @@ class RowStrengths:
         additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
         factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
         counts = [num_salient(s.rho, num_positions) if s and not s.positions else 0 for s in strengths]
+        where = [s.where if s else "salient" for s in strengths]
         named = [s.positions if s else () for s in strengths]
         self.beta_B1 = sent(torch.tensor(additive)[:, None], device)
         self.gamma_B1 = sent(torch.tensor(factors)[:, None], device) if any(f != 1.0 for f in factors) else None
         self.count_B = sent(torch.tensor(counts), device)
         self.first_BL = _first(self.count_B, num_positions)
         self.named_BL = sent(_named(named, num_positions), device) if any(named) else None
+        signs = [[-1.0 if w == "least" else 1.0] for w in where]
+        self.sign_B1 = sent(torch.tensor(signs), device) if "least" in where else None
+        self.by_chance_B1 = sent(torch.tensor([[w == "random"] for w in where]), device) if "random" in where else None
 
-    def change(self, m_BL: Tensor) -> KeyChange:
+    def _scores(self, m_BL: Tensor, chance_BL: Tensor | None) -> Tensor:
+        """What the positions are ranked by, the highest first."""
+        if self.sign_B1 is not None:
+            m_BL = m_BL * self.sign_B1
+        if self.by_chance_B1 is not None:
+            assert chance_BL is not None, "random positions need their numbers"
+            m_BL = torch.where(self.by_chance_B1, chance_BL, m_BL)
+        return m_BL
+
+    def chosen(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> Tensor:
+        """a_s of every row, (B, L) bool; `chance_BL` ranks random positions."""
+        chosen_BL = _at_ranks(self._scores(m_BL, chance_BL), self.first_BL.expand(len(m_BL), -1))
+        return chosen_BL if self.named_BL is None else chosen_BL | self.named_BL
+
+    def change(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
-        chosen_BL = _at_ranks(m_BL, self.first_BL)
-        if self.named_BL is not None:
-            chosen_BL = chosen_BL | self.named_BL
+        chosen_BL = self.chosen(m_BL, chance_BL)
         factor_BL = None if self.gamma_B1 is None else torch.where(chosen_BL, self.gamma_B1, 1.0)
         return KeyChange(self.beta_B1 * chosen_BL, factor_BL)
 
     def copy_(self, other: "RowStrengths") -> None:
-        """Take the values of as many rows that use the same modes and name positions alike, in place."""
+        """Take the values of as many rows that use the same modes and choose positions alike, in place."""
         for name, mine in vars(self).items():
             if mine is not None:
                 mine.copy_(getattr(other, name))
@@ -101,11 +114,13 @@ class RowStrengths:
     def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:
         """Whether the same positions would be chosen from maps with a relative error of `tolerance`, (B,) bool."""
         last = m_BL.shape[1] - 1
-        descending = m_BL.sort(dim=-1, descending=True).values
+        descending = self._scores(m_BL, torch.zeros_like(m_BL)).sort(dim=-1, descending=True).values
         chosen_B = descending.gather(1, (self.count_B - 1).clamp(0, last)[:, None])[:, 0]
         passed_B = descending.gather(1, self.count_B.clamp(0, last)[:, None])[:, 0]
-        all_or_none = (self.count_B == 0) | (self.count_B > last)
-        return all_or_none | (chosen_B - passed_B > tolerance * chosen_B)
+        safe_B = (self.count_B == 0) | (self.count_B > last)
+        if self.by_chance_B1 is not None:
+            safe_B = safe_B | self.by_chance_B1[:, 0]
+        return safe_B | (chosen_B - passed_B > tolerance * torch.maximum(chosen_B.abs(), passed_B.abs()))
 
 
 def _named(positions_B: Sequence[tuple[int, ...]], num_positions: int) -> Tensor:

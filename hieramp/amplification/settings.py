@@ -11,6 +11,7 @@ from typing import Literal
 from hieramp.scales import STAGES, Scales
 
 Mode = Literal["logit", "attention"]
+Where = Literal["salient", "least", "random"]
 Stage = tuple[float, float]
 
 
@@ -21,6 +22,7 @@ class ScaleStrength:
     rho: float
     strength: float
     positions: tuple[int, ...] = ()
+    where: Where = "salient"
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class Amplification:
     softmax, without renormalising; 1 is off, under 1 weakens.
     blocks: where to amplify, None for depth - 2. scales: a subset of the scales, None for all.
     positions: {scale: positions}, row by row from 0, to be amplified there instead of the most salient ones.
+    where: which share ρ is meant, the most salient positions or, as controls that tell what the saliency is worth,
+    the least salient ones or random ones (drawn from an image's label and seed, other ones at every scale).
 
     Raises:
-        ValueError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode.
+        ValueError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode or `where`.
     """
 
     coarse: Stage | None = None
@@ -44,10 +48,13 @@ class Amplification:
     blocks: tuple[int, ...] | None = None
     scales: tuple[int, ...] | None = None
     positions: Mapping[int, Iterable[int]] | tuple[tuple[int, tuple[int, ...]], ...] | None = None  # kept as pairs
+    where: Where = "salient"
 
     def __post_init__(self) -> None:
         if self.mode not in ("logit", "attention"):
             raise ValueError(f"mode is {self.mode!r}; it must be 'logit' or 'attention'")
+        if self.where not in ("salient", "least", "random"):
+            raise ValueError(f"where is {self.where!r}; it must be 'salient', 'least' or 'random'")
         for stage in STAGES:
             value = getattr(self, stage)
             if value is None:
@@ -99,7 +106,7 @@ class Amplification:
         if value is None:
             return None
         rho, strength = value
-        return ScaleStrength(rho, strength, self.named_positions.get(scale, ()))
+        return ScaleStrength(rho, strength, self.named_positions.get(scale, ()), self.where)
 
     def resolved_blocks(self, depth: int) -> tuple[int, ...]:
         """The blocks to amplify in a model of this depth.

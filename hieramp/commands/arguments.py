@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +41,12 @@ def add_drawing(
         "--stages", default="all", help="coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name"
     )
     group.add_argument("--mode", choices=("logit", "attention"), default="logit", help="add β or multiply by γ")
+    group.add_argument(
+        "--where",
+        choices=("salient", "least", "random"),
+        default="salient",
+        help="positions amplified; others are controls",
+    )
     group.add_argument("--blocks", type=block_list, help="blocks to amplify, like 4,5 (default: depth - 2)")
     group.add_argument("--guidance", type=float, default=4.0)
     group.add_argument("--top-k", type=int, default=900, help="0 for off")
@@ -51,7 +58,7 @@ def load_model(args: argparse.Namespace) -> Model:
 
 
 def amplification(args: argparse.Namespace) -> Amplification:
-    return hieramp.parse_stages(args.stages, args.mode, args.blocks)
+    return replace(hieramp.parse_stages(args.stages, args.mode, args.blocks), where=args.where)
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
@@ -69,6 +76,7 @@ def settings_of(args: argparse.Namespace, model: Model, label: int, seeds: list[
         "seeds": seeds,
         "stages": stages,
         "mode": amp.mode,
+        "where": amp.where,
         "blocks": amp.resolved_blocks(model.var.config.depth),
         **sampling(args),
         "dtype": args.dtype,

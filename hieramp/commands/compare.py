@@ -24,7 +24,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="real training images, for a study's comparison sets")
     parser.add_argument("--model", default="cifar10", help="that draws a study's sets (default: cifar10)")
     parser.add_argument("--define", nargs="+", default=[], metavar="NAME=VALUE", help="other names a study asks for")
-    parser.add_argument("--only", metavar="TEXT", help="rows whose name holds this, such as 'IPC 10'")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="rows whose name begins with this, or else holds it, such as 'IPC 10'"
+    )
     parser.add_argument("--student", nargs="+", help="resnet18, convnet, small (a preview) or timm's names")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for sets and results (default: {OUT})")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the study's markers there")
@@ -46,7 +48,7 @@ def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
     """Make and evaluate what is missing, one row at a time; the table is written after each."""
     if args.test is None:
         raise ValueError("--test is missing: give a folder of test images, one sub-folder per class")
-    cells = [cell for cell in study.cells() if not args.only or args.only.lower() in f"{cell.label} ".lower()]
+    cells = _chosen(list(study.cells()), (args.only or "").lower())
     if not cells:
         raise ValueError(f"--only is {args.only!r}; no row of {study.name} has that in its name")
     values = _values(args)
@@ -58,6 +60,13 @@ def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
         where = _results(args, study, cell)
         write_result(where, (read_result(where) or {}) | {"commands": commands})
         _write(args, study, folder)
+
+
+def _chosen(cells: list[Cell], text: str) -> list[Cell]:
+    """The cells whose name begins with `text`; where there are none, those that hold it."""
+    named = {cell: f"{cell.label} ".lower() for cell in cells}
+    begin = [cell for cell, name in named.items() if name.startswith(text)]
+    return begin or [cell for cell, name in named.items() if text in name]
 
 
 def _study(args: argparse.Namespace) -> Study:

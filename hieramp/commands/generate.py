@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
     images = steps[-1].image
     drawn = time.perf_counter()
     settings = shared.settings_of(args, model, label, seeds)
-    rows = {"baseline": range(args.count), "amplified": range(args.count, 2 * args.count)}
+    where = {"salient": "", "least": ", least salient", "random": ", random positions"}[args.where]
+    rows = {"baseline": range(args.count), f"amplified{where}": range(args.count, 2 * args.count)}
     tiles = [figures.enlarged(figures.to_picture(image)) for image in images]
     figures.save_png(figures.sheet([(name, [tiles[i] for i in row]) for name, row in rows.items()]), args.out, settings)
     written = [str(args.out)]

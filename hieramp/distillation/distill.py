@@ -95,6 +95,7 @@ def _settings(
     return {
         "stages": {name: None if stage is None else list(stage) for name, stage in stages.items()},
         "mode": amp.mode,
+        **({} if amp.where == "salient" else {"where": amp.where}),
         "blocks": list(amp.resolved_blocks(model.var.config.depth)),
         "scales": None if amp.scales is None else list(amp.scales),
         "positions": {str(scale): list(named) for scale, named in amp.named_positions.items()} or None,

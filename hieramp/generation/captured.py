@@ -198,7 +198,8 @@ class Board:
         blocks = []
         for block, rows in plan.settings.items():
             factors = any(s and amp.mode == "attention" for s, amp in zip(rows, plan.amplifications, strict=True))
-            blocks.append((block, factors, any(s and s.positions for s in rows)))
+            where = frozenset(s.where for s in rows if s)
+            blocks.append((block, factors, any(s and s.positions for s in rows), where))
         precision = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         return plan.scale, plan.sampling, tuple(blocks), plan.read[0], precision
 

@@ -102,7 +102,12 @@ class Step:
     def chosen(self, amplification: Amplification) -> Tensor | None:
         """Which positions `amplification` means on these images, (B, n, n) bool; None at a scale it leaves alone."""
         choice = amplification.choice_at(self.scale, self._vqvae.config.scales)
-        return None if choice is None else chosen_positions(self.saliency, choice)
+        if choice is None:
+            return None
+        chance_UL = self._rows.drawn.chance
+        return chosen_positions(
+            self.saliency, choice, None if chance_UL is None else _picked(chance_UL, self._row_of_image)
+        )
 
     @cached_property
     def logits(self) -> Tensor:

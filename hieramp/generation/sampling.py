@@ -17,6 +17,7 @@ from hieramp.devices import sent
 
 _GOLDEN = 0x9E3779B9
 PIECE = 32768  # words of noise made at once on a CPU
+CHANCE = 1024  # added to a scale: numbers that its noise does not use
 Words = TypeVar("Words", Tensor, np.ndarray)  # int32
 
 
@@ -143,6 +144,11 @@ def gumbel_noise(keys_B2: Tensor, scale: int, num_positions: int, num_codes: int
             words = _words(place_L1[start : start + some], codes, key)
             noise_LV[start : start + some] = _gumbel(torch.from_numpy(words))
     return noise_BLV
+
+
+def chance(keys_B2: Tensor, scale: int, num_positions: int) -> Tensor:
+    """A random number for every position of each image at one scale, independent of its noise, (B, L) float32."""
+    return gumbel_noise(keys_B2, scale + CHANCE, num_positions, 1)[..., 0]
 
 
 def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:

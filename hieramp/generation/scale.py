@@ -13,7 +13,7 @@ from torch import Tensor
 from hieramp.amplification.saliency import RowStrengths, class_token_saliency, guidance_saliency
 from hieramp.amplification.settings import Amplification, ScaleStrength
 from hieramp.devices import sent
-from hieramp.generation.sampling import Sampling, filter_logits, guide, gumbel_noise, sample
+from hieramp.generation.sampling import Sampling, chance, filter_logits, guide, gumbel_noise, sample
 from hieramp.var.model import VAR, Generation
 from hieramp.vqvae.model import VQVAE
 
@@ -35,6 +35,7 @@ class Drawn(NamedTuple):
     class_saliency: Tensor | None  # (B, L), where there is a class token
     both_logits: Tensor | None  # (B, L, V) before guidance, where the saliency is made of it
     chosen_from: tuple[Tensor, ...]  # (B, L): the maps whose largest positions were amplified, by block
+    chance: Tensor | None  # (U, L): what random positions were ranked by, where there are any
 
     def saliency(self) -> Tensor:
         """The conditional half's map, (U, L)."""
@@ -93,6 +94,11 @@ class Plan:
             for block, rows in self.settings.items()
         }
 
+    @property
+    def takes_chances(self) -> bool:
+        """Whether some row amplifies random positions here."""
+        return any(at is not None and at.where == "random" for rows in self.settings.values() for at in rows)
+
     @cached_property
     def read(self) -> list[int]:
         """Per row the block whose map is reported."""
@@ -121,9 +127,10 @@ class _Look:
     A strength that changes nothing is none at all here: "off" and strength 0 run the very same arithmetic.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, chance_BL: Tensor | None) -> None:
         config = plan.var.config
         self.plan, self.strengths, self.num_rows = plan, plan.strengths, len(plan.amplifications)
+        self.chance_BL = chance_BL
         self.read_at = {*plan.read, *plan.settings, config.watched_block}
         self.lowest_block = min([config.watched_block, *self.strengths])
         # without a class token the blocks from here on run twice
@@ -149,7 +156,7 @@ class _Look:
         if m_BL is None or block not in self.strengths:
             return None
         self.chosen_from.append(m_BL)
-        return self.strengths[block].change(m_BL)
+        return self.strengths[block].change(m_BL, self.chance_BL)
 
 
 def draw_scale(
@@ -165,7 +172,9 @@ def draw_scale(
 
     Tokens that are given are taken instead of drawn.
     """
-    hook, scale, num_rows = _Look(plan), plan.scale, len(keys_U2)
+    scale, num_rows = plan.scale, len(keys_U2)
+    chance_UL = chance(keys_U2, scale, plan.num_positions) if plan.takes_chances else None
+    hook = _Look(plan, None if chance_UL is None else chance_UL.repeat(plan.halves, 1))
     inputs = None if scale == 0 else vqvae.quantize.next_input(scale, f_hat).repeat(plan.halves, 1, 1)
     result = var.step(state, scale, inputs, hook, class_logits=plan.details, keep_entry=hook.keep_entry)
     beliefs, both = result.class_logits_BK, result.logits_BLV
@@ -193,4 +202,5 @@ def draw_scale(
         class_saliency=hook.saliency,
         both_logits=untold,
         chosen_from=tuple(hook.chosen_from),
+        chance=chance_UL,
     )

@@ -4,6 +4,7 @@ Three variants of one model take turns in one process; a figure is the median ov
 that of the medians. Memory is the growth of the peak during generation, each variant in a process of its
 own (CPU: tensors in the profile; CUDA: peak allocated).
 
+With --profile instead: where the time goes (benchmarks/phases.py).
 With --reference DIR instead: beside the authors' code, at the sizes of var-d16 (benchmarks/reference.py).
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 
 import hieramp
-from benchmarks import reference
+from benchmarks import phases, reference
 from benchmarks.measuring import peak_of
 from hieramp import SCHEDULES, Amplification, Model
 from hieramp.training.var import is_class_token
@@ -81,6 +82,12 @@ def _peak_growth(name: str, device: str, variant: str, batch: int) -> int:
     return peak_of(profiler)
 
 
+def _profile(name: str, device: str, batch: int) -> dict[tuple[str, str], float]:
+    model, amplification = variants(name, device)[VARIANTS[-1]]
+    plain = replace(model, captured=None)
+    return phases.phases_of(lambda: draw(plain, amplification, batch), device.startswith("cuda"))
+
+
 def _where(device: str) -> str:
     threads = torch.get_num_threads()
     return f"{os.cpu_count()} CPU cores, {threads} threads" if device == "cpu" else torch.cuda.get_device_name()
@@ -93,6 +100,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="where the time of an amplified drawing goes")
     parser.add_argument("--reference", type=Path, help="a checkout of FoundationVision/VAR to time beside ours")
     parser.add_argument("--reference-hieramp", type=Path, help="a checkout of HierAmp, likewise")
     parser.add_argument("--sizes", choices=reference.SIZES, default="d16", help="of the models with --reference")
@@ -107,6 +115,10 @@ def main() -> None:
         print(reference.table(rows, rates))
         return
     args.batch = args.batch or [1, 8, 25]
+    if args.profile:
+        print(f"{args.model} on {_where(args.device)}, torch {torch.__version__}, amplified\n")
+        print(phases.table({batch: _profile(args.model, args.device, batch) for batch in args.batch}))
+        return
     if args.memory_of:
         print(_peak_growth(args.model, args.device, args.memory_of, args.batch[0]))
         return

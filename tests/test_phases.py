@@ -1,0 +1,31 @@
+"""The benchmark that tells where the time of a drawing goes."""
+
+import hieramp
+from benchmarks import phases
+from hieramp import SCHEDULES
+from hieramp.generation import scale
+
+
+def test_the_shares_of_all_phases_are_the_whole(model: hieramp.Model) -> None:
+    guide = scale.guide
+    shares = phases.phases_of(lambda: model.generate([0, 1], [0, 1], SCHEDULES["all"]), cuda=False)
+    assert scale.guide is guide
+    assert abs(sum(shares.values()) - 1) < 1e-9 and all(share >= 0 for share in shares.values())
+    per_phase = {phase: sum(s for (p, _), s in shares.items() if p == phase) for phase, _ in shares}
+    assert set(per_phase) == {phases.LOOP, *(phase for phase, _, _ in phases.PHASES)}
+    assert max(per_phase, key=per_phase.__getitem__) == "transformer"
+    assert shares["decoder", "convolutions"] > 0 and shares["transformer", "matrix products"] > 0
+    lines = phases.table({2: shares}).splitlines()
+    assert len(lines) == 2 + len(per_phase) and lines[2].startswith("| 2 | transformer | ")
+
+
+def test_kinds_of_operation() -> None:
+    names = {
+        "aten::addmm": "matrix products",
+        "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
+        "aten::mkldnn_convolution": "convolutions",
+        "sm90_xmma_gemm_f32f32": "matrix products",
+        "aten::sort": "sorting",
+        "aten::mul": phases.REST,
+    }
+    assert {name: phases.kind_of(name) for name in names} == names

@@ -1,7 +1,10 @@
-"""The benchmark that tells where the time of a drawing goes."""
+"""Benchmarks that look into a drawing: where its time goes, and what half precision changes."""
+
+import pytest
+import torch
 
 import hieramp
-from benchmarks import phases
+from benchmarks import phases, precision
 from hieramp import SCHEDULES
 from hieramp.generation import scale
 
@@ -29,3 +32,11 @@ def test_kinds_of_operation() -> None:
         "aten::mul": phases.REST,
     }
     assert {name: phases.kind_of(name) for name in names} == names
+
+
+def test_what_parts_early_goes_on_apart() -> None:
+    first, second = torch.tensor([[1], [2], [3]]), torch.tensor([[1, 1], [2, 2], [3, 3]])
+    apart = torch.tensor([[1], [2], [9]]), torch.tensor([[1, 1], [2, 7], [9, 9]])
+    (one, among, together), last = precision.differences([first, second], apart)
+    assert (one, among, together) == pytest.approx((1 / 3, 1 / 3, 2 / 3))
+    assert last == pytest.approx((3 / 6, 1 / 4, 1 / 3))

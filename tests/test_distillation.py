@@ -110,6 +110,37 @@ def test_doubt_is_what_a_disturbance_can_turn(loaded: hieramp.Model, monkeypatch
     assert turned[True] == 0 and turned[False] > 10
 
 
+def test_of_the_candidates_the_surest_is_kept(
+    loaded: hieramp.Model, reference: Path, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image k of three candidates is one of the images 3k to 3k + 2 of a plain set, as they are there."""
+    run(loaded, 6, tmp_path / "plain.zip", soft_labels=True)
+    first = tmp_path / "first.zip"
+    run(loaded, 2, first, soft_labels=True, candidates=3)
+    with hieramp.open_set(tmp_path / "plain.zip") as plain, hieramp.open_set(first) as chosen:
+        plain_labels, chosen_labels = plain.soft_labels(), chosen.soft_labels()
+        assert plain_labels is not None and chosen_labels is not None
+        sure_N = plain_labels.float().log_softmax(-1).gather(1, torch.tensor(plain.labels)[:, None])[:, 0]
+        best_N = sure_N.view(-1, 3).argmax(1) + 3 * torch.arange(len(sure_N) // 3)
+        assert [plain.seeds[i] for i in best_N] == list(chosen.seeds) and len(set(best_N % 3)) > 1
+        assert [plain.manifest["images"][i]["sha256"] for i in best_N] == [
+            row["sha256"] for row in chosen.manifest["images"]
+        ]
+        assert torch.equal(plain_labels[best_N], chosen_labels)
+    stopped = distill(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=3, batch_size=4)
+    while next(stopped).done < 4:
+        pass
+    stopped.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="candidates was 3, now 2"):
+        run(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=2)
+    monkeypatch.setattr(loop, "LOGIT_ERROR", 1e3)  # from here on every candidate is drawn twice
+    run(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=3, batch_size=7)
+    assert (tmp_path / "again.zip").read_bytes() == first.read_bytes()
+    run(loaded, 1, tmp_path / "hard.zip", candidates=2, classes=[1])
+    with hieramp.open_set(tmp_path / "hard.zip") as hard:
+        assert hard.soft_labels() is None and not list(problems(hard))
+
+
 def test_half_precision_keeps_its_batches(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:
     half = hieramp.load(judged, "cpu", torch.bfloat16)
     run(half, 3, tmp_path / "whole.zip", batch_size=4)
@@ -314,6 +345,9 @@ def test_too_little_memory_halves_the_batch(
     ("settings", "said"),
     [
         ({"ipc": 0}, "ipc is 0"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"candidates": 65}, "candidates is 65"),
+        ({"ipc": 20000, "candidates": 60}, "ipc times candidates is 1200000"),
         ({"classes": [4]}, "class 4 does not exist"),
         ({"classes": ["dgo"]}, "unknown class 'dgo'"),
         ({"classes": []}, "name at least one"),
@@ -372,6 +406,7 @@ def test_command_makes_and_verifies(
         ("--classes wolf", "unknown class 'wolf'"),
         ("--data somewhere", "--data and --factor belong to"),
         ("--method rded", "name their folder with --data"),
+        ("--method rded --data x --candidates 2", "takes neither --engine ray nor --candidates"),
         ("--soft-labels --classifier nowhere", "nowhere is not a model folder"),
     ],
 )
@@ -452,3 +487,6 @@ def test_ray_makes_the_same_set_though_a_worker_dies(
     run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=4, engine="ray", workers=2)
     assert marker.exists()
     assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
+    run(loaded, 2, tmp_path / "chosen.zip", candidates=3)
+    run(loaded, 2, tmp_path / "ray.zip", candidates=3, engine="ray", workers=2, batch_size=6)
+    assert (tmp_path / "ray.zip").read_bytes() == (tmp_path / "chosen.zip").read_bytes()

@@ -28,6 +28,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--format", choices=FORMATS, default="zip")
     parser.add_argument("--soft-labels", action="store_true", help="add the classifier's logits")
+    parser.add_argument(
+        "--candidates", type=shared.positive, default=1, help="drawn for each image; the classifier keeps the surest"
+    )
     parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
     parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 16, 64 on a GPU)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
@@ -88,6 +91,7 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         seed=args.seed,
         soft_labels=args.soft_labels,
         classifier=args.classifier,
+        candidates=args.candidates,
         format=args.format,
         batch_size=args.batch_size,
         engine=args.engine,
@@ -99,9 +103,10 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
 def _real(args: argparse.Namespace) -> Iterator[Progress]:
     if not args.data:
         raise ValueError(f"--method {args.method} takes real images: name their folder with --data")
-    if args.engine != "local" or (args.factor and args.method != "rded"):
+    if args.engine != "local" or args.candidates > 1 or (args.factor and args.method != "rded"):
         raise ValueError(
-            f"--method {args.method} takes neither --engine ray" + " nor --factor" * (args.method != "rded")
+            f"--method {args.method} takes neither --engine ray nor --candidates"
+            + " nor --factor" * (args.method != "rded")
         )
     folder = args.classifier or model_folder(args.model)
     return collect(

@@ -45,9 +45,8 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
         if plan.format == "webdataset":
             sink.write(item.file.removesuffix(".png") + ".cls", str(item.label).encode())
         hashed = hashlib.sha256(made.png).hexdigest()
-        images.append(
-            {"file": item.file, "label": item.label, "seed": item.seed, "bytes": len(made.png), "sha256": hashed}
-        )
+        seed = item.seed + made.chosen
+        images.append({"file": item.file, "label": item.label, "seed": seed, "bytes": len(made.png), "sha256": hashed})
         if made.logits is not None:
             logits.append(made.logits)
         if item.label in shown and len(shown[item.label]) < SHEET_IMAGES:

@@ -38,6 +38,7 @@ def distill(
     top_p: float = 0.95,
     soft_labels: bool = False,
     classifier: str | Path | None = None,
+    candidates: int = 1,
     format: Format = "zip",
     batch_size: int | None = None,
     engine: Engine = "local",
@@ -51,7 +52,9 @@ def distill(
     the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
     batches of one size, which is then one of the settings. Image k of a class has the seed
     seed · 1,000,000 + k; `size` resizes with Lanczos. Soft labels are the logits of the classifier in the
-    folder `classifier`, the model's own where it has one.
+    folder `classifier`, the model's own where it has one. With `candidates` N, N images are drawn for each one of
+    the set and the classifier keeps the one it is surest of (the realism score of RDED, arXiv 2312.03526, on drawn
+    images): those of image k have the seeds seed · 1,000,000 + k · N and following.
 
     Raises:
         ValueError: a setting is out of range, a class is unknown, or `out` holds something else. Before anything is
@@ -62,7 +65,7 @@ def distill(
     sampling = Sampling(guidance, top_k, top_p)
     amp.check(model.var.scales, model.var.config.depth)
     labels = None if classes is None else [model.label_of(name) for name in classes]
-    judge = _judge(model, classifier) if soft_labels else None
+    judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
     batch_size = BATCH_SIZE.get(model.device.type, 32) if batch_size is None else batch_size
     plan = Plan(
         out=Path(out),
@@ -73,11 +76,16 @@ def distill(
         ipc=ipc,
         image_size=model.image_size if size is None else size,
         seed=seed,
-        settings=_settings(model, amp, sampling, judge, batch_size),
+        settings=_settings(model, amp, sampling, judge if soft_labels else None, batch_size)
+        | (
+            {"candidates": candidates, "chosen_by": fingerprint(judge.state_dict())} if judge and candidates > 1 else {}
+        ),
         model={"name": model.name, "sha256": fingerprint(model.vqvae.state_dict(), model.var.state_dict())},
         format=format,
+        candidates=candidates,
     )
-    drawer = Drawer(model, amp, sampling, plan.image_size, judge)
+    drawer = Drawer(model, amp, sampling, plan.image_size, judge, candidates, soft_labels)
+    batch_size = -(-batch_size // candidates)  # items, from images drawn at once
     if engine == "local":
         return produce(plan, drawer, batch_size)
     if engine == "ray":
@@ -108,14 +116,16 @@ def _settings(
 
 
 def _judge(model: Model, folder: str | Path | None) -> Classifier:
-    """The classifier of the soft labels, its classes being the model's in the model's order.
+    """The classifier of soft labels and candidates, its classes being the model's in the model's order.
 
     Raises:
         ValueError: there is none, or its classes are others.
     """
     folder = Path(folder) if folder else model.folder
     if folder is None:
-        raise ValueError(f"soft labels need a classifier, and {model.name} has none: name the folder of one")
+        raise ValueError(
+            f"soft labels and candidates need a classifier, and {model.name} has none: name the folder of one"
+        )
     judge = load_classifier(folder)
     check_class_order(model.class_names, read_config(folder)["class_names"], str(folder))
     return judge.to(model.device)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -55,6 +56,9 @@ class Drawer:
 
     On a CPU every thread draws a share of the batch from labels to pixels: that keeps all of them busy where one
     operation shared among them would not. On a GPU a batch is decoded while the next one is drawn.
+
+    With `candidates` each item is drawn from as many seeds, and the picture is kept that the classifier is surest
+    shows the item's class.
     """
 
     def __init__(
@@ -64,21 +68,19 @@ class Drawer:
         sampling: Sampling,
         image_size: int,
         classifier: nn.Module | None = None,
+        candidates: int = 1,
+        soft_labels: bool = True,
     ) -> None:
+        """The classifier stores its logits beside the pictures, unless it is only to choose among candidates."""
         self.model, self.amplification, self.sampling = model, amplification, sampling
         self.image_size, self.classifier = image_size, classifier
+        self.candidates, self.soft_labels = candidates, soft_labels
         self.doubled: Model | None = None
 
     def make(self, task: Task) -> Callable[[], Batch]:
-        model = self._double() if task.exact else self.model
-        with _full_float32():
-            if model.device.type == "cpu":
-                num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
-                cuts = [task.items[i::num_shares] for i in range(num_shares)]
-                jobs = [partial(self._draw, model, Task(items, task.exact)) for items in cuts if items]
-                shares = side_by_side(jobs)
-            else:
-                shares = [self._draw(model, task)]
+        if self.candidates > 1:
+            return self._chosen(task)
+        shares = self._shares(task)
 
         def finish() -> Batch:
             drawn = [pair for share in shares for pair in share.images()]
@@ -86,6 +88,43 @@ class Drawer:
             return Batch(side_by_side(jobs), [item for item, image in drawn if image is None])
 
         return finish
+
+    def _chosen(self, task: Task) -> Callable[[], Batch]:
+        """Draw the candidates of all items, those in doubt at once again, and choose."""
+        every = [replace(item, seed=item.seed + c) for item in task.items for c in range(self.candidates)]
+        shares = self._shares(Task(tuple(every)))
+        doubtful = [item for share in shares for item, clear in zip(share.items, share.clear, strict=True) if not clear]
+        if doubtful:
+            shares += self._shares(Task(tuple(doubtful), exact=True))
+
+        def finish() -> Batch:
+            drawn = [(item, image) for share in shares for item, image in share.images() if image is not None]
+            found: dict[int, list[Tensor]] = {item.index: [] for item in task.items}
+            for item, image in sorted(drawn, key=lambda pair: pair[0].seed):
+                found[item.index].append(image)
+            jobs = [partial(self._best, item, found[item.index]) for item in task.items]
+            return Batch(side_by_side(jobs), [])
+
+        return finish
+
+    def _best(self, item: Item, images: Sequence[Tensor]) -> Made:
+        """Of an item's candidates the one whose picture the classifier is surest of; of equals, the first."""
+        assert self.classifier is not None and len(images) == self.candidates
+        pictures = [self._picture(image) for image in images]
+        logits = [logits_of(self.classifier, picture) for picture in pictures]
+        sure = [float(one.log_softmax(-1)[item.label]) for one in logits]
+        chosen = sure.index(max(sure))
+        stored = as_stored(logits[chosen]) if self.soft_labels else None
+        return finished(item.index, pictures[chosen], stored, chosen)
+
+    def _shares(self, task: Task) -> "list[_Share]":
+        model = self._double() if task.exact else self.model
+        with _full_float32():
+            if model.device.type != "cpu":
+                return [self._draw(model, task)]
+            num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
+            cuts = [task.items[i::num_shares] for i in range(num_shares)]
+            return side_by_side([partial(self._draw, model, Task(items, task.exact)) for items in cuts if items])
 
     @torch.no_grad()
     def _draw(self, model: Model, task: Task) -> "_Share":
@@ -124,10 +163,14 @@ class Drawer:
         return vqvae.to_images(vqvae.embed(filled))[:count]
 
     def _made(self, index: int, image_CHW: Tensor) -> Made:
-        picture = to_picture(image_CHW)
-        if picture.width != self.image_size:
-            picture = picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
+        picture = self._picture(image_CHW)
         return finished(index, picture, None if self.classifier is None else soft_label(self.classifier, picture))
+
+    def _picture(self, image_CHW: Tensor) -> Image.Image:
+        picture = to_picture(image_CHW)
+        if picture.width == self.image_size:
+            return picture
+        return picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
 
 
 class _Share(NamedTuple):
@@ -146,17 +189,27 @@ class _Share(NamedTuple):
         return [(item, next(images) if clear else None) for item, clear in zip(self.items, self.clear, strict=True)]
 
 
-def finished(index: int, picture: Image.Image, logits: bytes | None) -> Made:
-    return Made(index, png_bytes(picture), logits)
+def finished(index: int, picture: Image.Image, logits: bytes | None, chosen: int = 0) -> Made:
+    return Made(index, png_bytes(picture), logits, chosen)
+
+
+def soft_label(classifier: nn.Module, picture: Image.Image) -> bytes:
+    """The classifier's logits of one picture, as they are stored."""
+    return as_stored(logits_of(classifier, picture))
+
+
+def as_stored(logits: Tensor) -> bytes:
+    """float16 (what FKD stores), little-endian."""
+    return logits.numpy().astype("<f2").tobytes()
 
 
 @torch.no_grad()
-def soft_label(classifier: nn.Module, picture: Image.Image) -> bytes:
-    """The classifier's logits of one picture, float16 (what FKD stores), little-endian."""
+def logits_of(classifier: nn.Module, picture: Image.Image) -> Tensor:
+    """The classifier's logits of one picture, float32 on the CPU."""
     device = next(classifier.parameters()).device
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.uint8).copy()).permute(2, 0, 1)
-    logits = classifier(pixels[None].to(device).float() / 255)[0]
-    return logits.float().cpu().numpy().astype("<f2").tobytes()
+    logits: Tensor = classifier(pixels[None].to(device).float() / 255)[0]
+    return logits.float().cpu()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The unfinished set on disk: a folder of batches, each written whole or not at all, that any later run takes up.
 
-A batch is a small zip (which brings a checksum a file) of <index>.png and, with soft labels, <index>.logits.
+A batch is a small zip (which brings a checksum a file) of <index>.png and, with soft labels, <index>.logits; where an
+image was chosen among several, <index>.chosen says which.
 """
 
 import json
@@ -30,6 +31,7 @@ class Made:
     index: int
     png: bytes
     logits: bytes | None  # float16, little-endian, one per class
+    chosen: int = 0  # which of the candidates
 
 
 class PartFolder:
@@ -40,7 +42,7 @@ class PartFolder:
         self.batch_of_index = np.full(self.num_images, -1, dtype=np.int32)
         self.batches: list[Path] = []
         self.opened: OrderedDict[int, zipfile.ZipFile] = OrderedDict()
-        self.with_logits = bool(plan.settings.get("soft_labels"))
+        self.with_logits, self.with_choice = bool(plan.settings.get("soft_labels")), plan.candidates > 1
         for path in sorted(self.path.glob("*.batch")):
             self._take_up(path)
 
@@ -59,7 +61,7 @@ class PartFolder:
         try:
             with zipfile.ZipFile(path) as file:
                 indices = [int(name.removesuffix(".png")) for name in file.namelist() if name.endswith(".png")]
-                complete = not self.with_logits or len(file.namelist()) == 2 * len(indices)
+                complete = len(file.namelist()) == (1 + self.with_logits + self.with_choice) * len(indices)
                 whole = file.testzip() is None and complete
             if whole and all(0 <= index < self.num_images for index in indices):
                 self._register(path, indices)
@@ -83,6 +85,8 @@ class PartFolder:
                         file.writestr(f"{image.index}.png", image.png)
                         if image.logits is not None:
                             file.writestr(f"{image.index}.logits", image.logits)
+                        if self.with_choice:
+                            file.writestr(f"{image.index}.chosen", str(image.chosen))
                 stream.flush()
                 os.fsync(stream.fileno())
             writing.replace(path)
@@ -100,7 +104,8 @@ class PartFolder:
         try:
             file = self._open(number)
             logits = file.read(f"{index}.logits") if self.with_logits else None
-            return Made(index, file.read(f"{index}.png"), logits)
+            chosen = int(file.read(f"{index}.chosen")) if self.with_choice else 0
+            return Made(index, file.read(f"{index}.png"), logits, chosen)
         except (zipfile.BadZipFile, OSError, KeyError, EOFError) as error:
             raise ValueError(
                 f"{self.batches[number]} was damaged meanwhile ({error}): remove it and run the same line again"

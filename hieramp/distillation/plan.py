@@ -14,6 +14,7 @@ from hieramp.imageset.layout import FORMAT, FORMATS, Format, class_folders, imag
 from hieramp.version import __version__
 
 MAX_IPC = 1_000_000  # seeds of image k are seed · MAX_IPC + k, so that no two seeds share an image
+MAX_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Item:
 
     index: int  # in the order of the set: class after class
     label: int
-    seed: int
+    seed: int  # of the first candidate, where there are several; the next have seed + 1, …
     file: str
 
 
@@ -45,8 +46,13 @@ class Plan:
     settings: dict[str, Any]  # whatever else decides about the images, ready for JSON
     model: dict[str, Any] | None = None
     format: Format = "zip"
+    candidates: int = 1  # drawn for each image
 
     def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= MAX_CANDIDATES:
+            raise ValueError(f"candidates is {self.candidates}; it must be a whole number from 1 to {MAX_CANDIDATES}")
+        if self.ipc * self.candidates > MAX_IPC:
+            raise ValueError(f"ipc times candidates is {self.ipc * self.candidates}; it must be at most {MAX_IPC}")
         if not 1 <= self.ipc <= MAX_IPC:
             raise ValueError(f"ipc is {self.ipc}; it must be a whole number from 1 to {MAX_IPC}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -69,7 +75,7 @@ class Plan:
 
     def item(self, index: int) -> Item:
         label, k = self.classes[index // self.ipc], index % self.ipc
-        return Item(index, label, self.seed * MAX_IPC + k, image_name(self.folders[label], k))
+        return Item(index, label, self.seed * MAX_IPC + k * self.candidates, image_name(self.folders[label], k))
 
     @property
     def part(self) -> Path:

@@ -121,6 +121,18 @@ def test_random_positions_belong_to_the_image_and_a_full_share_leaves_no_choice(
     chosen = last.chosen(control)
     assert chosen is not None and chosen.flatten(1).sum(1).tolist() == [last.side**2 // 2] * 3
     assert len({tuple(row) for row in chosen.flatten(1).tolist()}) == 3
+    *_, plain = model.steps(labels, seeds, guidance=0.0)
+    assert torch.equal(plain.chosen(control), chosen)  # type: ignore[arg-type]
+    for where in ("random", "least"):  # what is shown is what was amplified
+        control = Amplification(fine=(0.5, 6.0), scales=(5,), where=where)
+        *_, last = model.steps(labels, seeds, control, guidance=0.0)
+        shown = plain.chosen(control)
+        assert shown is not None
+        for i, row in enumerate(shown.flatten(1)):
+            named = Amplification(fine=(0.5, 6.0), scales=(5,), positions={5: row.nonzero()[:, 0].tolist()})
+            *_, same_positions = model.steps(labels[i : i + 1], seeds[i : i + 1], named, guidance=0.0)
+            assert torch.allclose(same_positions.logits[0], last.logits[i], atol=1e-4)
+            assert not torch.allclose(last.logits[i], plain.logits[i], atol=1e-2)
     everywhere = Amplification(mid=(1.0, 6.0), fine=(1.0, 6.0))
     ways = [replace(everywhere, where="least"), replace(everywhere, where="random")]
     for drawing in (model.generate(labels, seeds, way) for way in ways):

@@ -29,7 +29,8 @@ def markdown(study: Study, results: Results) -> str:
 
 def grid(study: Study, results: Results) -> str:
     """Best test accuracy in %, mean ± deviation over runs; published figures in columns of their own."""
-    published = [c for c in study.columns if any(c in row for row in study.published.values())]
+    told = dict.fromkeys(c for row in study.published.values() for c in row)
+    published = [*(c for c in study.columns if c in told), *(c for c in told if c not in study.columns)]
     headings, names = study.headings(), study.row_names()
     header = ["", *headings, *(f"published{', ' + c if c else ''}" for c in published)]
     rows = []

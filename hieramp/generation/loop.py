@@ -16,7 +16,7 @@ from hieramp.amplification.saliency import chosen_positions
 from hieramp.amplification.settings import Amplification
 from hieramp.devices import sent
 from hieramp.generation.captured import Board, Captured
-from hieramp.generation.sampling import Sampling, clear_draws, noise_keys
+from hieramp.generation.sampling import Sampling, chance, clear_draws, noise_keys
 from hieramp.generation.scale import Drawn, Plan, draw_scale
 from hieramp.var.model import VAR, Generation
 from hieramp.vqvae.model import VQVAE
@@ -65,6 +65,7 @@ class _Rows:
 
     drawn: Drawn
     clear: Callable[[], Tensor]  # (U,) bool
+    chance: Callable[[], Tensor]  # (U, L): what random positions are ranked by
     images: Callable[[], Tensor]  # (U, 3, H, W); decoded once
 
 
@@ -104,10 +105,8 @@ class Step:
         choice = amplification.choice_at(self.scale, self._vqvae.config.scales)
         if choice is None:
             return None
-        chance_UL = self._rows.drawn.chance
-        return chosen_positions(
-            self.saliency, choice, None if chance_UL is None else _picked(chance_UL, self._row_of_image)
-        )
+        chance_BL = _picked(self._rows.chance(), self._row_of_image) if choice.where == "random" else None
+        return chosen_positions(self.saliency, choice, chance_BL)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -284,8 +283,8 @@ class _Loop:
         given_UL = self._given(scale)
         amplifications = tuple(self.request.amplifications[i] for i in self.firsts)
         plan = Plan(self.var, scale, self.halves, how, self.request.details, amplifications)
+        keys_U2 = _picked(self.keys_B2, self.firsts)
         if self.board is None:
-            keys_U2 = _picked(self.keys_B2, self.firsts)
             drawn = draw_scale(self.vqvae, self.var, plan, self.state, self.f_hat, keys_U2, given_UL)
             self.f_hat = drawn.f_hat
         else:
@@ -297,7 +296,8 @@ class _Loop:
             tolerance = LOGIT_ERROR * (1 + 2 * plan.guidance)
             return plan.clear(drawn) & clear_draws(drawn.logits, drawn.filtered, drawn.noise, how, tolerance)
 
-        rows = _Rows(drawn, clear, cache(partial(self.vqvae.to_images, drawn.f_hat)))
+        ranks = partial(chance, keys_U2, scale, plan.num_positions)
+        rows = _Rows(drawn, clear, ranks, cache(partial(self.vqvae.to_images, drawn.f_hat)))
         return Step(scale, self.var.scales.sides[scale], rows, self.row_of_image, self.vqvae)
 
     def _part(self, scale: int) -> None:

@@ -35,7 +35,6 @@ class Drawn(NamedTuple):
     class_saliency: Tensor | None  # (B, L), where there is a class token
     both_logits: Tensor | None  # (B, L, V) before guidance, where the saliency is made of it
     chosen_from: tuple[Tensor, ...]  # (B, L): the maps whose largest positions were amplified, by block
-    chance: Tensor | None  # (U, L): what random positions were ranked by, where there are any
 
     def saliency(self) -> Tensor:
         """The conditional half's map, (U, L)."""
@@ -202,5 +201,4 @@ def draw_scale(
         class_saliency=hook.saliency,
         both_logits=untold,
         chosen_from=tuple(hook.chosen_from),
-        chance=chance_UL,
     )

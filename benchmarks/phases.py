@@ -30,11 +30,11 @@ PHASES: list[tuple[str, Any, str]] = [
     ("choice of the token", scale, "sample"),
     ("decoder", VQVAE, "to_images"),
 ]
-KINDS = {
-    "matrix products": ("mm", "gemm", "linear", "bmm"),
+KINDS = {  # the first that fits: some kernels of attention are named after the products in them
     "attention": ("attention", "fmha", "flash"),
     "convolutions": ("conv",),
     "sorting": ("sort", "topk"),
+    "matrix products": ("mm", "gemm", "linear", "bmm"),
 }
 REST, OUTSIDE = "all other operations", "Python and numpy"
 LOOP = "the loop around them"
@@ -59,11 +59,7 @@ def _marked(phase: str, run: Callable[..., Any]) -> Callable[..., Any]:
 
 def kind_of(operation: str) -> str:
     name = operation.lower()
-    # attention first: some of its kernels are named after the products in them
-    for kind in ("attention", "convolutions", "sorting", "matrix products"):
-        if any(word in name for word in KINDS[kind]):
-            return kind
-    return REST
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), REST)
 
 
 def phases_of(draw: Callable[[], Any], cuda: bool) -> dict[tuple[str, str], float]:

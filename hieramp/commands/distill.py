@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--candidates", type=shared.positive, default=1, help="drawn for each image; the classifier keeps the surest"
     )
     parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
-    parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 16, 64 on a GPU)")
+    parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 32, 64 on a GPU)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
     parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")
     real = parser.add_argument_group("sets of real images, to compare with")

@@ -76,10 +76,7 @@ def distill(
         ipc=ipc,
         image_size=model.image_size if size is None else size,
         seed=seed,
-        settings=_settings(model, amp, sampling, judge if soft_labels else None, batch_size)
-        | (
-            {"candidates": candidates, "chosen_by": fingerprint(judge.state_dict())} if judge and candidates > 1 else {}
-        ),
+        settings=_settings(model, amp, sampling, judge, soft_labels, candidates, batch_size),
         model={"name": model.name, "sha256": fingerprint(model.vqvae.state_dict(), model.var.state_dict())},
         format=format,
         candidates=candidates,
@@ -96,8 +93,16 @@ def distill(
 
 
 def _settings(
-    model: Model, amp: Amplification, sampling: Sampling, judge: Classifier | None, batch_size: int
+    model: Model,
+    amp: Amplification,
+    sampling: Sampling,
+    judge: Classifier | None,
+    soft_labels: bool,
+    candidates: int,
+    batch_size: int,
 ) -> dict[str, Any]:
+    """What decides about the images. Settings that came later are named only where they are used."""
+    judged_by = judge and fingerprint(judge.state_dict())
     dtype = str(model.var.pos_start.dtype).removeprefix("torch.")
     stages = {"coarse": amp.coarse, "mid": amp.mid, "fine": amp.fine}
     return {
@@ -111,7 +116,8 @@ def _settings(
         "dtype": dtype,
         "device": model.device.type,
         "batch_size": None if dtype == "float32" else batch_size,
-        SOFT: judge and fingerprint(judge.state_dict()),
+        SOFT: judged_by if soft_labels else None,
+        **({"candidates": candidates, "chosen_by": judged_by} if candidates > 1 else {}),
     }
 
 

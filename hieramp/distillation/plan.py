@@ -13,7 +13,7 @@ import torch
 from hieramp.imageset.layout import FORMAT, FORMATS, Format, class_folders, image_name
 from hieramp.version import __version__
 
-MAX_IPC = 1_000_000  # seeds of image k are seed · MAX_IPC + k, so that no two seeds share an image
+MAX_IPC = 1_000_000  # image k of a class has the seed `seed` · MAX_IPC + k, so that no two sets share an image
 MAX_CANDIDATES = 64
 
 
@@ -51,10 +51,10 @@ class Plan:
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MAX_CANDIDATES:
             raise ValueError(f"candidates is {self.candidates}; it must be a whole number from 1 to {MAX_CANDIDATES}")
-        if self.ipc * self.candidates > MAX_IPC:
-            raise ValueError(f"ipc times candidates is {self.ipc * self.candidates}; it must be at most {MAX_IPC}")
         if not 1 <= self.ipc <= MAX_IPC:
             raise ValueError(f"ipc is {self.ipc}; it must be a whole number from 1 to {MAX_IPC}")
+        if self.ipc * self.candidates > MAX_IPC:
+            raise ValueError(f"ipc times candidates is {self.ipc * self.candidates}; it must be at most {MAX_IPC}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes are {list(self.classes)}; name at least one, and each only once")
         if not 0 <= self.seed < 2**40:

@@ -1,6 +1,8 @@
-"""Where to compute."""
+"""Where to compute, and in which precision."""
 
 import torch
+
+CPU_HALF = ("avx512_bf16", "amx_bf16")  # instructions of CPUs that multiply bfloat16 themselves
 
 
 def device_of(device: str | torch.device | None) -> torch.device:
@@ -17,6 +19,24 @@ def device_of(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {str(device)!r} is not to be had here: try cpu") from error
     return found
+
+
+def has_half(device: torch.device) -> bool:
+    """Whether `device` multiplies in bfloat16 itself, so that training in it is faster than in float32.
+
+    A CPU without such instructions emulates them, hundreds of times slower.
+    """
+    if device.type != "cpu":
+        return True
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+        return False
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in CPU_HALF)
+
+
+def half_where_native(device: torch.device) -> torch.autocast:
+    """A context that computes in bfloat16 where `device` does so itself, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_half(device))
 
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:

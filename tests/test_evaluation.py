@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hieramp import devices
 from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.commands.main import main
@@ -185,6 +186,13 @@ def test_the_teacher_labels_just_what_the_student_sees() -> None:
     assert torch.equal(target, Spy()(images)) and not torch.equal(images, held.images[:8] / 255)
 
 
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU without bfloat16 of its own, whatever this one has."""
+    monkeypatch.setattr(devices, "has_half", lambda device: False)
+
+
+@pytest.mark.usefixtures("full_precision")
 def test_one_step_is_adamw_on_the_soft_loss() -> None:
     """The trainer's step against the same step written out."""
     held, training = patterns(2, 0), short("rded")
@@ -510,6 +518,7 @@ def test_evaluate_misuse(
 # labels stored epoch by epoch
 
 
+@pytest.mark.usefixtures("full_precision")
 def test_stored_labels_teach_like_the_teacher(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A student on stored labels sees the images they were made for, epoch by epoch, and stopping loses no epoch."""
     labels, teacher = tmp_path / "labels", load_teacher(str(home / "teacher"))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from tiny_train import PRESET, PRESETS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -195,6 +196,9 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
         before, after = load_part(trained, part), load_part(tmp_path, part)
         learned = [key for key in before if "embedding" not in key and "running" not in key and "num_" not in key]
         assert all(torch.allclose(before[key], after[key], atol=2e-3) for key in learned)
+        if part == "vqvae":  # one step moves the moving averages a little; the transformer's codes must stay its codes
+            codes, moved = before["quantize.embedding.weight"], after["quantize.embedding.weight"]
+            assert (codes - moved).norm() < 0.2 * codes.norm()
     with pytest.raises(ValueError, match="has no var yet"):
         runs.train_var(str(image_folder), preset, replace(settings, part="var", warm_start=tmp_path / "none"))
 
@@ -217,6 +221,37 @@ def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:
         mixed = vqvae.quantize.quantize(latent)
     assert all(torch.equal(a, b) for a, b in zip(plain.tokens, mixed.tokens, strict=True))
     assert mixed.partial[-1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_training_is_in_bfloat16_where_the_cpu_has_it(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    monkeypatch.setattr(loop, "has_half", lambda device: half)
+    AcceleratorState._reset_state(True)  # it is one for the whole process, its precision as well
+    seen = []
+    decode = VQVAE.decode
+    monkeypatch.setattr(VQVAE, "decode", lambda self, f: seen.append(decode(self, f)) or seen[-1])
+    try:
+        runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae"))
+    finally:
+        AcceleratorState._reset_state(True)
+    assert {x.dtype for x in seen if x.requires_grad} == {torch.bfloat16 if half else torch.float32}
+    assert all(value.dtype == torch.float32 for value in load_part(tmp_path, "vqvae").values())
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_attention_under_autocast_is_the_fused_one(read_only: bool) -> None:
+    torch.manual_seed(0)
+    config = replace(PRESET.var, num_classes=3, class_token_scales=(1, 3, 5), read_only_class_tokens=read_only)
+    var, labels = VAR(config), torch.tensor([0, 2])
+    inputs = torch.randn(2, config.scales.num_tokens - 1, config.code_dim)
+    plain = var(labels, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = var(labels, inputs)
+    for a, b in ((plain.logits_BLV, half.logits_BLV), (plain.class_logits_BSK, half.class_logits_BSK)):
+        assert a is not None and b is not None
+        assert (a - b).abs().max() < 0.05 * a.abs().max()
 
 
 def test_two_processes_train_one_model(image_folder: Path, tmp_path: Path) -> None:

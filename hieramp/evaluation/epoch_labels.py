@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hieramp.checkpoints import read_safetensors, save_safetensors, write_text
+from hieramp.devices import half_where_native
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.images import HeldSet
 from hieramp.evaluation.protocols import Training
@@ -83,7 +84,7 @@ def _epoch(held: HeldSet, teacher: nn.Module, training: Training, seed: int, epo
     logits = []
     for number, index_B in enumerate(order.split(training.batch_size)):
         images = mixed(held, training, seed, epoch, number, index_B.to(held.images.device))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type != "cpu"):
+        with half_where_native(images.device):
             logits.append(teacher(images.contiguous(memory_format=torch.channels_last)).half().cpu())
     return {"logits": torch.cat(logits), "order": order.int()}
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hieramp.checkpoints import write_text
+from hieramp.devices import has_half
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.trainer import StudentResult
 from hieramp.version import __version__
@@ -95,7 +96,8 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{os.cpu_count()} CPU cores, {threads} thread{'s' if threads > 1 else ''}"
+    precision = "bfloat16" if has_half(device) else "float32"
+    return f"{os.cpu_count()} CPU cores, {threads} thread{'s' if threads > 1 else ''}, {precision}"
 
 
 def write_run(folder: Path, run: StudentResult, class_names: Sequence[str]) -> None:

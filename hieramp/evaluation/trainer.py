@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hieramp.devices import half_where_native
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet
@@ -94,7 +95,7 @@ class Trainer:
 
     def step(self, images_BCHW: Tensor, target_BK: Tensor) -> Tensor:
         """One optimiser's step; (loss, agreement)."""
-        with self.precision():
+        with half_where_native(self.device):
             logits_BK = self.student(images_BCHW)
         if self.training.soft:
             loss = soft_loss(logits_BK, target_BK, self.training.temperature)
@@ -114,12 +115,8 @@ class Trainer:
         images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         if self.teacher is None or not self.training.soft:
             return images_BCHW, mixed_BK
-        with self.precision():
+        with half_where_native(self.device):
             return images_BCHW, self.teacher(images_BCHW)
-
-    def precision(self) -> torch.autocast:
-        """bfloat16 on an accelerator, float32 on a CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu")
 
     def test(self, test: HeldSet) -> Tensor:
         """The confusion matrix on test images, int64 (K, K)."""
@@ -135,7 +132,7 @@ def confusion(network: nn.Module, test: HeldSet) -> Tensor:
     counts = torch.zeros(num_classes * num_classes, dtype=torch.long)
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
         x = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+        with half_where_native(device):
             named_B = network(x).argmax(1)
         counts += torch.bincount((labels * num_classes + named_B).cpu(), minlength=len(counts))
     network.train(training)

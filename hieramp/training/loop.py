@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from hieramp.checkpoints import read_safetensors, save_safetensors
 from hieramp.data import DataSource, endless_loader
+from hieramp.devices import has_half
 from hieramp.training.recipe import Recipe, build_optimizers
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
@@ -121,7 +122,7 @@ class _Run:
     ) -> None:
         self.objective, self.recipe, self.settings = objective, recipe, settings
         cpu = settings.device == "cpu" or not torch.cuda.is_available()
-        precision = "no" if cpu else "bf16"
+        precision = "bf16" if has_half(torch.device("cpu" if cpu else "cuda")) else "no"
         folder = settings.folder
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=folder)
         num_processes = self.accelerator.num_processes

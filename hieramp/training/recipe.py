@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hieramp.devices import has_half
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -42,9 +44,9 @@ class Recipe:
 def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
     """Newton-Schulz iteration towards the nearest semi-orthogonal matrix (Jordan et al., Muon, 2024).
 
-    In float32 on a CPU: bfloat16 products ran hundreds of times slower there. (m, n) or a batch of them.
+    In bfloat16 where the device multiplies in it itself, else in float32. (m, n) or a batch of them.
     """
-    x = update.bfloat16() if update.is_cuda else update.float()
+    x = update.bfloat16() if has_half(update.device) else update.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -58,7 +60,7 @@ def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised, for weight matrices; convolutions are flattened to (out, in·kh·kw).
 
-    timm's and torch's Muon iterate in bfloat16, which a CPU does not stand; hence this one.
+    timm's and torch's Muon iterate in bfloat16, which many CPUs do not stand; hence this one.
     The step is scaled by sqrt(max(1, rows / columns)).
     """
 

@@ -59,6 +59,7 @@ def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     sheet = decode(source, preset.vqvae.image_size, limit=SHEET_IMAGES).images
     if settings.warm_start:
         load_strictly(objective.model, load_vqvae(settings.warm_start).state_dict(), str(settings.warm_start))
+        objective.codebook.keep(preset.vqvae_recipe.batch_size)
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "vqvae", model.state_dict())

@@ -33,8 +33,16 @@ class Codebook(nn.Module):
         super().__init__()
         codes_VC = vqvae.quantize.embedding.weight.requires_grad_(False)
         self.codes_VC = codes_VC  # shared with the model
+        self.num_tokens = vqvae.config.scales.num_tokens  # of an image
         self.register_buffer("use_V", torch.zeros(len(codes_VC)))  # all dead: the first batch fills the book
         self.register_buffer("sum_VC", torch.zeros_like(codes_VC))
+
+    @torch.no_grad()
+    def keep(self, batch_size: int) -> None:
+        """Begin from the codes that the model has, as if all were used alike: they were trained before."""
+        num_tokens = batch_size * self.num_tokens
+        self.use_V.fill_(num_tokens / len(self.use_V))
+        self.sum_VC.copy_(self.codes_VC * self.use_V[:, None])
 
     @torch.no_grad()
     def update(self, found: Quantized, restart: bool) -> Tensor:

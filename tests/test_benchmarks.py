@@ -1,10 +1,11 @@
-"""Benchmarks that look into a drawing: where its time goes, and what half precision changes."""
+"""Benchmarks that look into a drawing, and the steps that the one of training takes."""
 
 import pytest
 import torch
+from tiny_train import PRESET
 
 import hieramp
-from benchmarks import phases, precision
+from benchmarks import phases, precision, training
 from hieramp import SCHEDULES
 from hieramp.generation import scale
 
@@ -40,3 +41,14 @@ def test_what_parts_early_goes_on_apart() -> None:
     (one, among, together), last = precision.differences([first, second], apart)
     assert (one, among, together) == pytest.approx((1 / 3, 1 / 3, 2 / 3))
     assert last == pytest.approx((3 / 6, 1 / 4, 1 / 3))
+
+
+def test_training_steps_train_in_both_precisions() -> None:
+    parts = training.objectives(PRESET)
+    assert list(parts) == ["vqvae", "var", "classifier"]
+    for objective, recipe in parts.values():
+        before = {name: p.clone() for name, p in objective.named_parameters() if p.requires_grad}
+        stepper = training.Stepper(objective, recipe, PRESET.vqvae.image_size, torch.device("cpu"))
+        assert all(stepper.step(dtype) > 0 for dtype in training.PRECISIONS.values())
+        after = dict(objective.named_parameters())
+        assert any(not torch.equal(before[name], after[name]) for name in before)

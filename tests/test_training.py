@@ -22,6 +22,7 @@ import hieramp
 from hieramp.analysis.measure import better_condition
 from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
+from hieramp.commands.card import write_card
 from hieramp.commands.main import main
 from hieramp.data import open_source
 from hieramp.training import loop, runs
@@ -199,6 +200,10 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
         if part == "vqvae":  # one step moves the moving averages a little; the transformer's codes must stay its codes
             codes, moved = before["quantize.embedding.weight"], after["quantize.embedding.weight"]
             assert (codes - moved).norm() < 0.2 * codes.norm()
+        earlier, now = (read_config(folder)["trained"][part] for folder in (trained, tmp_path))
+        assert now["before"] == [earlier] and now["steps"] == 1
+    write_card(tmp_path, {})
+    assert "| vqvae | 0 min | 30 × 16 + 1 × 16 | 10.33 |" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="has no var yet"):
         runs.train_var(str(image_folder), preset, replace(settings, part="var", warm_start=tmp_path / "none"))
 

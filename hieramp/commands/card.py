@@ -33,17 +33,16 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def _training(config: dict[str, Any]) -> str:
     rows = []
-    for part, run in config.get("trained", {}).items():
-        images = run["steps"] * run["batch_size"]
-        epochs = images / run["images"]
+    for part, last in config.get("trained", {}).items():
+        runs = [*last.get("before", []), last]  # a warm start goes on from earlier ones
         rows.append(
             [
                 part,
-                f"{run['seconds'] / 60:.0f} min",
-                f"{run['steps']} × {run['batch_size']}",
-                f"{epochs:.2f}",
-                run["machine"],
-                str(run["seed"]),
+                f"{sum(run['seconds'] for run in runs) / 60:.0f} min",
+                " + ".join(f"{run['steps']} × {run['batch_size']}" for run in runs),
+                f"{sum(run['steps'] * run['batch_size'] / run['images'] for run in runs):.2f}",
+                "; ".join(dict.fromkeys(run["machine"] for run in runs)),
+                str(last["seed"]),
             ]
         )
     table = _table(["part", "time", "steps × batch", "epochs", "machine", "seed"], rows)

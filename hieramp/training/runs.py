@@ -18,6 +18,7 @@ from hieramp.checkpoints import class_token_variants, load_part, load_strictly, 
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
+from hieramp.devices import has_half
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.training.classifier import ClassifierObjective
@@ -148,19 +149,31 @@ def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcom
 def _write_about(
     settings: RunSettings, source: DataSource, outcome: Outcome, recipe: Recipe, **sizes: dict[str, Any]
 ) -> None:
-    """Put a part's sizes into config.json, and how it was trained."""
+    """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
-    trained = {
+    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(torch.device('cpu')) else ''}"
+    trained: dict[str, Any] = {
         "steps": outcome.steps,
         "seconds": round(outcome.seconds),
         "batch_size": recipe.batch_size,
         "seed": recipe.seed,
         "images": len(source),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
         "torch": torch.__version__,
     }
+    before = _runs_before(known, settings)
+    if before:
+        trained["before"] = before
     parts = known.get("trained", {}) | {settings.part: trained}
     write_config(settings.folder, **sizes, **described_classes(source.class_names), trained=parts)
+
+
+def _runs_before(known: dict[str, Any], settings: RunSettings) -> list[dict[str, Any]]:
+    """The runs behind the weights that this one was begun from, oldest first."""
+    if settings.warm_start is None:
+        return known.get("trained", {}).get(settings.part, {}).get("before", []) if settings.resume else []
+    earlier = read_config(settings.warm_start).get("trained", {}).get(settings.part)
+    return [*earlier.pop("before", []), earlier] if earlier else []
 
 
 def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

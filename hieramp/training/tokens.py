@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hieramp.data import to_signed
+from hieramp.data import randomly_flipped, to_signed
 from hieramp.vqvae.model import VQVAE
 
 
@@ -25,8 +25,7 @@ class Tokenizer:
         self.vqvae.to(images_BCHW.device)
         x = to_signed(images_BCHW)
         if flip:
-            flip_B = torch.rand(len(x), device=x.device) < 0.5
-            x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
+            x = randomly_flipped(x)
         with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
             tokens = self.vqvae.encode(x)
             return TokenBatch(torch.cat(tokens, dim=1), self.vqvae.teacher_input(tokens))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from hieramp.data import to_signed
+from hieramp.data import randomly_flipped, to_signed
 from hieramp.training.loop import Objective
 from hieramp.vqvae.autoencoder import to_unit
 from hieramp.vqvae.model import VQVAE
@@ -88,9 +88,7 @@ class VQVAEObjective(Objective):
         self.found: Quantized | None = None
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-        x = to_signed(images_BCHW)
-        flip_B = torch.rand(len(x), device=x.device) < 0.5
-        x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
+        x = randomly_flipped(to_signed(images_BCHW))
         z = self.model.latent(x)
         found = self.model.quantize.quantize(z)
         f_hat = found.partial[-1]
@@ -120,9 +118,38 @@ class VQVAEObjective(Objective):
         return {"dead_codes": dead, **usage}
 
     def matrices(self) -> set[str]:
-        """The convolutions that Muon takes: all but the first and the last, which see pixels."""
-        outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
-        return {name for name, p in self.named_parameters() if p.ndim == 4 and not name.startswith(outer)}
+        return inner_convolutions(self)
+
+
+class DecoderObjective(Objective):
+    """(images uint8, labels) to the error of the pixels alone; everything that makes tokens stays as it is.
+
+    So the tokens that a transformer was trained on stay valid, while their pictures come closer to the images.
+    """
+
+    model: VQVAE
+
+    def __init__(self, vqvae: VQVAE) -> None:
+        super().__init__()
+        self.model = vqvae.requires_grad_(False)
+        for part in (vqvae.post_quant_conv, vqvae.decoder):
+            part.requires_grad_(True)
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        x = randomly_flipped(to_signed(images_BCHW))
+        with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
+            f_hat = self.model.embed(self.model.encode(x))
+        mse = F.mse_loss(self.model.decode(f_hat).float(), x)
+        return {"loss": mse, "psnr": 10 * torch.log10(4 / mse.detach())}
+
+    def matrices(self) -> set[str]:
+        return inner_convolutions(self)
+
+
+def inner_convolutions(module: nn.Module) -> set[str]:
+    """The convolutions that Muon takes: all but the first and the last, which see pixels."""
+    outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
+    return {name for name, p in module.named_parameters() if p.ndim == 4 and not name.startswith(outer)}
 
 
 def reconstruction_sheet(vqvae: VQVAE, images_BCHW: Tensor) -> Image.Image:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -212,8 +213,10 @@ def test_a_sheet_shows_the_schedules_as_they_are_alone(model: hieramp.Model) -> 
     *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(order))
     assert sheet.is_finished and [sheet.label(i) for i in range(8)] == list(SCHEDULES)
     for i, name in enumerate(SCHEDULES):
-        alone = model.generate([1], [7], SCHEDULES[name]).images[0]
-        assert sheet.pictures[i].tobytes() == hieramp.figures.to_picture(alone).tobytes()
+        alone = hieramp.figures.to_picture(model.generate([1], [7], SCHEDULES[name]).images[0])
+        # a batch of another size may round a pixel to the next level; another token changes whole patches by many
+        away = [np.abs(np.int16(picture) - np.int16(alone)).max() for picture in sheet.pictures]
+        assert away[i] <= 1 and sum(a > 10 for a in away) >= 5
     html = ablate.as_html(model, sheet, "cat")
     assert html.count("<img ") == 8 and 'alt="cat, seed 7, weak mid"' in html
     link = re.findall(r'href="\?([^"]+)"', html)[6].replace("&amp;", "&")

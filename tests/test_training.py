@@ -24,16 +24,15 @@ from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.card import write_card
 from hieramp.commands.main import main
-from hieramp.data import decode, open_source, to_signed
+from hieramp.data import open_source
 from hieramp.training import loop, runs
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective
-from hieramp.training.vqvae import Codebook, DecoderObjective, VQVAEObjective
+from hieramp.training.vqvae import Codebook, VQVAEObjective
 from hieramp.var.model import VAR
-from hieramp.vqvae.autoencoder import to_unit
 from hieramp.vqvae.model import VQVAE
 
 ROOT = Path(__file__).parent.parent
@@ -209,26 +208,6 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
         runs.train_var(str(image_folder), preset, replace(settings, part="var", warm_start=tmp_path / "none"))
 
 
-def test_the_decoder_goes_on_alone(
-    trained: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Pictures come closer to the images, and tokens and what the transformer sees of them stay the same."""
-    folder = tmp_path / "copy"
-    shutil.copytree(trained, folder)
-    before, test = runs.load_vqvae(folder), decode(open_source(str(image_folder)), 32)
-    main([*TRAIN, "decoder", "--data", str(image_folder), "--out", str(folder)])
-    after = runs.load_vqvae(folder)
-    x = to_signed(test.images)
-    assert all(torch.equal(a, b) for a, b in zip(before.encode(x), after.encode(x), strict=True))
-    assert torch.equal(before.embed(before.encode(x)), after.embed(after.encode(x)))
-    errors = [(to_unit(x) - vqvae.to_images(vqvae.embed(vqvae.encode(x)))).square().mean() for vqvae in (before, after)]
-    assert errors[1] < errors[0]
-    assert read_config(folder)["trained"]["decoder"]["steps"] == 30
-    with pytest.raises(SystemExit):
-        main([*TRAIN, "decoder", "--data", str(image_folder), "--out", str(folder), "--warm-start", str(trained)])
-    assert "leave out --warm-start" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("change", [{"shared_adaln": True}, {"l2_attention": False}])
 def test_other_transformers_train_too(trained: Path, image_folder: Path, tmp_path: Path, change: dict) -> None:
     for name in ("config.json", "vqvae.safetensors"):
@@ -353,7 +332,7 @@ def test_dead_codes_are_restarted(image_folder: Path) -> None:
     assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 16
 
 
-@pytest.mark.parametrize("part", ["vqvae", "decoder", "var", "class-tokens", "classifier"])
+@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])
 def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
     """Fake tensors have no values: whatever reads one, as a GPU would have to be waited for, raises."""
     with FakeTensorMode():
@@ -361,8 +340,6 @@ def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
         objective: Objective
         if part == "vqvae":
             objective = VQVAEObjective(VQVAE(PRESET.vqvae))
-        elif part == "decoder":
-            objective = DecoderObjective(VQVAE(PRESET.vqvae))
         elif part == "classifier":
             objective = ClassifierObjective(Classifier(PRESET.classifier))
         elif part == "var":

@@ -20,11 +20,7 @@ FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin wi
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="train a model, or a part: vqvae, then var, class-tokens, classifier")
-    parser.add_argument(
-        "part",
-        choices=("all", *SHARES, "decoder"),
-        help="all: the four parts in turn; decoder: of the VQ-VAE in --out, on and alone: its tokens stay as they are",
-    )
+    parser.add_argument("part", choices=("all", *SHARES), help="all: one after the other")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
@@ -60,18 +56,18 @@ def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
 
     The last class tokens trained are the folder's default. Training the backbone spoils those trained before.
     """
-    runs_of = {part: [part] for part in (*SHARES, "decoder")}
+    runs_of = {part: [part] for part in SHARES}
     both = args.part == "all" and args.condition is None and not args.with_backbone
     conditions = ["kept", "dropped"] if both else [args.condition or "dropped"]
     runs_of["class-tokens"] = [f"class_tokens-{condition}" for condition in conditions]
     parts = SHARES if args.part == "all" else [args.part]
-    return [(part, name, SHARES.get(part, 1) / len(runs_of[part])) for part in parts for name in runs_of[part]]
+    return [(part, name, SHARES[part] / len(runs_of[part])) for part in parts for name in runs_of[part]]
 
 
 def _train(args: argparse.Namespace, part: str, name: str, budget: float | None, resume: bool) -> Outcome:
     preset = PRESETS[args.preset]
     settings = RunSettings(args.out, name, budget, resume, args.warm_start, args.device)
-    recipe_name = {"class-tokens": "class_token_recipe", "decoder": "vqvae_recipe"}.get(part, f"{part}_recipe")
+    recipe_name = {"class-tokens": "class_token_recipe"}.get(part, f"{part}_recipe")
     recipe = replace(getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:
         recipe = replace(recipe, batch_size=args.batch_size)
@@ -81,13 +77,9 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         condition = name.removeprefix("class_tokens-")
         outcome = runs.train_class_tokens(args.data, preset, settings, condition, args.read_only, args.with_backbone)
     else:
-        train = {
-            "vqvae": runs.train_vqvae,
-            "decoder": runs.train_decoder,
-            "var": runs.train_var,
-            "classifier": runs.train_classifier,
-        }[part]
-        outcome = train(args.data, preset, settings)
+        outcome = {"vqvae": runs.train_vqvae, "var": runs.train_var, "classifier": runs.train_classifier}[part](
+            args.data, preset, settings
+        )
     _report(args, name, outcome)
     return outcome
 
@@ -105,8 +97,7 @@ def _report(args: argparse.Namespace, name: str, outcome: Outcome) -> None:
     values = ", ".join(f"{key} {value:.4g}" for key, value in outcome.last.items() if "/" not in key)
     how = "interrupted" if outcome.interrupted else "done"
     print(f"{how} after {outcome.steps} steps in {outcome.seconds / 60:.1f} min: {values}")
-    weights = "vqvae" if name == "decoder" else name
-    print(f"weights: {args.out}/{weights}*.safetensors · samples: {args.out}/samples")
+    print(f"weights: {args.out}/{name}*.safetensors · samples: {args.out}/samples")
     print(f"losses: tensorboard --logdir {args.out}/logs")
     if outcome.interrupted:
         print("go on with the same command and --resume")

@@ -1,4 +1,4 @@
-"""The trainings: from an image set to the parts of a model folder."""
+"""The four trainings: from an image set to the parts of a model folder."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective, is_class_token, only_class_tokens
-from hieramp.training.vqvae import DecoderObjective, VQVAEObjective, reconstruction_sheet
+from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -70,28 +70,6 @@ def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
         return reconstruction_sheet(model, sheet)
 
     return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
-
-
-def train_decoder(data: str, preset: Preset, settings: RunSettings) -> Outcome:
-    """The decoder of the folder's VQ-VAE goes on alone, so that a transformer trained on its tokens still fits.
-
-    Raises:
-        ValueError: the folder has no VQ-VAE, or another one was named to begin from.
-    """
-    if settings.warm_start:
-        raise ValueError("the decoder goes on from the VQ-VAE in --out: leave out --warm-start")
-    source, vqvae = open_source(data), load_vqvae(settings.folder)
-    sheet = decode(source, vqvae.config.image_size, limit=SHEET_IMAGES).images
-
-    def write(model: Module, outcome: Outcome) -> None:
-        save_part(settings.folder, "vqvae", model.state_dict())
-        _write_about(settings, source, outcome, preset.vqvae_recipe)
-
-    def sample(model: VQVAE) -> Image.Image:
-        return reconstruction_sheet(model, sheet)
-
-    objective = DecoderObjective(vqvae)
-    return train(objective, source, vqvae.config.image_size, preset.vqvae_recipe, settings, sample, write)
 
 
 def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:

@@ -118,38 +118,9 @@ class VQVAEObjective(Objective):
         return {"dead_codes": dead, **usage}
 
     def matrices(self) -> set[str]:
-        return inner_convolutions(self)
-
-
-class DecoderObjective(Objective):
-    """(images uint8, labels) to the error of the pixels alone; everything that makes tokens stays as it is.
-
-    So the tokens that a transformer was trained on stay valid, while their pictures come closer to the images.
-    """
-
-    model: VQVAE
-
-    def __init__(self, vqvae: VQVAE) -> None:
-        super().__init__()
-        self.model = vqvae.requires_grad_(False)
-        for part in (vqvae.post_quant_conv, vqvae.decoder):
-            part.requires_grad_(True)
-
-    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-        x = randomly_flipped(to_signed(images_BCHW))
-        with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
-            f_hat = self.model.embed(self.model.encode(x))
-        mse = F.mse_loss(self.model.decode(f_hat).float(), x)
-        return {"loss": mse, "psnr": 10 * torch.log10(4 / mse.detach())}
-
-    def matrices(self) -> set[str]:
-        return inner_convolutions(self)
-
-
-def inner_convolutions(module: nn.Module) -> set[str]:
-    """The convolutions that Muon takes: all but the first and the last, which see pixels."""
-    outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
-    return {name for name, p in module.named_parameters() if p.ndim == 4 and not name.startswith(outer)}
+        """The convolutions that Muon takes: all but the first and the last, which see pixels."""
+        outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
+        return {name for name, p in self.named_parameters() if p.ndim == 4 and not name.startswith(outer)}
 
 
 def reconstruction_sheet(vqvae: VQVAE, images_BCHW: Tensor) -> Image.Image:

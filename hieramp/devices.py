@@ -28,7 +28,7 @@ def has_half(device: torch.device) -> bool:
     """
     if device.type != "cpu":
         return True
-    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return False
     known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in CPU_HALF)

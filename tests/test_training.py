@@ -242,7 +242,6 @@ def test_training_is_in_bfloat16_where_the_cpu_has_it(
     finally:
         AcceleratorState._reset_state(True)
     assert {x.dtype for x in seen if x.requires_grad} == {torch.bfloat16 if half else torch.float32}
-    assert all(value.dtype == torch.float32 for value in load_part(tmp_path, "vqvae").values())
 
 
 @pytest.mark.parametrize("read_only", [True, False])

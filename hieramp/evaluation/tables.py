@@ -14,6 +14,7 @@ from hieramp.evaluation.studies import Cell, Results, Study
 
 MISSING = "–"
 COLORS = ("#1c1b22", "#b5483a", "#4a6fa5", "#7a8b4f", "#c9a13b", "#8a6aa8", "#5f9ea0", "#a0a0a0")
+HATCHES = ("", "//", "..")  # a table with more rows than colours uses each again, hatched
 
 
 def markdown(study: Study, results: Results) -> str:
@@ -128,12 +129,23 @@ def plot(study: Study, results: Results) -> Figure:
         means = [100 * score.mean for score in found.values()]
         spread = [100 * (score.std or 0) for score in found.values()]
         color = COLORS[i % len(COLORS)]
+        hatch = HATCHES[i // len(COLORS) % len(HATCHES)]
         if study.plot == "lines":
             axes.errorbar([_number(h) for h in found], means, spread, fmt="o-", color=color, label=name, capsize=2)
         else:
             width = 0.8 / len(names)
             x = [place + (i - (len(names) - 1) / 2) * width for place in places]
-            axes.bar(x, means, width * 0.9, yerr=spread, color=color, label=name, error_kw={"linewidth": 1})
+            axes.bar(
+                x,
+                means,
+                width * 0.9,
+                yerr=spread,
+                color=color,
+                hatch=hatch,
+                edgecolor="white",
+                label=name,
+                error_kw={"linewidth": 1},
+            )
     if study.plot == "lines":
         axes.set(xscale="log", xlabel="images per class")
     else:

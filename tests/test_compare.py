@@ -12,8 +12,8 @@ from hieramp.classifier import Classifier
 from hieramp.commands.compare import _chosen
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
-from hieramp.evaluation.studies import filled, read_study
-from hieramp.evaluation.tables import markdown, write_into
+from hieramp.evaluation.studies import Study, filled, read_study
+from hieramp.evaluation.tables import markdown, plot, write_into
 
 ROOT = Path(__file__).parent.parent
 REAL = "--method random-real"
@@ -50,6 +50,13 @@ def study(tmp_path: Path) -> Path:
 def command(study: Path, images: Path, teacher: Path, tmp_path: Path, *more: str) -> list[str]:
     base = ["compare", "--study", str(study), "--data", str(images), "--test", str(images), "--teacher", str(teacher)]
     return [*base, "--epochs", "2", "--device", "cpu", "--out", str(tmp_path / "out"), *more]
+
+
+def test_no_two_rows_of_a_chart_look_alike() -> None:
+    study = Study("many", "Twelve rows", rows={f"row {i}": f"--seed {i}" for i in range(12)})
+    results = {cell: {"runs": [{"best": 0.5, "last": 0.5}]} for cell in study.cells()}
+    bars = plot(study, results).axes[0].patches
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(bars) == 12
 
 
 def test_a_row_is_named_by_how_it_begins() -> None:

@@ -97,7 +97,9 @@ def test_misuse(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--budget", "-5m"], "expected one argument"),
+        (["--budget", "-5m"], "'-5m' is not a time over 0"),
+        (["--budget=-5m"], "'-5m' is not a time over 0"),
+        (["--budget"], "expected one argument"),
         (["--budget", "0m"], "'0m' is not a time over 0"),
         (["--budget", "soon"], "'soon' is not a time"),
         (["--batch-size", "0"], "'0' is not a whole number of at least 1"),
@@ -121,7 +123,8 @@ def test_training_misuse(
     ]
     with pytest.raises(SystemExit) as stopped:
         main([*base, *arguments])
-    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in err and err.count("\n") == 1
     assert not (tmp_path / "m").exists()
 
 

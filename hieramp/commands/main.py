@@ -1,8 +1,10 @@
 """python -m hieramp: one parser, one place where errors become a sentence and an exit code."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from hieramp.commands import (
     analyse,
@@ -19,8 +21,15 @@ from hieramp.commands import (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse that answers misuse with one sentence instead of its whole usage; so do the commands' parsers."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ({self.prog} --help)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hieramp", description="Generative dataset distillation you can see.")
+    parser = Parser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare, analyse, tune)
     for module in modules:
@@ -30,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Exit codes: 0 done, 1 the machine failed us, 2 misuse, 130 interrupted."""
-    args = build_parser().parse_args(arguments)
+    args = build_parser().parse_args(_with_negatives(sys.argv[1:] if arguments is None else arguments))
     try:
         args.run(args)
     except (ValueError, FileNotFoundError) as error:
@@ -39,6 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _with_negatives(arguments: Sequence[str]) -> list[str]:
+    """A value like -5m joined to its option by "=": argparse would take it for an option, and say nothing useful."""
+    joined: list[str] = []
+    for argument in arguments:
+        if re.match(r"-\.?\d", argument) and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -1,6 +1,7 @@
 """Studies: sets are made, rows measured, tables written, and a second call goes on where the first stopped."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,14 @@ def test_a_foreign_study_and_a_document_without_a_place(tmp_path: Path) -> None:
     (tmp_path / "d.md").write_text("nothing")
     with pytest.raises(ValueError, match="has no place for this study"):
         write_into(tmp_path / "d.md", "s", "text")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.json")), ids=lambda path: path.stem)
+def test_labels_below_a_chart_can_be_read(path: Path) -> None:
+    study = read_study(path)
+    figure = plot(study, {cell: {"runs": [{"best": 0.5, "last": 0.5}]} for cell in study.cells()})
+    figure.draw_without_rendering()
+    labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(labels) == len(study.headings())
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

@@ -148,8 +148,10 @@ def plot(study: Study, results: Results) -> Figure:
             )
     if study.plot == "lines":
         axes.set(xscale="log", xlabel="images per class")
+        axes.set_xticks([_number(h) for h in headings], [f"{_number(h):g}" for h in headings])
+        axes.minorticks_off()
     else:
-        axes.set_xticks(range(len(headings)), headings)
+        axes.set_xticks(range(len(headings)), [h.replace(" · ", "\n") for h in headings], fontsize=8)
     axes.set(ylabel="test accuracy, %", title=study.title)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

@@ -148,7 +148,8 @@ def plot(study: Study, results: Results) -> Figure:
             )
     if study.plot == "lines":
         axes.set(xscale="log", xlabel="images per class")
-        axes.set_xticks([_number(h) for h in headings], [f"{_number(h):g}" for h in headings])
+        numbers = [_number(heading) for heading in headings]
+        axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
         axes.minorticks_off()
     else:
         axes.set_xticks(range(len(headings)), [h.replace(" · ", "\n") for h in headings], fontsize=8)

@@ -103,6 +103,8 @@ def test_misuse(
         (["--budget", "0m"], "'0m' is not a time over 0"),
         (["--budget", "soon"], "'soon' is not a time"),
         (["--batch-size", "0"], "'0' is not a whole number of at least 1"),
+        (["--learning-rate", "0"], "'0' is not a number over 0"),
+        (["--learning-rate", "fast"], "'fast' is not a number over 0"),
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (["--data", "nowhere/at/all"], "nowhere/at/all does not exist"),
         (["--resume"], "nothing to resume"),

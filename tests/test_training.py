@@ -274,6 +274,13 @@ def test_resume_refuses_another_recipe(trained: Path, image_folder: Path, capsys
     assert stopped.value.code == 2 and "it was begun with" in capsys.readouterr().err
 
 
+def test_the_learning_rate_is_the_one_asked_for(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*TRAIN, "vqvae", "--data", str(image_folder), "--out", str(tmp_path), "--learning-rate", "1e-4"])
+    assert f"learning_rate {1e-4 * PRESET.vqvae_recipe.rate(29 / 30):.4g}" in capsys.readouterr().out
+
+
 def test_parts_are_trained_in_order(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main([*TRAIN, "var", "--data", str(image_folder), "--out", str(tmp_path / "empty")])
@@ -329,6 +336,23 @@ def test_dead_codes_are_restarted(image_folder: Path) -> None:
         dead = codebook.update(vqvae.quantize.quantize(latent), restart=True)
         assert 0 <= int(dead) < 16
     assert len({int(i) for t in vqvae.quantize.quantize(latent).tokens for i in t.flatten()}) == 16
+
+
+def test_encoder_and_phi_learn_from_the_pixels() -> None:
+    """A decoder that answers to nothing changes their gradients: what is left is the pull between latent and codes."""
+    torch.manual_seed(0)
+    objective = VQVAEObjective(VQVAE(PRESET.vqvae))
+    images, labels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.zeros(4, dtype=torch.long)
+    watched = [objective.model.encoder.conv_in.weight, objective.model.quantize.quant_resi.qresi_ls[0].weight]
+
+    def gradients() -> list[torch.Tensor]:
+        torch.manual_seed(1)  # of the flips
+        return list(torch.autograd.grad(objective(images, labels)["loss"], watched))
+
+    seeing = gradients()
+    objective.model.decoder.conv_out.weight.data.zero_()
+    for sees, blind in zip(seeing, gradients(), strict=True):
+        assert blind.abs().max() > 0 and (sees - blind).norm() > 0.01 * blind.norm()
 
 
 @pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])

@@ -28,6 +28,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--warm-start", type=Path, metavar="FOLDER", help="begin from another model folder's weights")
     parser.add_argument("--batch-size", type=shared.positive, help="over all devices (default: the preset's)")
+    parser.add_argument("--learning-rate", type=shared.positive_number, help="at its highest (default: the preset's)")
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--device", help="cpu to leave a GPU unused")
     tokens = parser.add_argument_group("class-tokens")
@@ -71,6 +72,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     recipe = replace(getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:
         recipe = replace(recipe, batch_size=args.batch_size)
+    if args.learning_rate:
+        recipe = replace(recipe, learning_rate=args.learning_rate)
     preset = replace(preset, **{recipe_name: recipe})
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":

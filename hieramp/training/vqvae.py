@@ -92,7 +92,8 @@ class VQVAEObjective(Objective):
         z = self.model.latent(x)
         found = self.model.quantize.quantize(z)
         f_hat = found.partial[-1]
-        reconstruction = self.model.decode(z + (f_hat - z).detach())
+        # straight through to the encoder, and the φ of the quantizer learn from the pixels too
+        reconstruction = self.model.decode(f_hat + (z - z.detach()))
         mse = F.mse_loss(reconstruction.float(), x)
         # Each partial sum should already be close to the latent, and the encoder stay close to the codes.
         # A pull towards the last sum alone lets the latent grow without bound (loss 0.03 to 5 in 100 steps).

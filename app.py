@@ -13,7 +13,7 @@ from typing import NoReturn
 import hieramp
 from app import page
 from app.limits import Limits
-from hieramp.loading import DEFAULT_MODEL, shipped
+from hieramp.checkpoints import DEFAULT_MODEL, shipped
 
 
 class _Parser(argparse.ArgumentParser):

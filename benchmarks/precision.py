@@ -17,10 +17,10 @@ from hieramp import SCHEDULES
 from hieramp.analysis.fidelity import frechet_distance
 from hieramp.analysis.judged import judge
 from hieramp.analysis.measure import as_bytes
+from hieramp.checkpoints import model_folder
 from hieramp.classifier import load_classifier
 from hieramp.commands.arguments import DTYPES
 from hieramp.data import decode, open_source
-from hieramp.loading import model_folder
 
 
 def drawn(name: str, device: str, dtype: torch.dtype, count: int, batch: int) -> tuple[list[Tensor], Tensor]:

@@ -17,9 +17,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+ASSETS = Path(__file__).resolve().parent.parent / "assets"  # the models that ship
+DEFAULT_MODEL = "cifar10"
 CONDITIONS = ("dropped", "kept")  # of the class, where class tokens are trained
 SHARD_BYTES = 16_000_000
 State = Mapping[str, Tensor]
+
+
+def shipped() -> list[str]:
+    """Names of the models that ship with us, the default first."""
+    names = {path.parent.name for path in ASSETS.glob("*/config.json")}
+    return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model that ships with us, or the folder of that name."""
+    return ASSETS / name if str(name) in shipped() else Path(name)
 
 
 def write_config(folder: Path, **entries: Any) -> None:
@@ -47,7 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} is not a model folder: it has no config.json (train one, or give another --model)")
+        known = ", ".join(shipped())
+        raise ValueError(f"{folder} is not a model folder: it has no config.json (models that ship: {known})")
     try:
         config = json.loads(path.read_text())
     except ValueError as error:

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from hieramp.checkpoints import (
     CONDITIONS,
+    DEFAULT_MODEL,
     class_token_part,
     class_token_variants,
     load_part,
     load_strictly,
+    model_folder,
     read_config,
     read_safetensors,
+    shipped,
 )
 from hieramp.config import VARConfig, VQVAEConfig, from_json
 from hieramp.devices import device_of
@@ -25,8 +28,6 @@ from hieramp.official import from_official
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-DEFAULT_MODEL = "cifar10"
 OFFICIAL = ("var-d16", "var-d20", "var-d24", "var-d30")
 HUB_REPOSITORY = "FoundationVision/var"
 HUB_VQVAE = "vae_ch160v4096z32.pth"
@@ -58,17 +59,6 @@ def load(
     else:
         loaded = _load_folder(model_folder(name), var_checkpoint, class_tokens)
     return loaded.to(target, dtype)
-
-
-def shipped() -> list[str]:
-    """Names of the models that ship with us, the default first."""
-    names = {path.parent.name for path in ASSETS.glob("*/config.json")}
-    return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
-
-
-def model_folder(name: str | Path) -> Path:
-    """The folder of a model that ships with us, or the folder of that name."""
-    return ASSETS / name if str(name) in shipped() else Path(name)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:

@@ -151,9 +151,9 @@ def test_models_ship_under_their_names(
     for name in ("one", "cifar10"):
         shutil.copytree(folder, assets / name)
     (assets / "notes").mkdir()
-    monkeypatch.setattr(loading, "ASSETS", assets)
+    monkeypatch.setattr(checkpoints, "ASSETS", assets)
     monkeypatch.chdir(tmp_path)
-    assert loading.shipped() == ["cifar10", "one"]
+    assert checkpoints.shipped() == ["cifar10", "one"]
     assert hieramp.load("one", "cpu").folder == assets / "one" and hieramp.load(device="cpu").name == "cifar10"
     with pytest.raises(ValueError, match="no model 'two': give a model folder, or one of cifar10, one, var-d16"):
         hieramp.load("two", "cpu")
@@ -163,7 +163,7 @@ def test_models_ship_under_their_names(
 
 
 def test_what_ships_is_small() -> None:
-    sizes = {path: path.stat().st_size for path in loading.ASSETS.rglob("*") if path.is_file()}
+    sizes = {path: path.stat().st_size for path in checkpoints.ASSETS.rglob("*") if path.is_file()}
     assert max(sizes.values()) < 20e6 and sum(sizes.values()) < 96e6
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp import devices
-from hieramp.checkpoints import save_part, write_config
+from hieramp.checkpoints import ASSETS, save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
@@ -311,6 +311,13 @@ def test_a_student_becomes_a_teacher(tmp_path: Path) -> None:
     assert torch.equal(teacher.network(x), student(x))
     assert teacher.class_names == NAMES and not teacher.network.training
     assert teacher.sha256 == load_teacher(str(tmp_path / "t.safetensors")).sha256
+
+
+def test_the_classifier_of_a_model_that_ships_is_a_teacher_by_name() -> None:
+    named, folder = load_teacher("cifar10"), load_teacher(str(ASSETS / "cifar10"))
+    assert (named.name, named.class_names, named.sha256) == (folder.name, folder.class_names, folder.sha256)
+    with pytest.raises(ValueError, match="cifar11 is not a model folder.*models that ship: cifar10"):
+        load_teacher("cifar11")
 
 
 def test_foreign_weights_must_say_which_class_is_which(tmp_path: Path) -> None:

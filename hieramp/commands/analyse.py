@@ -10,13 +10,12 @@ import torch
 from hieramp.analysis.inception import inception_fid
 from hieramp.analysis.judged import Judged, closeness, fid, judge
 from hieramp.analysis.settokens import SetUsage, token_usage
-from hieramp.checkpoints import read_config, write_text
+from hieramp.checkpoints import model_folder, read_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
 from hieramp.devices import device_of
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
-from hieramp.loading import model_folder
 from hieramp.training.runs import load_vqvae
 from hieramp.vqvae.model import VQVAE
 
@@ -30,7 +29,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--against", metavar="SET", help="a baseline, such as the set of the unamplified VAR")
     parser.add_argument("--data", metavar="FOLDER", help="real images, train/ and test/, for FID and neighbours")
     parser.add_argument("--model", default="cifar10", help="whose VQ-VAE encodes the images (default: cifar10)")
-    parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
+    parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
     parser.add_argument("--real-images", type=shared.positive, help="compare with so many real images (default: all)")
     parser.add_argument("--inception", action="store_true", help="FID in Inception's features as well")
     parser.add_argument("--out", type=Path, help=f"folder for figures and CSV (default: {OUT}/SET)")

@@ -10,7 +10,7 @@ import torch
 
 import hieramp
 from hieramp import Amplification, Model
-from hieramp.loading import DEFAULT_MODEL, shipped
+from hieramp.checkpoints import DEFAULT_MODEL, shipped
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"s": 1, "m": 60, "h": 3600}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hieramp.checkpoints import read_config
+from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.data import open_source
@@ -15,7 +15,6 @@ from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.imageset.layout import FORMATS
-from hieramp.loading import model_folder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -31,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--candidates", type=shared.positive, default=1, help="drawn for each image; the classifier keeps the surest"
     )
-    parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
+    parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
     parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 32, 64 on a GPU)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
     parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")

@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The arguments that `evaluate` and `compare` share."""
     parser.add_argument("--test", metavar="FOLDER", help="test images: class folders, or a folder with test/")
-    parser.add_argument("--teacher", help="model folder with a classifier, FILE.safetensors, or NAME=FILE.safetensors")
+    parser.add_argument("--teacher", help="a model with a classifier, FILE.safetensors, or NAME=FILE.safetensors")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="rded")
     parser.add_argument("--runs", type=shared.positive, default=3, help="students, with seeds 0, 1, … (default: 3)")
     parser.add_argument("--seed", type=shared.whole_number, default=0, help="of the first student")

@@ -11,13 +11,12 @@ from hieramp import figures
 from hieramp.analysis import measure
 from hieramp.analysis.limits import halves, measure_limits
 from hieramp.analysis.measure import better_condition
-from hieramp.checkpoints import class_token_variants, write_config, write_text
+from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
 from hieramp.data import DecodedImages, decode, open_source
 from hieramp.generation.sampling import DEFAULT_GUIDANCE, Sampling
-from hieramp.loading import model_folder
 
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")

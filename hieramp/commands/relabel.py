@@ -18,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     soft = [name for name, protocol in PROTOCOLS.items() if protocol.soft]
     parser = commands.add_parser("relabel", help="store a teacher's labels for every epoch of a student's training")
     parser.add_argument("set", help="distilled set, or a folder of class folders")
-    parser.add_argument("--teacher", required=True, help="model folder with a classifier, or as for evaluate")
+    parser.add_argument("--teacher", required=True, help="a model with a classifier, or as for evaluate")
     parser.add_argument("--out", type=Path, required=True, help="folder for the labels; evaluate --teacher takes it")
     parser.add_argument("--protocol", choices=soft, default=soft[0])
     parser.add_argument("--epochs", type=shared.positive, help="(default: the protocol's)")

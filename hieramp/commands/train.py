@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hieramp.checkpoints import CONDITIONS
+from hieramp.checkpoints import CONDITIONS, model_folder
 from hieramp.commands import arguments as shared
 from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings, progress_of
@@ -26,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
     parser.add_argument("--budget", type=shared.duration, help="time to train in all, like 20m: the schedule follows")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--warm-start", type=Path, metavar="FOLDER", help="begin from another model folder's weights")
+    parser.add_argument("--warm-start", type=model_folder, metavar="MODEL", help="begin from another model's weights")
     parser.add_argument("--batch-size", type=shared.positive, help="over all devices (default: the preset's)")
     parser.add_argument("--learning-rate", type=shared.positive_number, help="at its highest (default: the preset's)")
     parser.add_argument("--seed", type=shared.whole_number, default=0)

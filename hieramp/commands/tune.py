@@ -7,12 +7,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from hieramp.analysis.judged import judge
-from hieramp.checkpoints import fingerprint, read_config, write_text
+from hieramp.checkpoints import fingerprint, model_folder, read_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.evaluation.images import HeldSet, aligned, hold_set
 from hieramp.evaluation.results import save_figure
-from hieramp.loading import model_folder
 from hieramp.tuning.proxies import FidProxy, JudgeProxy, Proxy, StudentProxy
 from hieramp.tuning.search import Search, SearchSettings, Tried, as_json
 
@@ -33,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--real-images", type=shared.positive, default=2000, help="of --data (default: 2000)")
     parser.add_argument("--student", default="small", help="of --proxy student (default: small)")
     parser.add_argument("--epochs", type=shared.positive, default=30, help="of --proxy student (default: 30)")
-    parser.add_argument("--classifier", type=Path, help="model folder of the classifier (default: the model's own)")
+    parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--out", type=Path, help="folder of the search (default: runs/tune/MODEL-PROXY-ipcN)")

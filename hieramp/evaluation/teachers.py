@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hieramp.checkpoints import fingerprint, read_config
+from hieramp.checkpoints import fingerprint, model_folder, read_config
 from hieramp.classifier import load_classifier
 from hieramp.evaluation.students import load_network
 
@@ -19,7 +19,7 @@ class Teacher:
 
 
 def load_teacher(spec: str) -> Teacher:
-    """A model folder with a classifier, a FILE.safetensors of ours, or NAME=FILE.safetensors for timm's NAME.
+    """A model with a classifier (by name or folder), a FILE.safetensors of ours, or NAME=FILE.safetensors for timm's.
 
     Raises:
         ValueError: nothing of the kind is there, or its weights or class names do not fit.
@@ -30,7 +30,7 @@ def load_teacher(spec: str) -> Teacher:
     elif spec.endswith(".safetensors"):
         network, name, class_names = load_network(Path(spec))
     else:
-        folder = Path(spec)
+        folder = model_folder(spec)
         network = load_classifier(folder)
         name, class_names = folder.resolve().name, tuple(read_config(folder)["class_names"])
     network = network.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
 """python -m benchmarks.generate: what class tokens and amplification cost, measured side by side.
 
-Three variants of one model take turns in one process; a figure is the median over the rounds, a ratio is
-that of the medians. Memory is the growth of the peak during generation, each variant in a process of its
-own (CPU: tensors in the profile; CUDA: peak allocated).
+Three variants of one model take turns in one process; a figure is the median over the rounds, and a ratio the
+median of every round's own, with its 95 % interval. Memory is the growth of the peak during generation, each variant
+in a process of its own (CPU: tensors in the profile; CUDA: peak allocated).
 
 With --profile instead: where the time goes (benchmarks/phases.py).
 With --reference DIR instead: beside the authors' code, at the sizes of var-d16 (benchmarks/reference.py).
@@ -22,7 +22,7 @@ import torch
 
 import hieramp
 from benchmarks import phases, reference
-from benchmarks.measuring import peak_of
+from benchmarks.measuring import paired_ratio, peak_of
 from hieramp import SCHEDULES, Amplification, Model
 from hieramp.training.var import is_class_token
 from hieramp.var.model import VAR
@@ -49,8 +49,8 @@ def draw(model: Model, amplification: Amplification | None, batch: int) -> float
     return time.perf_counter() - started
 
 
-def measure_time(name: str, device: str, batch: int, rounds: int) -> dict[str, float]:
-    """Median seconds an image of each variant; the variants take turns, in a new order every round."""
+def measure_time(name: str, device: str, batch: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds an image of each variant in every round; the variants take turns, each round in the other order."""
     runs = variants(name, device)
     seconds: dict[str, list[float]] = {variant: [] for variant in runs}
     for number in range(rounds + 1):
@@ -59,7 +59,7 @@ def measure_time(name: str, device: str, batch: int, rounds: int) -> dict[str, f
             taken = draw(*runs[variant], batch)
             if number:  # the first round warms up
                 seconds[variant].append(taken / batch)
-    return {variant: statistics.median(values) for variant, values in seconds.items()}
+    return seconds
 
 
 def measure_memory(name: str, device: str, variant: str, batch: int) -> int:
@@ -130,21 +130,21 @@ def main() -> None:
             {
                 "batch": batch,
                 "variant": v,
-                "seconds": seconds[v],
-                "ratio": seconds[v] / seconds["base"],
+                "seconds": statistics.median(seconds[v]),
+                "ratio": paired_ratio(seconds[v], seconds["base"]),
                 "bytes": memory[v],
                 "memory_ratio": memory[v] / memory["base"],
             }
             for v in VARIANTS
         ]
     if args.json:
-        print(json.dumps(lines, indent=1))
+        print(json.dumps([line | {"ratio": line["ratio"]._asdict()} for line in lines], indent=1))
         return
     print(f"{args.model} on {_where(args.device)}, torch {torch.__version__}, median of {args.rounds} rounds\n")
     print("| batch | variant | s an image | time over base | peak growth | memory over base |")
     print("| --- | --- | --- | --- | --- | --- |")
     for r in lines:
-        time_cells = f"{r['seconds']:.4f} | {r['ratio']:.3f}"
+        time_cells = f"{r['seconds']:.4f} | {r['ratio']}"
         print(f"| {r['batch']} | {r['variant']} | {time_cells} | {r['bytes'] / 1e6:.1f} MB | {r['memory_ratio']:.3f} |")
 
 

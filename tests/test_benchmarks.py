@@ -6,6 +6,7 @@ from tiny_train import PRESET
 
 import hieramp
 from benchmarks import phases, precision, training
+from benchmarks.measuring import paired_ratio
 from hieramp import SCHEDULES
 from hieramp.generation import scale
 
@@ -33,6 +34,24 @@ def test_kinds_of_operation() -> None:
         "aten::mul": phases.REST,
     }
     assert {name: phases.kind_of(name) for name in names} == names
+
+
+def test_a_paired_ratio_does_not_see_the_machine_drift() -> None:
+    drift = [1.0 + i / 10 for i in range(41)]
+    seconds = [1.04 * d for d in drift]
+    assert paired_ratio(seconds, drift) == pytest.approx((1.04, 1.04, 1.04))
+    # the interval of a median: of 10 ratios the 2nd and the 9th (97.9 %), and all there are where they are few
+    ten = [float(i) for i in (3, 1, 2, 5, 4, 8, 10, 7, 6, 9)]
+    assert paired_ratio(ten, [1.0] * 10) == (5.5, 2.0, 9.0)
+    assert paired_ratio(ten[:3], [1.0] * 3) == (2.0, 1.0, 3.0)
+
+
+def test_the_true_ratio_lies_in_its_interval() -> None:
+    """95 times of a hundred or more; the interval of 21 rounds is the 6th to the 16th, 97.3 %."""
+    noise = torch.randn(400, 21, generator=torch.Generator().manual_seed(0)).exp()
+    intervals = [paired_ratio(row.tolist(), [1.0] * 21) for row in noise]
+    held = sum(ratio.low <= 1.0 <= ratio.high for ratio in intervals) / len(intervals)
+    assert 0.95 <= held < 1
 
 
 def test_what_parts_early_goes_on_apart() -> None:

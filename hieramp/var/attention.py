@@ -120,7 +120,8 @@ class SelfAttention(nn.Module):
         Returns (B, T, C), without the class token's row where it is not kept: a token that was only to be looked at.
         """
         q, k, v = self._qkv(x_BTC, fixed)
-        keys, values = cache.write(self.block, start, k, v)
+        hidden = int(class_token and self.read_only)
+        keys, values = cache.write(self.block, start, k, v, hidden)
         looked_at = hook is not None and hook.reads(self.block)
         if not class_token:
             change = hook(self.block, None) if hook and looked_at else None
@@ -129,14 +130,12 @@ class SelfAttention(nn.Module):
         q, class_q = q.split([num_image, 1], dim=2)
         change, class_row = None, None
         if hook and looked_at:
-            logits_BH1T = (class_q * self.scale) @ keys.narrow(2, start, num_image + 1).mT
+            logits_BH1T = (class_q * self.scale) @ k.mT
             change = hook(self.block, logits_BH1T[:, :, 0, :num_image].float().softmax(-1))
             if keep_class_row:
                 class_row = self._class_row(logits_BH1T, v, change)
         elif keep_class_row:
             class_row = F.scaled_dot_product_attention(class_q, k, v, scale=self.scale)
-        if self.read_only:
-            keys, values = keys.narrow(2, 0, start + num_image), values.narrow(2, 0, start + num_image)
         image_rows = self._image_rows(q, keys, values, start, change)
         return self._project(image_rows) if class_row is None else self._project(image_rows, class_row)
 

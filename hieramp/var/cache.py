@@ -22,13 +22,16 @@ class KVCache:
         self.keys_NBHTD = torch.empty(shape, device=device, dtype=dtype)
         self.values_NBHTD = torch.empty(shape, device=device, dtype=dtype)
 
-    def write(self, block: int, start: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values from position `start` on; returns all up to their end."""
+    def write(
+        self, block: int, start: int, k_BHTD: Tensor, v_BHTD: Tensor, hidden: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Store keys and values from position `start` on; returns all up to their end but for the last `hidden`."""
         rows, count = len(k_BHTD), k_BHTD.shape[2]
         keys, values = self.keys_NBHTD[block, :rows], self.values_NBHTD[block, :rows]
         keys.narrow(2, start, count).copy_(k_BHTD)
         values.narrow(2, start, count).copy_(v_BHTD)
-        return keys.narrow(2, 0, start + count), values.narrow(2, 0, start + count)
+        shown = start + count - hidden
+        return keys.narrow(2, 0, shown), values.narrow(2, 0, shown)
 
     def select(self, rows: Tensor, filled: int) -> None:
         """Row i becomes a copy of row `rows[i]`, for the first `filled` positions."""

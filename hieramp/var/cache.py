@@ -22,9 +22,7 @@ class KVCache:
         self.keys_NBHTD = torch.empty(shape, device=device, dtype=dtype)
         self.values_NBHTD = torch.empty(shape, device=device, dtype=dtype)
 
-    def write(
-        self, block: int, start: int, k_BHTD: Tensor, v_BHTD: Tensor, hidden: int = 0
-    ) -> tuple[Tensor, Tensor]:
+    def write(self, block: int, start: int, k_BHTD: Tensor, v_BHTD: Tensor, hidden: int = 0) -> tuple[Tensor, Tensor]:
         """Store keys and values from position `start` on; returns all up to their end but for the last `hidden`."""
         rows, count = len(k_BHTD), k_BHTD.shape[2]
         keys, values = self.keys_NBHTD[block, :rows], self.values_NBHTD[block, :rows]

@@ -128,6 +128,6 @@ def _write_sheet(model: hieramp.Model, path: Path) -> None:
     rows = []
     for label, name in enumerate(names):
         drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS))
-        tiles = [figures.enlarged(figures.to_picture(image), 64) for image in drawing.images]
+        tiles = [figures.enlarged(figures.to_picture(image), 96) for image in drawing.images]
         rows.append((name.split(",")[0], tiles))
     figures.save_png(figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))})

@@ -12,6 +12,7 @@ from hieramp.analysis.measure import as_bytes, draw_set
 from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig
 from hieramp.data import DecodedImages
+from hieramp.generation.sampling import Sampling
 
 LIMITS = {
     "guidance": 4.0,
@@ -31,11 +32,12 @@ def test_losses_add_up_to_what_lies_between_real_and_drawn() -> None:
         "guidance 2": {"accuracy": 0.60, "fid": 8.0},
         "guidance 4": {"accuracy": 0.72, "fid": 9.5},
         "guidance 6": {"accuracy": 0.83, "fid": 11.0},
+        "guidance 4, top-p 0.8": {"accuracy": 0.85, "fid": 10.0},
         "guidance 4, amplified": {"accuracy": 0.99, "fid": 1.0},
     }
     found = losses(LIMITS, drawings)
     assert [loss.part for loss in found] == ["sampling", "transformer", "autoencoder"]
-    assert [loss.named_right for loss in found] == pytest.approx([0.11, 0.09, 0.02])
+    assert [loss.named_right for loss in found] == pytest.approx([0.13, 0.07, 0.02])
     assert [loss.fid for loss in found] == pytest.approx([1.5, 4.5, 1.0])
     assert sum(loss.named_right for loss in found) == pytest.approx(0.94 - 0.72)
     assert sum(loss.fid for loss in found) == pytest.approx(9.0 - 2.0)
@@ -69,11 +71,11 @@ def test_from_the_reconstructions_to_what_is_drawn_whole(model: hieramp.Model) -
     judge = Classifier(ClassifierConfig(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8), num_classes=4)).eval()
     test = DecodedImages((torch.rand(24, 3, 32, 32) * 255).byte(), torch.arange(4).repeat(6))
     real, others = halves(test, 3)
-    rows = list(measure_limits(model, judge, real, others, 4.0))
+    rows = list(measure_limits(model, judge, real, others, Sampling()))
     assert [row["given"] for row in rows] == [None, 6, 5, 4, 3, 2, 1, 0]
     assert rows[0]["accuracy"] == accuracy(judge, real.images, real.labels)
     kept, _ = reconstruct(model.vqvae, real.images)
     assert rows[1]["accuracy"] == accuracy(judge, as_bytes(kept), real.labels)
-    drawn = draw_set(model, 3, 50, OFF, 4.0)
+    drawn = draw_set(model, 3, 50, OFF, Sampling())
     assert rows[-1]["accuracy"] == accuracy(judge, drawn.images, drawn.labels)
     assert all(row["fid"] > -1e-6 for row in rows)

@@ -300,15 +300,27 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     assert [row["given"] for row in measured["limits"]["rows"]] == [None, 6, 5, 4, 3, 2, 1, 0]
     card = (trained / "README.md").read_text()
     assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
-    best = min(
-        row["fid"] for name, row in measured["drawings"].items() if name.startswith("guidance") and "," not in name
-    )
+    best = min(measured["drawings"][f"guidance {g}"]["fid"] for g in (1, 2, 3, 4, 6, 8))
     assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
     assert all(f"| {name} | mid |" in card for name in rows)
     better = read_config(trained)["class_tokens"]["condition"]
     assert better == better_condition(measured["deletion"].values())
     assert f"The ones with the condition {better} load by default" in card
     assert "## What limits it" in card and "| first 3 scales real |" in card
+
+
+def test_every_top_p_at_every_guidance_and_a_sheet_of_the_clearest(trained: Path, image_folder: Path) -> None:
+    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "4"]
+    main([*command, "--test-images", "16", "--only", "drawings", "--guidance", "4", "6", "--top-p", "0.95", "0.5"])
+    drawings = json.loads((trained / "measured.json").read_text())["drawings"]
+    settings = ["guidance 4", "guidance 6", "guidance 4, top-p 0.5", "guidance 6, top-p 0.5"]
+    assert list(drawings)[2:] == [*settings, "guidance 4, amplified"]
+    assert drawings["guidance 4"]["fid"] != drawings["guidance 4, top-p 0.5"]["fid"]
+    clearest, shown = max(settings, key=lambda name: drawings[name]["accuracy"]), trained / "samples-clearest.png"
+    assert shown.is_file() == (clearest != "guidance 4")
+    card = (trained / "README.md").read_text()
+    assert (f"at {clearest}, where most are named right:" in card) == shown.is_file()
+    assert "at the default settings:\n\n![samples at the default settings](samples.png)" in card
 
 
 def test_measuring_just_one_thing_keeps_the_rest(trained: Path, image_folder: Path) -> None:

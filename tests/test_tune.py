@@ -18,6 +18,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation.images import HeldSet
+from hieramp.generation.sampling import Sampling
 from hieramp.tuning.proxies import FidProxy, JudgeProxy, StudentProxy, diversity
 from hieramp.tuning.search import FIRST_SEED, to_params, to_stages
 
@@ -75,7 +76,7 @@ def test_a_search_begins_with_the_defaults_and_goes_on(
 def test_a_trial_is_what_the_proxy_says_of_its_images(judged_folder: Path, tmp_path: Path) -> None:
     tune(judged_folder, tmp_path / "s", "--trials", "1")
     (row,) = json.loads((tmp_path / "s" / "trials.json").read_text())["trials"]
-    drawn = draw_set(hieramp.load(judged_folder, "cpu"), 2, 50, OFF, 4.0, FIRST_SEED)
+    drawn = draw_set(hieramp.load(judged_folder, "cpu"), 2, 50, OFF, Sampling(), FIRST_SEED)
     judged = judge(load_classifier(judged_folder), drawn.images, drawn.labels)
     assert row["score"] == pytest.approx(judged.accuracy * diversity(judged), rel=1e-5)
 

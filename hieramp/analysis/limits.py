@@ -14,10 +14,11 @@ from torch import Tensor
 from hieramp.amplification.settings import OFF
 from hieramp.analysis.autoencoder import encode
 from hieramp.analysis.fidelity import accuracy, features, frechet_distance
-from hieramp.analysis.measure import BATCH, as_bytes, draw_set
+from hieramp.analysis.measure import BATCH, as_bytes, baselines, draw_set, setting_name
 from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
 from hieramp.generation.model import Model
+from hieramp.generation.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def halves(test: DecodedImages, per_class: int) -> tuple[DecodedImages, DecodedI
 
 
 def measure_limits(
-    model: Model, classifier: Classifier, real: DecodedImages, others: DecodedImages, guidance: float
+    model: Model, classifier: Classifier, real: DecodedImages, others: DecodedImages, sampling: Sampling
 ) -> Iterator[dict[str, Any]]:
     """Share named right, and FID against `others`, of real images and of what is left of them.
 
@@ -73,7 +74,7 @@ def measure_limits(
         if count == len(tokens):
             images = torch.cat([as_bytes(model.vqvae.to_images(model.vqvae.embed(part))) for part in _split(tokens)])
         else:
-            images = draw_set(model, per_class, BATCH, OFF, guidance, given=tokens[:count]).images
+            images = draw_set(model, per_class, BATCH, OFF, sampling, given=tokens[:count]).images
         yield judged(count, images)
 
 
@@ -85,9 +86,9 @@ def losses(limits: Mapping[str, Any], drawings: Mapping[str, Mapping[str, Any]] 
     """What autoencoder, transformer and sampling cost, largest share of names first.
 
     The autoencoder's is the step from the test images to their reconstructions, and what drawing costs the step
-    from there to images drawn whole. Of that the sampling's is what the best of the guidances measured wins over
+    from there to images drawn whole. Of that the sampling's is what the best of the settings measured wins over
     the one in use (in `drawings`, rows by setting); the transformer's is the rest. With fewer than two
-    guidances measured, or another one in use, the two stay together as "transformer and sampling".
+    settings measured, or another one in use, the two stay together as "transformer and sampling".
     Every difference is taken within one table, against the same reference.
     """
     rows = {row["given"]: row for row in limits["rows"]}
@@ -95,8 +96,8 @@ def losses(limits: Mapping[str, Any], drawings: Mapping[str, Mapping[str, Any]] 
     kept = rows[max(count for count in rows if count is not None)]
     found = [Loss("autoencoder", untouched["accuracy"] - kept["accuracy"], kept["fid"] - untouched["fid"])]
     named_right, fid = kept["accuracy"] - whole["accuracy"], whole["fid"] - kept["fid"]
-    swept = {name: row for name, row in (drawings or {}).items() if is_baseline(name)}
-    used = swept.get(f"guidance {limits['guidance']:g}")
+    swept = baselines(drawings or {})
+    used = swept.get(setting_of(limits))
     if used is None or len(swept) < 2:
         found.append(Loss("transformer and sampling", named_right, fid))
     else:
@@ -106,9 +107,9 @@ def losses(limits: Mapping[str, Any], drawings: Mapping[str, Mapping[str, Any]] 
     return sorted(found, key=lambda loss: loss.named_right, reverse=True)
 
 
-def is_baseline(name: str) -> bool:
-    """Whether a row of the drawings is drawn without amplification."""
-    return name.startswith("guidance ") and "," not in name
+def setting_of(limits: Mapping[str, Any]) -> str:
+    """The name of the setting that limits were measured at."""
+    return setting_name(Sampling(limits["guidance"], top_p=limits.get("top_p", Sampling.top_p)))
 
 
 def worst_scale(limits: Mapping[str, Any]) -> tuple[int, float]:

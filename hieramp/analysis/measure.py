@@ -15,10 +15,12 @@ from hieramp.analysis.fidelity import accuracy, features, frechet_distance
 from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
 from hieramp.generation.model import Model
+from hieramp.generation.sampling import Sampling
 
 BATCH = 50  # images drawn at a time
 DELETION_SEEDS = (0, 1, 2)
 DELETION_IMAGES = 500
+AMPLIFIED = ", amplified"  # how the name of a setting ends where it is
 DELETION_RHOS = (0.25, 0.5)  # 50 % is what amplification takes by default
 
 
@@ -36,11 +38,11 @@ def draw_set(
     per_class: int,
     batch: int,
     amplification: Amplification,
-    guidance: float,
+    sampling: Sampling,
     first_seed: int = 0,
     given: Sequence[Tensor] = (),
 ) -> Drawn:
-    """`per_class` images of every class, seeds `first_seed`, …, at the default top-k and top-p.
+    """`per_class` images of every class, seeds `first_seed`, ….
 
     `given` are tokens of the first scales of all these images, per scale (N, n²).
     """
@@ -50,7 +52,7 @@ def draw_set(
     for rows in torch.arange(len(labels)).split(batch):
         some = [idx_NL[rows.to(idx_NL.device)] for idx_NL in given]
         drawing = model.generate(
-            labels[rows].tolist(), seeds[rows].tolist(), amplification, guidance=guidance, given=some
+            labels[rows].tolist(), seeds[rows].tolist(), amplification, given=some, **asdict(sampling)
         )
         images.append(as_bytes(drawing.images))
     return Drawn(torch.cat(images), labels, time.perf_counter() - started)
@@ -115,20 +117,20 @@ def measure_drawings(
     test: DecodedImages,
     real: DecodedImages,
     per_class: int,
-    guidances: Sequence[float],
-    amplified_at: float,
+    samplings: Sequence[Sampling],
+    amplified_at: Sampling,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Classifier accuracy and FID of drawn images, per guidance (baseline) and amplified at one of them."""
+    """Classifier accuracy and FID of drawn images, per sampling (baseline) and amplified at one of them."""
     test_features = features(classifier, test.images)
     yield "classifier_on_test", {"accuracy": accuracy(classifier, test.images, test.labels)}
     yield (
         "real",
         {"fid": frechet_distance(features(classifier, real.images), test_features), "images": len(real.images)},
     )
-    plans = [(f"guidance {g:g}", OFF, g) for g in guidances]
-    plans.append((f"guidance {amplified_at:g}, amplified", SCHEDULES["all"], amplified_at))
-    for name, amplification, guidance in plans:
-        drawn = draw_set(model, per_class, BATCH, amplification, guidance)
+    plans = [(setting_name(sampling), OFF, sampling) for sampling in samplings]
+    plans.append((setting_name(amplified_at) + AMPLIFIED, SCHEDULES["all"], amplified_at))
+    for name, amplification, sampling in plans:
+        drawn = draw_set(model, per_class, BATCH, amplification, sampling)
         yield (
             name,
             {
@@ -139,6 +141,23 @@ def measure_drawings(
                 "seconds_per_image": drawn.seconds / len(drawn.images),
             },
         )
+
+
+def setting_name(sampling: Sampling) -> str:
+    """ "guidance 6", and the top-p where it is not the default."""
+    narrowed = "" if sampling.top_p == Sampling.top_p else f", top-p {sampling.top_p:g}"
+    return f"guidance {sampling.guidance:g}{narrowed}"
+
+
+def baselines(drawings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The rows of drawings without amplification, by the name of their setting."""
+    return {n: row for n, row in drawings.items() if n.startswith("guidance ") and not n.endswith(AMPLIFIED)}
+
+
+def most_named_right(drawings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The setting without amplification at which the classifier names most images right."""
+    swept = baselines(drawings)
+    return max(swept, key=lambda name: swept[name]["accuracy"])
 
 
 def per_class_accuracy(classifier: Classifier, drawn: Drawn) -> list[float]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from hieramp.analysis.limits import Loss, is_baseline, losses, worst_scale
+from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
+from hieramp.analysis.measure import baselines, most_named_right, setting_name
 from hieramp.checkpoints import read_config, write_text
-from hieramp.generation.sampling import DEFAULT_GUIDANCE
+from hieramp.generation.sampling import Sampling
 
 
 def write_card(folder: Path, measured: dict[str, Any]) -> None:
@@ -20,10 +21,22 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
         _deletion(measured.get("deletion"), config),
-        "![uncurated samples: ten seeds of each class](samples.png)" if (folder / "samples.png").exists() else "",
+        _samples(folder, measured.get("drawings")),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(folder / "README.md", text)
+
+
+def _samples(folder: Path, drawings: dict[str, Any] | None) -> str:
+    sheets = {"samples.png": "at the default settings"}
+    if drawings:
+        sheets["samples-clearest.png"] = f"at {most_named_right(drawings)}, where most are named right"
+    shown = [
+        f"Uncurated, the same seeds of each class, {at}:\n\n![samples {at}]({name})"
+        for name, at in sheets.items()
+        if (folder / name).exists()
+    ]
+    return "\n\n".join(["## Samples", *shown]) if shown else ""
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -78,7 +91,7 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
         for name, row in drawn.items()
     ]
     table = _table(["setting", "named right", "FID", "images", "s an image"], body)
-    default = f"guidance {DEFAULT_GUIDANCE:g}"
+    default = setting_name(Sampling())
     shown = default if default in drawn else next(iter(drawn))
     names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, drawn[shown]["accuracy_per_class"], strict=False))
     return (
@@ -91,9 +104,9 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
 
 
 def _best(drawn: dict[str, Any], shown: str, real: dict[str, Any]) -> str:
-    """The best guidances, and how far their FID is from that of real images."""
-    swept = {name: row for name, row in drawn.items() if is_baseline(name)}
-    fid, named = min(swept, key=lambda n: swept[n]["fid"]), max(swept, key=lambda n: swept[n]["accuracy"])
+    """The best settings, and how far their FID is from that of real images."""
+    swept = baselines(drawn)
+    fid, named = min(swept, key=lambda n: swept[n]["fid"]), most_named_right(drawn)
     times = {name: f"{swept[name]['fid'] / real['fid']:.2f} times" for name in (fid, shown)}
     return (
         f"Best FID: **{swept[fid]['fid']:.2f}** at {fid}, {times[fid]} what {real['images']} real training images "
@@ -116,12 +129,12 @@ def _limits(
     return (
         "## What limits it\n\n"
         f"{limits['images']} test images, their reconstructions, and images whose first scales are the real ones of "
-        f"such an image of their class and whose others are drawn at guidance {limits['guidance']:g}; FID against the "
+        f"such an image of their class and whose others are drawn at {setting_of(limits)}; FID against the "
         f"{limits['others']} other test images.\n\n{_table(['images', 'named right', 'FID'], body)}\n\n"
         f"{_verdict(found)} The scale that costs most names where it is drawn instead of given is scale {scale}: "
         f"{_points(cost)}{accuracy}.\n\n"
         "The autoencoder's share is the step from test images to reconstructions, the sampling's what the best "
-        "guidance of the table above wins over the one in use, the transformer's the rest of the step from "
+        "setting of the table above wins over the one in use, the transformer's the rest of the step from "
         "reconstructions to images drawn whole. A negative share is a gain."
     )
 

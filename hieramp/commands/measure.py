@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import hieramp
 from hieramp import figures
 from hieramp.analysis import measure
 from hieramp.analysis.limits import halves, measure_limits
-from hieramp.analysis.measure import better_condition
+from hieramp.analysis.measure import better_condition, most_named_right, setting_name
 from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
 from hieramp.data import DecodedImages, decode, open_source
-from hieramp.generation.sampling import DEFAULT_GUIDANCE, Sampling
+from hieramp.generation.sampling import Sampling
 
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
@@ -35,6 +36,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default=SWEEP,
         help="to draw at (default: 1 2 3 4 6 8); 4, or else the first, is amplified too and shows what limits it",
     )
+    parser.add_argument(
+        "--top-p", type=float, nargs="+", default=[Sampling.top_p], help="each at every guidance (default: 0.95)"
+    )
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -42,8 +46,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    for guidance in args.guidance:
-        Sampling(guidance)  # a bad one is told before hours of measuring
+    # a bad value is told before hours of measuring
+    samplings = [Sampling(guidance, top_p=top_p) for top_p in args.top_p for guidance in args.guidance]
+    shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device)
     classifier = load_classifier(folder).to(model.device)
@@ -67,22 +72,26 @@ def run(args: argparse.Namespace) -> None:
     if "transformer" in args.only:
         keep("transformer", measure.measure_transformer(model, test))
         shared.say("transformer: " + ", ".join(f"{row['loss']:.2f}" for row in measured["transformer"]) + " nats")
-    guidance = DEFAULT_GUIDANCE if DEFAULT_GUIDANCE in args.guidance else args.guidance[0]
     if "drawings" in args.only:
-        keep("drawings", _drawings(model, classifier, test, args, guidance))
-        _write_sheet(model, folder / "samples.png")
+        keep("drawings", _drawings(model, classifier, test, args, samplings, shown))
+        _write_sheets(model, folder, samplings, measured["drawings"])
     if "limits" in args.only:
-        keep("limits", _limits(model, classifier, test, args.per_class, guidance))
+        keep("limits", _limits(model, classifier, test, args.per_class, shown))
     write_card(folder, measured)
     print(f"{path} and {folder / 'README.md'} written")
 
 
 def _drawings(
-    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace, amplified_at: float
+    model: hieramp.Model,
+    classifier: Classifier,
+    test: DecodedImages,
+    args: argparse.Namespace,
+    samplings: list[Sampling],
+    amplified_at: Sampling,
 ) -> dict[str, Any]:
     real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
     rows: dict[str, Any] = {}
-    plans = measure.measure_drawings(model, classifier, test, real, args.per_class, args.guidance, amplified_at)
+    plans = measure.measure_drawings(model, classifier, test, real, args.per_class, samplings, amplified_at)
     for name, row in plans:
         rows[name] = row
         shared.say(f"{name}: {row}")
@@ -111,23 +120,39 @@ def _make_default(folder: Path, condition: str) -> None:
 
 
 def _limits(
-    model: hieramp.Model, classifier: Classifier, test: DecodedImages, per_class: int, guidance: float
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, per_class: int, sampling: Sampling
 ) -> dict[str, Any]:
     real, others = halves(test, per_class)
     rows = []
-    for row in measure_limits(model, classifier, real, others, guidance):
+    for row in measure_limits(model, classifier, real, others, sampling):
         rows.append(row)
         what = "test images" if row["given"] is None else f"{row['given']} scales given"
         shared.say(f"{what}: {row['accuracy']:.1%} named right, FID {row['fid']:.2f}")
-    return {"guidance": guidance, "images": len(real), "others": len(others), "rows": rows}
+    used = {"guidance": sampling.guidance, "top_p": sampling.top_p}
+    return used | {"images": len(real), "others": len(others), "rows": rows}
 
 
-def _write_sheet(model: hieramp.Model, path: Path) -> None:
+def _write_sheets(
+    model: hieramp.Model, folder: Path, samplings: list[Sampling], drawings: dict[str, dict[str, Any]]
+) -> None:
+    """A sheet at the default settings, and one at those that most images are named right at, if they are others."""
+    best = next(sampling for sampling in samplings if setting_name(sampling) == most_named_right(drawings))
+    _write_sheet(model, folder / "samples.png", Sampling())
+    clearest = folder / "samples-clearest.png"
+    if best == Sampling():
+        clearest.unlink(missing_ok=True)
+    else:
+        _write_sheet(model, clearest, best)
+
+
+def _write_sheet(model: hieramp.Model, path: Path, sampling: Sampling) -> None:
     """Ten uncurated samples of each of the first ten classes: seeds 0 to 9."""
     names = model.class_names[:10]
     rows = []
     for label, name in enumerate(names):
-        drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS))
+        drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS), **asdict(sampling))
         tiles = [figures.enlarged(figures.to_picture(image), 96) for image in drawing.images]
         rows.append((name.split(",")[0], tiles))
-    figures.save_png(figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))})
+    figures.save_png(
+        figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))} | asdict(sampling)
+    )

@@ -21,9 +21,6 @@ CHANCE = 1024  # added to a scale: numbers that its noise does not use
 Words = TypeVar("Words", Tensor, np.ndarray)  # int32
 
 
-DEFAULT_GUIDANCE = 4.0
-
-
 @dataclass(frozen=True)
 class Sampling:
     """Guidance strength, top-k and top-p; 0 switches either filter off.
@@ -32,7 +29,7 @@ class Sampling:
         ValueError: a negative or non-finite value, or top_p over 1.
     """
 
-    guidance: float = DEFAULT_GUIDANCE
+    guidance: float = 4.0
     top_k: int = 900
     top_p: float = 0.95
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hieramp.amplification.settings import SCHEDULES, Amplification, parse_stages
 from hieramp.analysis.measure import draw_set
 from hieramp.generation.model import Model
+from hieramp.generation.sampling import Sampling
 from hieramp.scales import STAGES
 from hieramp.tuning.proxies import Proxy, Worth
 
@@ -125,7 +126,7 @@ class Search:
     def _measure(self, model: Model, proxy: Proxy, params: dict[str, float]) -> Worth:
         amplification = parse_stages(to_stages(params))
         first = FIRST_SEED + self.settings.seed * 1_000_000
-        drawn = draw_set(model, self.settings.ipc, BATCH, amplification, self.settings.guidance, first)
+        drawn = draw_set(model, self.settings.ipc, BATCH, amplification, Sampling(self.settings.guidance), first)
         return proxy(drawn.images, drawn.labels)
 
 

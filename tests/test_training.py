@@ -190,10 +190,14 @@ def test_a_resumed_run_is_the_undisturbed_run(image_folder: Path, tmp_path: Path
 def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Path, tmp_path: Path) -> None:
     """With next to no training, what is written is what it began from."""
     still = Recipe(16, 1 / 3, 1e-9)
-    preset = replace(PRESET, vqvae_recipe=still, var_recipe=still, classifier_recipe=still)
-    for part in ("vqvae", "var", "classifier"):
+    preset = replace(PRESET, vqvae_recipe=still, var_recipe=still, class_token_recipe=still, classifier_recipe=still)
+    for part in ("vqvae", "var", "class_tokens-dropped", "class_tokens-kept", "classifier"):
         settings = RunSettings(tmp_path, part, warm_start=trained)
-        getattr(runs, f"train_{part}")(str(image_folder), preset, settings)
+        if part.startswith("class_tokens"):
+            condition = part.removeprefix("class_tokens-")
+            runs.train_class_tokens(str(image_folder), preset, settings, condition, False, False)
+        else:
+            getattr(runs, f"train_{part}")(str(image_folder), preset, settings)
         before, after = load_part(trained, part), load_part(tmp_path, part)
         learned = [key for key in before if "embedding" not in key and "running" not in key and "num_" not in key]
         assert all(torch.allclose(before[key], after[key], atol=2e-3) for key in learned)

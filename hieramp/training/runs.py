@@ -14,7 +14,15 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from hieramp.amplification.settings import OFF
-from hieramp.checkpoints import class_token_variants, load_part, load_strictly, read_config, save_part, write_config
+from hieramp.checkpoints import (
+    class_token_part,
+    class_token_variants,
+    load_part,
+    load_strictly,
+    read_config,
+    save_part,
+    write_config,
+)
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
@@ -98,6 +106,7 @@ def train_class_tokens(
     """The folder's VQ-VAE and VAR to class_tokens-….safetensors, of kilobytes; with the backbone, var as well.
 
     They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
+    A warm start begins from another model's tokens of the same condition, where it has some.
     """
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
@@ -105,8 +114,10 @@ def train_class_tokens(
     _check_classes(source, plain.num_classes, settings.folder)
     config = replace(plain, class_token_scales=tuple(range(len(plain.scales))), read_only_class_tokens=read_only)
     var = VAR(config)
-    fresh = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
-    load_strictly(var, fresh | load_part(settings.folder, "var"), f"the VAR in {settings.folder}")
+    first = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
+    if settings.warm_start and condition in class_token_variants(settings.warm_start):
+        first = load_part(settings.warm_start, class_token_part(settings.warm_start, condition))
+    load_strictly(var, first | load_part(settings.folder, "var"), f"the VAR in {settings.folder}")
     if not train_backbone:
         only_class_tokens(var)
 

@@ -168,6 +168,7 @@ def test_a_visitor_draws_and_reads_a_map_with_the_keyboard(browser: Any, address
         tab.keyboard.press("Control+a")
         tab.keyboard.type("fro")
         tab.keyboard.press("Enter")
+        tab.wait_for_url("**class=frog**")  # a box left within milliseconds of Enter falls back to what it had
         tab.get_by_label("range slider for mid β (scales 2–3)").focus()
         tab.keyboard.press("ArrowLeft")  # nothing else is pressed: a moved slider draws
         tab.wait_for_url("**mid_strength=4.9**")

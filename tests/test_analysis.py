@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hieramp
-from hieramp.analysis.autoencoder import psnr, token_figures
+from hieramp.analysis.autoencoder import encode, psnr, psnr_per_scale, token_figures
 from hieramp.analysis.deletion import delete, deletion_test
 from hieramp.analysis.fidelity import frechet_distance
 from hieramp.classifier import Classifier
@@ -24,6 +24,17 @@ def test_frechet_distance_of_known_gaussians() -> None:
 def test_psnr() -> None:
     flat = torch.zeros(1, 3, 8, 8)
     assert psnr(flat, flat + 0.1) == pytest.approx(20, abs=1e-3)
+
+
+def test_psnr_after_each_scale(model: hieramp.Model) -> None:
+    torch.manual_seed(0)
+    images = (torch.rand(3, 3, 32, 32) * 255).byte()
+    tokens = encode(model.vqvae, images)
+    wanted = [
+        psnr(model.vqvae.to_images(model.vqvae.embed(tokens[:count])), images / 255)
+        for count in range(1, len(tokens) + 1)
+    ]
+    assert psnr_per_scale(model.vqvae, images) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_deleting_replaces_just_the_chosen_positions() -> None:

@@ -323,6 +323,9 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     assert "guidance 4, amplified" in measured["drawings"]
     assert [row["given"] for row in measured["limits"]["rows"]] == [None, 6, 5, 4, 3, 2, 1, 0]
     card = (trained / "README.md").read_text()
+    summed = measured["autoencoder"]["psnr_db_per_scale"]
+    assert len(summed) == 6 and summed[-1] == pytest.approx(measured["autoencoder"]["psnr_db"], abs=1e-3)
+    assert f"the first two, … to all: {summed[0]:.1f}, {summed[1]:.1f}, " in card
     assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
     best = min(measured["drawings"][f"guidance {g}"]["fid"] for g in (1, 2, 3, 4, 6, 8))
     assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card

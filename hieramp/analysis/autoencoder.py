@@ -44,6 +44,21 @@ def reconstruct(vqvae: VQVAE, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(pictures), usage
 
 
+@torch.no_grad()
+def psnr_per_scale(vqvae: VQVAE, images_NCHW: Tensor) -> list[float]:
+    """PSNR in dB of uint8 images decoded from their first scale alone, from the first two, …, from all.
+
+    The transformer draws the tokens of a scale at once, not knowing of each other: the more of a picture is left to
+    one scale, the less its parts fit together.
+    """
+    device, sums = next(vqvae.parameters()).device, torch.zeros(len(vqvae.config.sides))
+    for images in images_NCHW.split(250):
+        found = vqvae.quantize.quantize(vqvae.latent(to_signed(images.to(device))))
+        pictures = [vqvae.to_images(f_hat).cpu() for f_hat in found.partial]
+        sums += len(images) * torch.tensor([psnr(picture, images.cpu().float() / 255) for picture in pictures])
+    return (sums / len(images_NCHW)).tolist()
+
+
 def psnr(images_NCHW: Tensor, others_NCHW: Tensor) -> float:
     """Mean over the images of the peak signal-to-noise ratio in dB; both in [0, 1]."""
     mse_N = (images_NCHW - others_NCHW).square().mean((1, 2, 3))

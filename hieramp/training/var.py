@@ -99,8 +99,8 @@ def is_class_token(key: str) -> bool:
 def to_other_scales(state: Mapping[str, Tensor], before: Scales, after: Scales) -> dict[str, Tensor]:
     """Weights of a transformer, of its class tokens or of both, for other scales: a start to train on from.
 
-    What belongs to a scale comes from the one of the nearest side (the coarser of two): its level embedding, its class token and, resized
-    (bicubic), its position embeddings. All other weights know nothing of scales.
+    What belongs to a scale comes from the one of the nearest side (the coarser of two): its level embedding, its
+    class token and, resized (bicubic), its position embeddings. All other weights know nothing of scales.
     """
     nearest = [min(range(len(before)), key=lambda i: abs(before.sides[i] - side)) for side in after.sides]
     moved = {key: value for key, value in state.items() if not key.startswith("cls_tokens.")}

@@ -24,14 +24,14 @@ from hieramp.checkpoints import load_part, load_strictly, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.card import write_card
 from hieramp.commands.main import main
-from hieramp.data import open_source
+from hieramp.data import decode, open_source, to_signed
 from hieramp.scales import Scales
 from hieramp.training import loop, runs
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import ClassTokenObjective, VARObjective, to_other_scales
+from hieramp.training.var import MISTAKES, ClassTokenObjective, VARObjective, to_other_scales
 from hieramp.training.vqvae import Codebook, VQVAEObjective
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -252,6 +252,29 @@ def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:
     assert mixed.partial[-1].dtype == torch.float32
 
 
+def test_tokens_make_up_for_the_mistakes_before_them(trained: Path, image_folder: Path) -> None:
+    vqvae = runs.load_vqvae(trained)
+    images = decode(open_source(str(image_folder)), 32, limit=12).images
+    plain = Tokenizer(vqvae)(images, flip=False)
+    latent = vqvae.latent(to_signed(images))
+    wanted = vqvae.encode(to_signed(images))
+    assert torch.equal(plain.tokens_BL, torch.cat(wanted, 1))
+    assert torch.allclose(plain.inputs_BLC, vqvae.teacher_input(wanted), atol=1e-5)
+
+    def all_wrong(idx_BL: torch.Tensor) -> torch.Tensor:
+        """The first token of an image is another one, the rest are right."""
+        return (idx_BL + 5) % 16 if idx_BL.shape[1] == 1 else idx_BL
+
+    found = vqvae.quantize.quantize(latent, all_wrong)
+    assert torch.equal(found.tokens[0], wanted[0])  # what is to be learnt stays right
+    careless = vqvae.embed([all_wrong(idx_BL) for idx_BL in wanted])
+    assert (found.partial[-1] - latent).norm() < 0.9 * (careless - latent).norm()
+    torch.manual_seed(0)
+    mended = Tokenizer(vqvae, mistakes=0.5)(images, flip=False)
+    changed_L = (mended.inputs_BLC != plain.inputs_BLC).any(2).float().mean(0)
+    assert changed_L[-1] > changed_L[0] and changed_L[0] < 1  # mistakes add up over the scales
+
+
 @pytest.mark.parametrize("half", [True, False])
 def test_training_is_in_bfloat16_where_the_cpu_has_it(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
@@ -426,7 +449,7 @@ def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
         elif part == "classifier":
             objective = ClassifierObjective(Classifier(PRESET.classifier))
         elif part == "var":
-            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)))
+            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae), MISTAKES))
         else:
             objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
         optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())

@@ -36,6 +36,7 @@ from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import (
+    MISTAKES,
     ClassTokenObjective,
     VARObjective,
     is_class_token,
@@ -108,7 +109,7 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
         save_part(settings.folder, "var", model.state_dict())
         _write_about(settings, source, outcome, preset.var_recipe, var=to_json(config))
 
-    objective = VARObjective(var, Tokenizer(vqvae))
+    objective = VARObjective(var, Tokenizer(vqvae, MISTAKES))
     return train(objective, source, vqvae.config.image_size, preset.var_recipe, settings, _class_sheet(vqvae), write)
 
 

@@ -12,6 +12,7 @@ from hieramp.training.tokens import Tokenizer, drop_labels
 from hieramp.var.model import VAR, token_loss
 
 LABEL_DROP = 0.1
+MISTAKES = 0.3  # see Tokenizer
 
 
 class VARObjective(Objective):

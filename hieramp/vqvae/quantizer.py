@@ -3,6 +3,7 @@
 z_BCHW: batch, code width, height and width of the finest scale; idx_BL: code indices.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,15 +73,16 @@ class Quantizer(nn.Module):
         bank = self.quant_resi.qresi_ls
         return bank[phi_index(scale, len(self.scales), len(bank))](h_BCHW)
 
-    def quantize(self, z_BCHW: Tensor) -> Quantized:
+    def quantize(self, z_BCHW: Tensor, mistaken: Callable[[Tensor], Tensor] | None = None) -> Quantized:
         """Tokens of a latent grid, residually from coarse to fine. Gradients reach φ and the codes only.
 
-        In float32 even under autocast: half precision would look up other codes.
+        In float32 even under autocast: half precision would look up other codes. `mistaken` turns the tokens of a
+        scale (B, n²) into those that are summed up in their place: the tokens after them make up for it.
         """
         with torch.autocast(z_BCHW.device.type, enabled=False):
-            return self._quantize(z_BCHW.detach().float())
+            return self._quantize(z_BCHW.detach().float(), mistaken)
 
-    def _quantize(self, z_BCHW: Tensor) -> Quantized:
+    def _quantize(self, z_BCHW: Tensor, mistaken: Callable[[Tensor], Tensor] | None) -> Quantized:
         rest = z_BCHW
         f_hat = torch.zeros_like(rest)
         tokens, residuals, partial = [], [], []
@@ -89,7 +91,7 @@ class Quantizer(nn.Module):
             z_NC = small.permute(0, 2, 3, 1).flatten(0, 2)
             with torch.no_grad():
                 idx_BL = self.nearest(z_NC).view(len(rest), -1)
-            h_BCHW = self.contribution(scale, idx_BL)
+            h_BCHW = self.contribution(scale, mistaken(idx_BL) if mistaken else idx_BL)
             f_hat = f_hat + h_BCHW
             rest = rest - h_BCHW.detach()
             tokens.append(idx_BL)

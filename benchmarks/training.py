@@ -18,7 +18,7 @@ from hieramp.training.loop import Objective
 from hieramp.training.presets import PRESETS, Preset
 from hieramp.training.recipe import Recipe, build_optimizers
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import MISTAKES, VARObjective
+from hieramp.training.var import VARObjective
 from hieramp.training.vqvae import VQVAEObjective
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -33,7 +33,7 @@ def objectives(preset: Preset) -> dict[str, tuple[Objective, Recipe]]:
     classifier = Classifier(preset.classifier).to(memory_format=torch.channels_last)
     return {
         "vqvae": (VQVAEObjective(VQVAE(preset.vqvae)), preset.vqvae_recipe),
-        "var": (VARObjective(var, Tokenizer(VQVAE(preset.vqvae), MISTAKES)), preset.var_recipe),
+        "var": (VARObjective(var, Tokenizer(VQVAE(preset.vqvae))), preset.var_recipe),
         "classifier": (ClassifierObjective(classifier), preset.classifier_recipe),
     }
 

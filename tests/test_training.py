@@ -20,18 +20,17 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import hieramp
 from hieramp.analysis.measure import better_condition
-from hieramp.checkpoints import load_part, load_strictly, read_config
+from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.card import write_card
 from hieramp.commands.main import main
-from hieramp.data import decode, open_source, to_signed
-from hieramp.scales import Scales
+from hieramp.data import open_source
 from hieramp.training import loop, runs
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import MISTAKES, ClassTokenObjective, VARObjective, to_other_scales
+from hieramp.training.var import ClassTokenObjective, VARObjective
 from hieramp.training.vqvae import Codebook, VQVAEObjective
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -213,25 +212,6 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
         runs.train_var(str(image_folder), preset, replace(settings, part="var", warm_start=tmp_path / "none"))
 
 
-def test_a_warm_start_of_other_scales_takes_every_scale_from_the_nearest(trained: Path, tmp_path: Path) -> None:
-    """Scales of the same side keep what they had, a new one begins as its neighbour."""
-    before = hieramp.load(trained, "cpu").var
-    sides = before.config.sides
-    new = Scales((*sides[:-1], sides[-1] - 1, sides[-1]))
-    state = to_other_scales(before.state_dict(), before.scales, new)
-    after = VAR(replace(before.config, sides=new.sides, class_token_scales=tuple(range(len(new)))))
-    load_strictly(after, state, "the state")
-    last = len(sides) - 1
-    for i, j in [*((scale, scale) for scale in range(last)), (last, last + 1)]:
-        kept = state["pos_1LC"][:, new.spans[j]]
-        assert torch.allclose(kept, before.pos_1LC[:, before.scales.spans[i]], atol=1e-6)
-        assert torch.equal(state["lvl_embed.weight"][j], before.lvl_embed.weight[i])
-        assert torch.equal(state[f"cls_tokens.{j}"], before.cls_tokens[str(i)])
-    assert torch.equal(state["lvl_embed.weight"][last], before.lvl_embed.weight[last - 1])  # 7 is as near to 6 as to 8
-    same = to_other_scales(before.state_dict(), before.scales, before.scales)
-    assert all(torch.allclose(same[key], value, atol=1e-6) for key, value in before.state_dict().items())
-
-
 @pytest.mark.parametrize("change", [{"shared_adaln": True}, {"l2_attention": False}])
 def test_other_transformers_train_too(trained: Path, image_folder: Path, tmp_path: Path, change: dict) -> None:
     for name in ("config.json", "vqvae.safetensors"):
@@ -250,29 +230,6 @@ def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:
         mixed = vqvae.quantize.quantize(latent)
     assert all(torch.equal(a, b) for a, b in zip(plain.tokens, mixed.tokens, strict=True))
     assert mixed.partial[-1].dtype == torch.float32
-
-
-def test_tokens_make_up_for_the_mistakes_before_them(trained: Path, image_folder: Path) -> None:
-    vqvae = runs.load_vqvae(trained)
-    images = decode(open_source(str(image_folder)), 32, limit=12).images
-    plain = Tokenizer(vqvae)(images, flip=False)
-    latent = vqvae.latent(to_signed(images))
-    wanted = vqvae.encode(to_signed(images))
-    assert torch.equal(plain.tokens_BL, torch.cat(wanted, 1))
-    assert torch.allclose(plain.inputs_BLC, vqvae.teacher_input(wanted), atol=1e-5)
-
-    def all_wrong(idx_BL: torch.Tensor) -> torch.Tensor:
-        """The first token of an image is another one, the rest are right."""
-        return (idx_BL + 5) % 16 if idx_BL.shape[1] == 1 else idx_BL
-
-    found = vqvae.quantize.quantize(latent, all_wrong)
-    assert torch.equal(found.tokens[0], wanted[0])  # what is to be learnt stays right
-    careless = vqvae.embed([all_wrong(idx_BL) for idx_BL in wanted])
-    assert (found.partial[-1] - latent).norm() < 0.9 * (careless - latent).norm()
-    torch.manual_seed(0)
-    mended = Tokenizer(vqvae, mistakes=0.5)(images, flip=False)
-    changed_L = (mended.inputs_BLC != plain.inputs_BLC).any(2).float().mean(0)
-    assert changed_L[-1] > changed_L[0] and changed_L[0] < 1  # mistakes add up over the scales
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -417,27 +374,6 @@ def test_encoder_and_phi_learn_from_the_pixels() -> None:
         assert blind.abs().max() > 0 and (sees - blind).norm() > 0.01 * blind.norm()
 
 
-def test_pictures_of_the_first_scales_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their loss reaches the encoder, but nothing that maps of the coarser sides cannot hold."""
-    torch.manual_seed(0)
-    vqvae = VQVAE(PRESET.vqvae)
-    objective = VQVAEObjective(vqvae)
-    size, sides = PRESET.vqvae.sides[-1], PRESET.vqvae.sides
-    z = torch.randn(6, PRESET.vqvae.code_dim, size, size, requires_grad=True)
-    found = vqvae.quantize.quantize(z)
-    some = objective._first_scales(z, found)
-    assert some.shape == (3, *z.shape[1:])
-    for row in range(3):
-        assert any(torch.allclose(some[row], f[row]) for f in found.partial[:-1])
-    monkeypatch.setattr(torch, "randint", lambda high, shape, device=None: torch.zeros(shape, dtype=torch.long))
-    assert sides[0] == 1
-    (pull,) = torch.autograd.grad(objective._first_scales(z, found).sum(), z)
-    assert torch.allclose(pull[:3], torch.ones_like(pull[:3])) and not pull[3:].any()  # side 1: the mean alone
-    checkered = torch.where((torch.arange(size)[:, None] + torch.arange(size)) % 2 == 0, 1.0, -1.0)
-    (pull,) = torch.autograd.grad((objective._first_scales(z, found) * checkered).sum(), z)
-    assert torch.allclose(pull, torch.zeros_like(pull), atol=1e-5)
-
-
 @pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])
 def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
     """Fake tensors have no values: whatever reads one, as a GPU would have to be waited for, raises."""
@@ -449,7 +385,7 @@ def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
         elif part == "classifier":
             objective = ClassifierObjective(Classifier(PRESET.classifier))
         elif part == "var":
-            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae), MISTAKES))
+            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)))
         else:
             objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
         optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())

@@ -29,20 +29,12 @@ from hieramp.data import DataSource, decode, described_classes, open_source
 from hieramp.devices import has_half
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
-from hieramp.scales import Scales
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Outcome, RunSettings, train
 from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import (
-    MISTAKES,
-    ClassTokenObjective,
-    VARObjective,
-    is_class_token,
-    only_class_tokens,
-    to_other_scales,
-)
+from hieramp.training.var import ClassTokenObjective, VARObjective, is_class_token, only_class_tokens
 from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -67,10 +59,6 @@ def _config_with(folder: Path, part: str) -> dict:
     if part not in config:
         raise ValueError(f"{folder} has no {part} yet: run python -m hieramp train {part} --out {folder} first")
     return config
-
-
-def _scales_of(folder: Path) -> Scales:
-    return from_json(VARConfig, _config_with(folder, "var")["var"]).scales
 
 
 def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
@@ -101,15 +89,14 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     var = VAR(config)
     var.initialize()
     if settings.warm_start:
-        before = _scales_of(settings.warm_start)
-        state = to_other_scales(load_part(settings.warm_start, "var"), before, config.scales)
-        load_strictly(var, state, str(settings.warm_start))
+        _config_with(settings.warm_start, "var")
+        load_strictly(var, load_part(settings.warm_start, "var"), str(settings.warm_start))
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "var", model.state_dict())
         _write_about(settings, source, outcome, preset.var_recipe, var=to_json(config))
 
-    objective = VARObjective(var, Tokenizer(vqvae, MISTAKES))
+    objective = VARObjective(var, Tokenizer(vqvae))
     return train(objective, source, vqvae.config.image_size, preset.var_recipe, settings, _class_sheet(vqvae), write)
 
 
@@ -130,7 +117,6 @@ def train_class_tokens(
     first = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
     if settings.warm_start and condition in class_token_variants(settings.warm_start):
         first = load_part(settings.warm_start, class_token_part(settings.warm_start, condition))
-        first = to_other_scales(first, _scales_of(settings.warm_start), config.scales)
     load_strictly(var, first | load_part(settings.folder, "var"), f"the VAR in {settings.folder}")
     if not train_backbone:
         only_class_tokens(var)

@@ -1,18 +1,14 @@
 """Training the transformer: token cross-entropy under teacher forcing, alone or together with the class tokens."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hieramp.scales import Scales
 from hieramp.training.loop import Objective
 from hieramp.training.tokens import Tokenizer, drop_labels
 from hieramp.var.model import VAR, token_loss
 
 LABEL_DROP = 0.1
-MISTAKES = 0.3  # see Tokenizer
 
 
 class VARObjective(Objective):
@@ -95,26 +91,3 @@ def only_class_tokens(var: VAR) -> None:
 
 def is_class_token(key: str) -> bool:
     return key.startswith(("cls_tokens.", "class_head."))
-
-
-def to_other_scales(state: Mapping[str, Tensor], before: Scales, after: Scales) -> dict[str, Tensor]:
-    """Weights of a transformer, of its class tokens or of both, for other scales: a start to train on from.
-
-    What belongs to a scale comes from the one of the nearest side (the coarser of two): its level embedding, its
-    class token and, resized (bicubic), its position embeddings. All other weights know nothing of scales.
-    """
-    nearest = [min(range(len(before)), key=lambda i: abs(before.sides[i] - side)) for side in after.sides]
-    moved = {key: value for key, value in state.items() if not key.startswith("cls_tokens.")}
-    if "pos_1LC" in state:
-        maps = [
-            F.interpolate(_as_map(state["pos_1LC"][:, before.spans[i]], before.sides[i]), side, mode="bicubic")
-            for i, side in zip(nearest, after.sides, strict=True)
-        ]
-        moved["pos_1LC"] = torch.cat([map_1Cnn.flatten(2).mT for map_1Cnn in maps], dim=1)
-        moved["lvl_embed.weight"] = state["lvl_embed.weight"][nearest]
-    tokens = {scale: state.get(f"cls_tokens.{i}") for scale, i in enumerate(nearest)}
-    return moved | {f"cls_tokens.{scale}": token for scale, token in tokens.items() if token is not None}
-
-
-def _as_map(tokens_BLC: Tensor, side: int) -> Tensor:
-    return tokens_BLC.mT.unflatten(2, (side, side))

@@ -1,8 +1,6 @@
 """Training the multi-scale VQ-VAE: reconstruction, commitment, and a codebook kept by moving averages.
 
-The official training code was never released; the losses follow VAR's quantizer (arXiv 2404.02905, Eq. 5). New is
-that pictures are also decoded from the first scales alone. Left out, nearly all of a small picture goes into the last
-scale (20.0 dB before it, 27.9 dB with it), whose tokens the transformer draws all at once, not knowing of each other.
+The official training code was never released; the losses follow VAR's quantizer (arXiv 2404.02905, Eq. 5).
 """
 
 import torch
@@ -20,7 +18,6 @@ from hieramp.vqvae.model import VQVAE
 from hieramp.vqvae.quantizer import Quantized
 
 COMMITMENT = 0.25
-FIRST_SCALES = 1.0  # weight of the pictures decoded from the first scales alone
 CODE_DECAY = 0.98  # of the moving averages that keep the codebook
 DEAD = 0.03  # a code used less than this share of the mean use is restarted
 GRACE = 0.1  # share of the mean use that a restarted code begins with: about sixty steps to prove itself
@@ -94,34 +91,20 @@ class VQVAEObjective(Objective):
         x = randomly_flipped(to_signed(images_BCHW))
         z = self.model.latent(x)
         found = self.model.quantize.quantize(z)
+        f_hat = found.partial[-1]
         # straight through to the encoder, and the φ of the quantizer learn from the pixels too
-        whole, some = found.partial[-1] + (z - z.detach()), self._first_scales(z, found)
-        whole_pictures, some_pictures = self.model.decode(torch.cat([whole, some])).float().split([len(x), len(some)])
-        mse, some_mse = F.mse_loss(whole_pictures, x), F.mse_loss(some_pictures, x[: len(some)])
+        reconstruction = self.model.decode(f_hat + (z - z.detach()))
+        mse = F.mse_loss(reconstruction.float(), x)
         # Each partial sum should already be close to the latent, and the encoder stay close to the codes.
         # A pull towards the last sum alone lets the latent grow without bound (loss 0.03 to 5 in 100 steps).
         towards_latent = torch.stack([F.mse_loss(f, z.detach()) for f in found.partial]).mean()
         commitment = torch.stack([F.mse_loss(z, f.detach()) for f in found.partial]).mean()
         self.found = found
         return {
-            "loss": mse + FIRST_SCALES * some_mse + towards_latent + COMMITMENT * commitment,
+            "loss": mse + towards_latent + COMMITMENT * commitment,
             "psnr": 10 * torch.log10(4 / mse.detach()),
-            "psnr_first_scales": 10 * torch.log10(4 / some_mse.detach()),
             "quantization": towards_latent.detach(),
         }
-
-    def _first_scales(self, z_BCHW: Tensor, found: Quantized) -> Tensor:
-        """f_hat of half of the batch after a scale each, drawn from all but the last.
-
-        Its gradient goes to as much of the latent as maps up to that side can hold.
-        """
-        z_BCHW, sides = z_BCHW[: (len(z_BCHW) + 1) // 2].float(), self.model.config.sides[:-1]
-        size, rows = z_BCHW.shape[-2:], torch.arange(len(z_BCHW), device=z_BCHW.device)
-        small = [F.interpolate(z_BCHW, size=(side, side), mode="area") for side in sides]
-        held = torch.stack([F.interpolate(z, size=size, mode="bicubic") for z in small])
-        summed = torch.stack([f[: len(rows)] for f in found.partial[:-1]])
-        scale_B = torch.randint(len(sides), (len(rows),), device=rows.device)
-        return summed[scale_B, rows] + (held - held.detach())[scale_B, rows]
 
     def after_step(self, progress: float) -> dict[str, Tensor]:
         """Update the codebook; restarts end with the last fifth, so that the codes settle."""

@@ -3,7 +3,6 @@
 z_BCHW: batch, code width, height and width of the finest scale; idx_BL: code indices.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,16 +72,15 @@ class Quantizer(nn.Module):
         bank = self.quant_resi.qresi_ls
         return bank[phi_index(scale, len(self.scales), len(bank))](h_BCHW)
 
-    def quantize(self, z_BCHW: Tensor, mistaken: Callable[[Tensor], Tensor] | None = None) -> Quantized:
+    def quantize(self, z_BCHW: Tensor) -> Quantized:
         """Tokens of a latent grid, residually from coarse to fine. Gradients reach φ and the codes only.
 
-        In float32 even under autocast: half precision would look up other codes. `mistaken` turns the tokens of a
-        scale (B, n²) into those that are summed up in their place: the tokens after them make up for it.
+        In float32 even under autocast: half precision would look up other codes.
         """
         with torch.autocast(z_BCHW.device.type, enabled=False):
-            return self._quantize(z_BCHW.detach().float(), mistaken)
+            return self._quantize(z_BCHW.detach().float())
 
-    def _quantize(self, z_BCHW: Tensor, mistaken: Callable[[Tensor], Tensor] | None) -> Quantized:
+    def _quantize(self, z_BCHW: Tensor) -> Quantized:
         rest = z_BCHW
         f_hat = torch.zeros_like(rest)
         tokens, residuals, partial = [], [], []
@@ -91,7 +89,7 @@ class Quantizer(nn.Module):
             z_NC = small.permute(0, 2, 3, 1).flatten(0, 2)
             with torch.no_grad():
                 idx_BL = self.nearest(z_NC).view(len(rest), -1)
-            h_BCHW = self.contribution(scale, mistaken(idx_BL) if mistaken else idx_BL)
+            h_BCHW = self.contribution(scale, idx_BL)
             f_hat = f_hat + h_BCHW
             rest = rest - h_BCHW.detach()
             tokens.append(idx_BL)

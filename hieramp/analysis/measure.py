@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
-from hieramp.analysis.autoencoder import psnr, psnr_per_scale, reconstruct, token_figures
+from hieramp.analysis.autoencoder import psnr_per_scale, reconstruct, token_figures
 from hieramp.analysis.deletion import deletion_test
 from hieramp.analysis.fidelity import accuracy, features, frechet_distance
 from hieramp.classifier import Classifier
@@ -64,10 +64,11 @@ def as_bytes(images_NCHW: Tensor) -> Tensor:
 
 
 def measure_autoencoder(model: Model, test: DecodedImages) -> dict[str, Any]:
-    pictures, usage = reconstruct(model.vqvae, test.images)
+    _, usage = reconstruct(model.vqvae, test.images)
+    per_scale = psnr_per_scale(model.vqvae, test.images)
     return {
-        "psnr_db": psnr(pictures, test.images.float() / 255),
-        "psnr_db_per_scale": psnr_per_scale(model.vqvae, test.images),
+        "psnr_db": per_scale[-1],
+        "psnr_db_per_scale": per_scale,
         "code_usage": usage[-1].item(),
         "code_usage_per_scale": usage[:-1].tolist(),
         "images": len(test.images),

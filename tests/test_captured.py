@@ -187,6 +187,13 @@ def test_what_cannot_be_recorded_is_drawn_plainly(model: hieramp.Model) -> None:
     assert recorder.recorded > 0
 
 
+def test_a_temperature_is_part_of_a_recording(model: hieramp.Model) -> None:
+    ours, _ = recording(model)
+    for temperature in (1.0, 0.0, (1, 1, 0.5), 1.0):
+        call = dict(labels=[1, 2], seeds=[3, 4], temperature=temperature)
+        assert same_drawing(ours.generate(**call), model.generate(**call))
+
+
 def test_a_drawing_within_a_drawing_is_its_own(model: hieramp.Model) -> None:
     ours, _ = recording(model)
     outer, tokens = ours.steps([1, 2], [0, 1], ALL), []

@@ -92,22 +92,36 @@ def test_same_bytes_where_every_image_is_in_doubt(
     assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
 
 
-def test_doubt_is_what_a_disturbance_can_turn(loaded: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
+def test_doubt_is_what_a_disturbance_can_turn(
+    loaded: hieramp.Model, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Logits disturbed by less than the tolerance change no token that was called clear, and some that were not."""
     tolerance = 0.05
     monkeypatch.setattr(loop, "LOGIT_ERROR", tolerance)
     labels, seeds = [0, 1, 2, 3] * 8, list(range(32))
-    steps = list(loaded.steps(labels, seeds, guidance=0.0, top_k=20, top_p=0.9))
+    steps = list(loaded.steps(labels, seeds, guidance=0.0, top_k=20, top_p=0.9, temperature=temperature))
     generator = torch.Generator().manual_seed(0)
     turned = {True: 0, False: 0}
     for step in steps:
         noise = gumbel_noise(noise_keys(labels, seeds, torch.device("cpu")), step.scale, *step.logits.shape[1:])
+        noise *= temperature
         for _ in range(20):
             error = (torch.rand(step.logits.shape, generator=generator) - 0.5) * tolerance
             again = sample(filter_logits(step.logits + error, 20, 0.9), noise)
             for clear, changed in zip(step.clear.tolist(), (again != step.tokens).any(1).tolist(), strict=True):
                 turned[clear] += changed
     assert turned[True] == 0 and turned[False] > 10
+
+
+def test_a_temperature_is_a_setting_of_a_set(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+    for name, batch_size in (("a.zip", 5), ("b.zip", 2)):
+        run(loaded, 2, tmp_path / name, temperature=(1, 1, 0.5), batch_size=batch_size)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with hieramp.open_set(tmp_path / "a.zip") as cooled, hieramp.open_set(reference) as plain:
+        assert cooled.settings["temperature"] == [1, 1, 0.5] and "temperature" not in plain.settings
+    with pytest.raises(ValueError, match="temperature"):
+        next(distill(loaded, 2, tmp_path / "a.zip", temperature=0.7))
 
 
 def test_of_the_candidates_the_surest_is_kept(

@@ -335,6 +335,25 @@ def test_samples_follow_the_distribution() -> None:
     drawn = sample(probabilities.log().expand(1, 30000, 3), noise)
     shares = torch.bincount(drawn.flatten()) / 30000
     assert torch.allclose(shares, probabilities, atol=0.01)
+    cooled = probabilities**2 / (probabilities**2).sum()  # at a temperature of a half
+    shares = torch.bincount(sample(probabilities.log().expand(1, 30000, 3), noise * 0.5).flatten()) / 30000
+    assert torch.allclose(shares, cooled, atol=0.01)
+
+
+def test_a_temperature_changes_its_own_stage_and_those_after_it(model: hieramp.Model) -> None:
+    call = dict(labels=[1, 2], seeds=[3, 4], amplification=[None, ALL])
+    plain = model.generate(**call)
+    assert same(model.generate(**call, temperature=1).tokens, plain.tokens)
+    assert same(model.generate(**call, temperature=0.5).tokens, model.generate(**call, temperature=[0.5] * 3).tokens)
+    for first, temperature in ((0, (0, 1, 1)), (2, (1, 0, 1)), (4, (1, 1, 0))):  # scale 0 counts as coarse
+        tokens = model.generate(**call, temperature=temperature).tokens
+        assert same(tokens[:first], plain.tokens[:first]) and not torch.equal(
+            tokens[first + 1], plain.tokens[first + 1]
+        )
+    for step in model.steps(**call, temperature=0):
+        assert torch.equal(step.tokens, step.logits.argmax(-1))
+    alone = model.generate([2], [4], ALL, temperature=(1, 0.5, 0.5))
+    assert same(alone.tokens, rows(model.generate(**call, temperature=(1, 0.5, 0.5)).tokens, [1]))
 
 
 @pytest.mark.parametrize("name", ["model", "plain_model"])
@@ -389,6 +408,9 @@ def test_given_tokens_are_each_image_s_own(model: hieramp.Model) -> None:
         (dict(labels=[1], guidance=float("nan")), "guidance is nan"),
         (dict(labels=[1], top_k=-5), "top_k is -5"),
         (dict(labels=[1], top_p=1.5), "top_p is 1.5"),
+        (dict(labels=[1], temperature=-1), "the temperature of coarse is -1; it must be at least 0"),
+        (dict(labels=[1], temperature=(1, 1, float("nan"))), "the temperature of fine is nan"),
+        (dict(labels=[1], temperature=(1, 1)), "2 temperatures are given; give one, or three: of coarse, mid, fine"),
         (dict(labels=[1], amplification=Amplification((0.5, 5), blocks=(4,))), "block 4 does not exist"),
         (dict(labels=[1], amplification=Amplification((0.5, 5), scales=(6,))), "scale 6 does not exist"),
     ],

@@ -330,6 +330,18 @@ def test_every_top_p_at_every_guidance_and_a_sheet_of_the_clearest(trained: Path
     assert "at the default settings:\n\n![samples at the default settings](samples.png)" in card
 
 
+def test_every_temperature_is_measured_under_its_name(trained: Path, image_folder: Path) -> None:
+    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2", "--guidance", "4"]
+    main([*command, "--test-images", "8", "--only", "drawings", "limits", "--temperature", "fine=0", "1", "0.5"])
+    measured = json.loads((trained / "measured.json").read_text())
+    settings = ["guidance 4, temperature fine 0", "guidance 4", "guidance 4, temperature 0.5"]
+    assert list(measured["drawings"])[2:] == [*settings, "guidance 4, amplified"]
+    assert len({measured["drawings"][name]["fid"] for name in settings}) == 3
+    assert "are drawn at guidance 4;" in (trained / "README.md").read_text()
+    main([*command, "--test-images", "8", "--only", "limits", "--temperature", "fine=0"])
+    assert "are drawn at guidance 4, temperature fine 0;" in (trained / "README.md").read_text()
+
+
 def test_measuring_just_one_thing_keeps_the_rest(trained: Path, image_folder: Path) -> None:
     before = json.loads((trained / "measured.json").read_text())
     command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2"]

@@ -5,7 +5,7 @@ pass the same judge, from every scale real down to none.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -109,7 +109,7 @@ def losses(limits: Mapping[str, Any], drawings: Mapping[str, Mapping[str, Any]] 
 
 def setting_of(limits: Mapping[str, Any]) -> str:
     """The name of the setting that limits were measured at."""
-    return setting_name(Sampling(limits["guidance"], top_p=limits.get("top_p", Sampling.top_p)))
+    return setting_name(Sampling(**{name: limits[name] for name in asdict(Sampling()) if name in limits}))
 
 
 def worst_scale(limits: Mapping[str, Any]) -> tuple[int, float]:

@@ -52,7 +52,7 @@ def draw_set(
     for rows in torch.arange(len(labels)).split(batch):
         some = [idx_NL[rows.to(idx_NL.device)] for idx_NL in given]
         drawing = model.generate(
-            labels[rows].tolist(), seeds[rows].tolist(), amplification, given=some, **asdict(sampling)
+            labels[rows].tolist(), seeds[rows].tolist(), amplification, given=some, **sampling.options()
         )
         images.append(as_bytes(drawing.images))
     return Drawn(torch.cat(images), labels, time.perf_counter() - started)
@@ -146,9 +146,10 @@ def measure_drawings(
 
 
 def setting_name(sampling: Sampling) -> str:
-    """ "guidance 6", and the top-p where it is not the default."""
+    """ "guidance 6", and top-p and temperature where they are not the default."""
     narrowed = "" if sampling.top_p == Sampling.top_p else f", top-p {sampling.top_p:g}"
-    return f"guidance {sampling.guidance:g}{narrowed}"
+    cooled = f", temperature {sampling.told_temperature}" if sampling.told_temperature else ""
+    return f"guidance {sampling.guidance:g}{narrowed}{cooled}"
 
 
 def baselines(drawings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

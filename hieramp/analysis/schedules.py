@@ -103,7 +103,7 @@ def _tokens(
     sampling: Sampling | None,
 ) -> tuple[torch.Tensor, ...]:
     how = sampling or Sampling()
-    return model.generate(labels, seeds, amplifications, how.guidance, how.top_k, how.top_p).tokens
+    return model.generate(labels, seeds, amplifications, **how.options()).tokens
 
 
 def _risen(baseline: list[dict[str, Usage]], amplified: list[dict[str, Usage]]) -> dict[str, Risen]:

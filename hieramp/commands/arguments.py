@@ -11,6 +11,8 @@ import torch
 import hieramp
 from hieramp import Amplification, Model
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
+from hieramp.generation.sampling import PLAIN, Sampling, Temperature, by_stage
+from hieramp.scales import STAGES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -51,6 +53,13 @@ def add_drawing(
     group.add_argument("--guidance", type=float, default=4.0)
     group.add_argument("--top-k", type=int, default=900, help="0 for off")
     group.add_argument("--top-p", type=float, default=0.95, help="0 for off")
+    group.add_argument(
+        "--temperature",
+        type=temperature,
+        default=PLAIN,
+        metavar="T",
+        help="of the draw: one number, or coarse=1,mid=1,fine=0.6; 1 is plain, 0 takes the likeliest code",
+    )
 
 
 def load_model(args: argparse.Namespace) -> Model:
@@ -62,7 +71,7 @@ def amplification(args: argparse.Namespace) -> Amplification:
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
-    return {"guidance": args.guidance, "top_k": args.top_k, "top_p": args.top_p}
+    return Sampling(args.guidance, args.top_k, args.top_p, args.temperature).options()
 
 
 def settings_of(args: argparse.Namespace, model: Model, label: int, seeds: list[int]) -> dict[str, Any]:
@@ -110,6 +119,20 @@ def block_list(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of blocks like 4,5")
     return tuple(map(int, text.split(",")))
+
+
+def temperature(text: str) -> Temperature:
+    """ "0.6" for all stages, or "mid=0.8,fine=0.6": a stage that is left out stays at 1."""
+    try:
+        if "=" not in text:
+            return by_stage(float(text))
+        named = dict(item.split("=") for item in text.split(","))
+        found = by_stage([float(named.pop(stage, 1)) for stage in STAGES])
+    except ValueError:
+        named = {"?": text}
+    if named:
+        raise argparse.ArgumentTypeError(f"{text!r} is no temperature: give a number, or coarse=1,mid=1,fine=0.6")
+    return found
 
 
 def duration(text: str) -> float:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
 from hieramp.data import DecodedImages, decode, open_source
-from hieramp.generation.sampling import Sampling
+from hieramp.generation.sampling import PLAIN, Sampling
 
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
@@ -39,6 +38,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--top-p", type=float, nargs="+", default=[Sampling.top_p], help="each at every guidance (default: 0.95)"
     )
+    parser.add_argument(
+        "--temperature",
+        type=shared.temperature,
+        nargs="+",
+        default=[PLAIN],
+        metavar="T",
+        help="each at every guidance and top-p, like 1 0.8 fine=0.6 (default: 1)",
+    )
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -47,7 +54,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     # a bad value is told before hours of measuring
-    samplings = [Sampling(guidance, top_p=top_p) for top_p in args.top_p for guidance in args.guidance]
+    samplings = [
+        Sampling(guidance, top_p=top_p, temperature=temperature)
+        for temperature in args.temperature
+        for top_p in args.top_p
+        for guidance in args.guidance
+    ]
     shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device)
@@ -128,8 +140,7 @@ def _limits(
         rows.append(row)
         what = "test images" if row["given"] is None else f"{row['given']} scales given"
         shared.say(f"{what}: {row['accuracy']:.1%} named right, FID {row['fid']:.2f}")
-    used = {"guidance": sampling.guidance, "top_p": sampling.top_p}
-    return used | {"images": len(real), "others": len(others), "rows": rows}
+    return sampling.options() | {"images": len(real), "others": len(others), "rows": rows}
 
 
 def _write_sheets(
@@ -150,9 +161,9 @@ def _write_sheet(model: hieramp.Model, path: Path, sampling: Sampling) -> None:
     names = model.class_names[:10]
     rows = []
     for label, name in enumerate(names):
-        drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS), **asdict(sampling))
+        drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS), **sampling.options())
         tiles = [figures.enlarged(figures.to_picture(image), 96) for image in drawing.images]
         rows.append((name.split(",")[0], tiles))
     figures.save_png(
-        figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))} | asdict(sampling)
+        figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))} | sampling.options()
     )

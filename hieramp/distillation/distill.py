@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -16,7 +16,7 @@ from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Drawer, Task
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.generation.model import Model
-from hieramp.generation.sampling import Sampling
+from hieramp.generation.sampling import PLAIN, Sampling, by_stage
 from hieramp.imageset.layout import Format
 
 Engine = Literal["local", "ray"]
@@ -39,6 +39,7 @@ def distill(
     soft_labels: bool = False,
     classifier: str | Path | None = None,
     candidates: int = 1,
+    temperature: float | Sequence[float] = PLAIN,
     format: Format = "zip",
     batch_size: int | None = None,
     engine: Engine = "local",
@@ -46,7 +47,8 @@ def distill(
 ) -> Iterator[Progress]:
     """Draw `ipc` images of each class into a set at `out`, yielding the progress after every batch.
 
-    `classes` are names, numbers or ImageNet ids; None is all of them.
+    `classes` are names, numbers or ImageNet ids; None is all of them. Guidance, top-k, top-p and temperature are those
+    of `Model.steps`.
 
     A run that was stopped, closed or killed goes on where it was when called again with the same settings, and
     the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
@@ -62,7 +64,7 @@ def distill(
         OSError: while going on: the disk is full or not writable. What is finished is kept.
     """
     amp = amplification or Amplification()
-    sampling = Sampling(guidance, top_k, top_p)
+    sampling = Sampling(guidance, top_k, top_p, by_stage(temperature))
     amp.check(model.var.scales, model.var.config.depth)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
@@ -112,7 +114,7 @@ def _settings(
         "blocks": list(amp.resolved_blocks(model.var.config.depth)),
         "scales": None if amp.scales is None else list(amp.scales),
         "positions": {str(scale): list(named) for scale, named in amp.named_positions.items()} or None,
-        **asdict(sampling),
+        **sampling.options(),
         "dtype": dtype,
         "device": model.device.type,
         "batch_size": None if dtype == "float32" else batch_size,

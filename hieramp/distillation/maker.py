@@ -139,8 +139,7 @@ class Drawer:
     def _tokens(self, model: Model, task: Task) -> tuple[list[Tensor], list[bool]]:
         """Tokens per scale, (B, n²), and which images were drawn without doubt."""
         labels, seeds = [item.label for item in task.items], [item.seed for item in task.items]
-        how = self.sampling
-        steps = model.steps(labels, seeds, self.amplification, how.guidance, how.top_k, how.top_p)
+        steps = model.steps(labels, seeds, self.amplification, **self.sampling.options())
         checked = not task.exact and model.var.pos_start.dtype == torch.float32
         tokens, clear_B = [], torch.ones(len(labels), dtype=torch.bool)
         for step in steps:

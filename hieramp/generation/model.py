@@ -12,7 +12,7 @@ from torch import Tensor
 from hieramp.amplification.settings import OFF, Amplification
 from hieramp.generation.captured import Captured
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
-from hieramp.generation.sampling import Sampling
+from hieramp.generation.sampling import PLAIN, Sampling, by_stage
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -97,9 +97,11 @@ class Model:
         top_k: int = 900,
         top_p: float = 0.95,
         given: Sequence[Tensor] = (),
+        temperature: float | Sequence[float] = PLAIN,
     ) -> Drawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
-        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), False, given)
+        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature))
+        request = self._request(labels, seeds, amplification, sampling, False, given)
         tokens, saliency = [], []
         for step in draw(self.vqvae, self.var, request, captured=self.captured):  # a step holds its logits: let each go
             tokens.append(step.tokens)
@@ -117,6 +119,7 @@ class Model:
         details: bool = False,
         memory: Memory | None = None,
         given: Sequence[Tensor] = (),
+        temperature: float | Sequence[float] = PLAIN,
     ) -> Iterator[Step]:
         """Draw one image per label, yielding every scale from coarse to fine.
 
@@ -126,12 +129,15 @@ class Model:
         (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
         `given` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
         `model.vqvae.encode`: they are taken instead of drawn, and the model draws the finer scales to them.
+        `temperature` is one number or three, of the coarse, mid and fine scales: under 1 the likelier codes win more
+        often, 0 takes the likeliest; it applies to what top-k and top-p leave.
 
         Raises:
             ValueError: a label the model does not have, counts that differ, a setting out of range, or given
                 tokens of another shape or beyond the codebook.
         """
-        request = self._request(labels, seeds, amplification, Sampling(guidance, top_k, top_p), details, given)
+        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature))
+        request = self._request(labels, seeds, amplification, sampling, details, given)
         return draw(self.vqvae, self.var, request, memory, self.captured)
 
     def _request(

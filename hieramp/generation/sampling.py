@@ -7,43 +7,83 @@ batch size and in any order. Letters: B rows, L positions, V codes.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hieramp.devices import sent
+from hieramp.scales import STAGES, Scales
 
 _GOLDEN = 0x9E3779B9
 PIECE = 32768  # words of noise made at once on a CPU
+Temperature = tuple[float, float, float]  # coarse, mid, fine
+PLAIN: Temperature = (1.0, 1.0, 1.0)
 CHANCE = 1024  # added to a scale: numbers that its noise does not use
 Words = TypeVar("Words", Tensor, np.ndarray)  # int32
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Guidance strength, top-k and top-p; 0 switches either filter off.
+    """Guidance strength, top-k, top-p and temperature; 0 switches either filter off.
+
+    What top-k and top-p leave is drawn from at a temperature, one for each stage; scale 0 counts as coarse. A single
+    number is that of all three. 1 is the plain draw; under it the likelier codes win more often; 0 takes the likeliest.
 
     Raises:
-        ValueError: a negative or non-finite value, or top_p over 1.
+        ValueError: a negative or non-finite value, top_p over 1, or not one or three temperatures.
     """
 
     guidance: float = 4.0
     top_k: int = 900
     top_p: float = 0.95
+    temperature: Temperature = PLAIN  # of the coarse, mid and fine scales
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "temperature", by_stage(self.temperature))
         if not 0 <= self.guidance < 1e6:
             raise ValueError(f"guidance is {self.guidance}; it must be a number of at least 0")
         if self.top_k < 0 or int(self.top_k) != self.top_k:
             raise ValueError(f"top_k is {self.top_k}; it must be a whole number, 0 for off")
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must lie between 0 and 1, 0 for off")
+        for stage, value in zip(STAGES, self.temperature, strict=True):
+            if not 0 <= value < 1e6:
+                raise ValueError(
+                    f"the temperature of {stage} is {value:g}; it must be at least 0, and is 1 for a plain draw"
+                )
 
     def guidance_at(self, scale: int, num_scales: int) -> float:
         """t = guidance · s/(S-1): it grows with the scale (method.md)."""
         return self.guidance * scale / (num_scales - 1)
+
+    def temperature_at(self, scale: int, scales: Scales) -> float:
+        """Of this scale, by its stage."""
+        return self.temperature[STAGES.index(scales.stage_of(scale) or STAGES[0])]
+
+    @property
+    def told_temperature(self) -> str:
+        """ "0.6" where all are alike, else the stages where it is not 1: "mid 0.8, fine 0.6"; "" for a plain draw."""
+        if self.temperature == PLAIN:
+            return ""
+        if len(set(self.temperature)) == 1:
+            return f"{self.temperature[0]:g}"
+        return ", ".join(f"{stage} {t:g}" for stage, t in zip(STAGES, self.temperature, strict=True) if t != 1)
+
+    def options(self) -> dict[str, Any]:
+        """As keyword arguments; a temperature of 1, which came later than the others, is not named."""
+        named = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
+        return named if self.temperature == PLAIN else named | {"temperature": list(self.temperature)}
+
+
+def by_stage(temperature: Sequence[float] | float) -> Temperature:
+    """One temperature for each stage, of one number or three."""
+    given = tuple(temperature) if isinstance(temperature, Sequence) else (temperature,) * len(STAGES)
+    if len(given) != len(STAGES):
+        raise ValueError(f"{len(given)} temperatures are given; give one, or three: of {', '.join(STAGES)}")
+    coarse, mid, fine = map(float, given)
+    return coarse, mid, fine
 
 
 def guide(conditional: Tensor, unconditional: Tensor, t: float) -> Tensor:
@@ -150,6 +190,8 @@ def chance(keys_B2: Tensor, scale: int, num_positions: int) -> Tensor:
 
 def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:
     """One token per position by the Gumbel-max trick, (B, L): an exact draw from softmax(logits).
+
+    With the noise times a temperature T it is one from softmax(logits / T), and with T = 0 the likeliest code.
 
     Two settings that share their noise agree on a token wherever their distributions allow it, so a
     comparison shows what the setting changed and not what chance did.

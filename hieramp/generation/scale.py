@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
     tokens: Tensor  # (U, L) int64
     logits: Tensor  # (U, L, V) after guidance
     filtered: Tensor  # (U, L, V) after top-k and top-p
-    noise: Tensor  # (U, L, V)
+    noise: Tensor  # (U, L, V), times the temperature
     f_hat: Tensor  # (U, code_dim, N, N)
     weights: Tensor | None  # (U, blocks, heads, L), with details
     beliefs: Tensor | None  # (U, classes), with details
@@ -70,6 +70,11 @@ class Plan:
     def guidance(self) -> float:
         """t of `guide`; 0 without an unconditional half."""
         return self.sampling.guidance_at(self.scale, len(self.var.scales)) if self.halves == 2 else 0.0
+
+    @property
+    def temperature(self) -> float:
+        """Of the draw, by the stage."""
+        return self.sampling.temperature_at(self.scale, self.var.scales)
 
     @cached_property
     def settings(self) -> dict[int, tuple[ScaleStrength | None, ...]]:
@@ -188,6 +193,8 @@ def draw_scale(
         ).logits_BLV
     logits = guide(both[:num_rows], both[num_rows:], plan.guidance) if plan.halves == 2 else both
     noise = gumbel_noise(keys_U2, scale, *logits.shape[1:])
+    if plan.temperature != 1:
+        noise = noise * plan.temperature
     filtered = filter_logits(logits, plan.sampling.top_k, plan.sampling.top_p)
     tokens = sample(filtered, noise) if given_UL is None else given_UL
     return Drawn(

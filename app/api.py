@@ -40,6 +40,9 @@ _ABOUT = {
     "guidance": "Strength of classifier-free guidance, at least 0.",
     "top_k": "Tokens are drawn from the likeliest so many codes; 0 is off.",
     "top_p": "Tokens are drawn from the smallest set of codes with this probability, at most 1; 0 is off.",
+    "coarse_temperature": "Of the draw at the coarse scales, at least 0: under 1 the likelier codes win more often.",
+    "mid_temperature": "Of the draw at the mid scales.",
+    "fine_temperature": "Of the draw at the fine scales.",
     "coarse_rho": "Share of positions amplified at the coarse scales, over 0 and at most 1.",
     "coarse_strength": "Strength at the coarse scales: β (mode logit, 0 is off) or γ (mode attention, 1 is off).",
     "mid_rho": "Share of positions amplified at the mid scales.",
@@ -60,6 +63,7 @@ SETTINGS = tuple(
     for name, default in orders.DEFAULTS.items()
 )
 _SHARED = tuple(a for a in SETTINGS if a.name not in ("class_name", "seed", "count"))
+_SAMPLING = tuple(a for a in _SHARED if a.name in orders.SAMPLING_FIELDS)
 _ONE = tuple(a for a in SETTINGS if a.name != "count")
 
 
@@ -184,7 +188,7 @@ def build(desk: Desk) -> None:
          "settings; per scale both maps and likeliest classes, the positions chosen, the tokens that changed."),
         (does.count_tokens, studying, (samples, *_ONE), "Entropy and coverage of a class's tokens in both.",
          "csv per scale and stage; changed: per scale the share of samples whose token differs."),
-        (does.compare_schedules, studying, (several, samples, SETTINGS[1], *SETTINGS[3:6]),
+        (does.compare_schedules, studying, (several, samples, SETTINGS[1], *_SAMPLING),
          "The share of classes whose entropy or coverage rises under each schedule.", "csv per schedule and stage."),
         (does.ablate, studying, (kind, *_ONE), "One class and seed under many settings, as a sheet.",
          "sheet: data: address of a PNG; labels of its pictures, row by row."),

@@ -31,6 +31,7 @@ class Controls:
     guidance: gr.Slider
     top_k: gr.Slider
     top_p: gr.Slider
+    temperatures: list[gr.Slider]  # by stage
     painted: gr.Textbox
     opened: gr.UploadButton
 
@@ -43,7 +44,7 @@ class Controls:
     def fields(self) -> list[Any]:
         """In the order of `orders.FIELDS`."""
         first = [self.class_name, self.seed, self.count, self.guidance, self.top_k, self.top_p]
-        return [*first, *self.stage_fields]
+        return [*first, *self.temperatures, *self.stage_fields]
 
 
 def build(desk: Desk) -> Controls:
@@ -70,11 +71,14 @@ def build(desk: Desk) -> Controls:
         guidance = _slider_of(model, "guidance", 0.1, "Guidance")
         top_k = _slider_of(model, "top_k", 1, "Top-k (0 is off)", precision=0)
         top_p = _slider_of(model, "top_p", 0.01, "Top-p (0 is off)")
+        temperatures = [
+            _slider_of(model, f"{stage}_temperature", 0.05, orders.temperature_label(model, stage)) for stage in STAGES
+        ]
     opened = gr.UploadButton("Open a saved picture", file_types=[".png"], size="sm", elem_id="open-picture")
     painted = gr.Textbox("", visible=False)
     controls = Controls(
         class_name, random_class, seed, dice, is_locked, count, generate, preset, stages, mode, guidance, top_k, top_p,
-        painted, opened,
+        temperatures, painted, opened,
     )  # fmt: skip
     _connect(desk, controls)
     return controls

@@ -167,9 +167,7 @@ class JobBook:
             amplification=recipe.amplification,
             classes=list(recipe.labels),
             seed=recipe.seed,
-            guidance=recipe.sampling.guidance,
-            top_k=recipe.sampling.top_k,
-            top_p=recipe.sampling.top_p,
+            **recipe.sampling.options(),
             soft_labels=recipe.soft_labels,
             batch_size=batch,
         )

@@ -11,13 +11,15 @@ from typing import Any
 import hieramp
 from hieramp import SCHEDULES, Amplification, Model
 from hieramp.amplification.settings import Mode, Stage
-from hieramp.generation.sampling import Sampling
+from hieramp.generation.sampling import PLAIN, Sampling, by_stage
 from hieramp.scales import STAGES
 
 MAX_COUNT = 8
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
 RHO, STRENGTH = 0.5, 5.0
 STAGE_FIELDS = tuple(f"{stage}_{part}" for stage in STAGES for part in ("rho", "strength"))
+TEMPERATURES = tuple(f"{stage}_temperature" for stage in STAGES)
+SAMPLING_FIELDS = ("guidance", "top_k", "top_p", *TEMPERATURES)
 DEFAULTS: dict[str, Any] = {
     "class_name": 0,
     "seed": 0,
@@ -25,12 +27,14 @@ DEFAULTS: dict[str, Any] = {
     "guidance": 4.0,
     "top_k": 900,
     "top_p": 0.95,
+    **dict(zip(TEMPERATURES, PLAIN, strict=True)),
     **{name: RHO if name.endswith("rho") else STRENGTH for name in STAGE_FIELDS},
     "mode": "logit",
     "painted": "",
 }
 FIELDS = tuple(DEFAULTS)
 RANGES: dict[str, tuple[float, float]] = {"guidance": (0, 10), "top_p": (0, 1)}  # of the sliders
+RANGES |= dict.fromkeys(TEMPERATURES, (0, 1.5))
 RANGES |= {name: (0.01, 1) if name.endswith("rho") else (0, 10) for name in STAGE_FIELDS}
 IN_ADDRESS = {"class_name": "class", "painted": "paint"}  # the others go by their own names
 
@@ -53,7 +57,7 @@ class Order:
     @property
     def options(self) -> dict[str, Any]:
         """The sampling, as `Model.steps` and `hieramp.distill` take it."""
-        return {"guidance": self.sampling.guidance, "top_k": self.sampling.top_k, "top_p": self.sampling.top_p}
+        return self.sampling.options()
 
 
 def read_order(model: Model, *fields: Any) -> Order:
@@ -67,7 +71,8 @@ def read_order(model: Model, *fields: Any) -> Order:
     first = whole("the seed", given["seed"], 0, MAX_SEED)
     seeds = tuple(range(first, first + whole("the number of images", given["count"], 1, MAX_COUNT)))
     top_k = whole("top-k", given["top_k"], 0, MAX_SEED)
-    sampling = Sampling(number("guidance", given["guidance"]), top_k, number("top-p", given["top_p"]))
+    temperature = by_stage([number(f"the temperature of {s}", given[f"{s}_temperature"]) for s in STAGES])
+    sampling = Sampling(number("guidance", given["guidance"]), top_k, number("top-p", given["top_p"]), temperature)
     return Order(label, seeds, sampling, _amplification(model, given))
 
 
@@ -138,9 +143,9 @@ def painted_text(amplification: Amplification) -> str:
 
 def fields_of(order: Order) -> list[Any]:
     """An order as the fields that give it."""
-    amp = order.amplification
+    amp, how = order.amplification, order.sampling
     stages = [part for stage in STAGES for part in getattr(amp, stage) or (RHO, amp.neutral)]
-    first = [order.label, order.seeds[0], len(order.seeds), *order.options.values()]
+    first = [order.label, order.seeds[0], len(order.seeds), how.guidance, how.top_k, how.top_p, *how.temperature]
     return [*first, *stages, amp.mode, painted_text(amp)]
 
 
@@ -190,9 +195,8 @@ def to_query(model: Model, order: Order) -> dict[str, str]:
     query = {IN_ADDRESS.get(name, name): _text(value) for name, value in zip(FIELDS, fields_of(order), strict=True)}
     name = short_name(model.class_names[order.label])
     query["class"] = name if model.label_of(name) == order.label else str(order.label)  # ImageNet has two cranes
-    if not query["paint"]:
-        del query["paint"]
-    return query
+    plain = {"paint": ""} | dict.fromkeys(TEMPERATURES, "1")
+    return {name: text for name, text in query.items() if plain.get(name) != text}
 
 
 def _text(value: Any) -> str:
@@ -265,6 +269,7 @@ def from_settings(model: Model, settings: Mapping[str, Any]) -> Order:
         off = (RHO, 1.0 if mode == "attention" else 0.0)
         stages = [part for stage in STAGES for part in settings["stages"].get(stage) or off]
         sampling = [settings.get(name, DEFAULTS[name]) for name in ("guidance", "top_k", "top_p")]
+        sampling += by_stage(settings.get("temperature", PLAIN))
         fields = [settings["class"], seeds[0], len(seeds), *sampling, *stages, mode, settings.get("painted", "")]
         return read_order(model, *fields)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -285,7 +290,8 @@ GREEK = {"logit": "β", "attention": "γ"}
 def caption(order: Order) -> str:
     """An order in one line."""
     amp, first, last = order.amplification, order.seeds[0], order.seeds[-1]
-    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {order.sampling.guidance:g}."
+    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {order.sampling.guidance:g}"
+    start += f", temperature {told}." if (told := order.sampling.told_temperature) else "."
     if amp.is_off:
         return f"{start} Amplification is off, so the two are the same."
     stages = [(stage, getattr(amp, stage)) for stage in STAGES]
@@ -293,6 +299,10 @@ def caption(order: Order) -> str:
     by_hand = [str(scale) for scale in amp.named_positions]
     painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
     return f"{start} {GREEK[amp.mode]}: {said} of the positions.{painted}"
+
+
+def temperature_label(model: Model, stage: str) -> str:
+    return f"{stage} temperature ({scale_range(model, stage)})"
 
 
 def scale_range(model: Model, stage: str) -> str:

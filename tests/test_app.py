@@ -26,6 +26,7 @@ from app.turns import Device, Turns
 from hieramp import SCHEDULES, Amplification
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.generation.memory import RecentDrawings
+from hieramp.generation.sampling import Sampling
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS: dict[str, Any] = {**orders.DEFAULTS, "class_name": "cat", "seed": 7, "count": 2}
@@ -47,10 +48,12 @@ def decoded(source: str) -> Image.Image:
 
 
 def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
-    order = orders.read_order(model, "dog", 3, 2, 1.5, 50, 0.5, 0.1, 1, 0.2, 2, 0.3, 3, "attention", "3:1f")
+    order = orders.read_order(
+        model, "dog", 3, 2, 1.5, 50, 0.5, 0.9, 0.8, 0.7, 0.1, 1, 0.2, 2, 0.3, 3, "attention", "3:1f"
+    )
     positions = {3: (0, 1, 2, 3, 4)}
     amplification = Amplification((0.1, 1.0), (0.2, 2.0), (0.3, 3.0), "attention", positions=positions)
-    assert order == orders.Order(2, (3, 4), hieramp.generation.sampling.Sampling(1.5, 50, 0.5), amplification)
+    assert order == orders.Order(2, (3, 4), Sampling(1.5, 50, 0.5, (0.9, 0.8, 0.7)), amplification)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,8 @@ def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
         ({"guidance": -1.0}, "guidance is -1"),
         ({"top_k": 1.5}, "top-k is 1.5"),
         ({"top_p": 2}, "top_p is 2"),
+        ({"mid_temperature": -0.5}, "the temperature of mid is -0.5"),
+        ({"fine_temperature": None}, "the temperature of fine is empty"),
         ({"coarse_rho": 0.0}, "rho of coarse is 0; it must be over 0"),
         ({"mid_rho": math.nan}, "rho of mid is nan"),
         ({"fine_strength": math.inf}, "the strength of fine is inf"),
@@ -88,7 +93,15 @@ def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[s
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("changes", [{}, {"painted": "2:1f;5:8000000000000001"}, {"mode": "attention", "top_p": 0.3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"painted": "2:1f;5:8000000000000001"},
+        {"mode": "attention", "top_p": 0.3},
+        {"coarse_temperature": 0.0, "fine_temperature": 0.65},
+    ],
+)
 def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, changes: dict[str, Any]) -> None:
     order = an_order(model, coarse_strength=0.1, guidance=2.5, **changes)
     assert orders.from_query(model, orders.to_query(model, order)) == order
@@ -113,6 +126,7 @@ def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> N
     for changes, said in [
         ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
         ({"top_k": 901}, "900"),
+        ({"fine_temperature": 2}, "fine_temperature is 2, but this page goes from 0 to 1.5"),
     ]:
         with pytest.raises(ValueError, match=said):
             orders.fields_on_page(model, an_order(model, **changes))

@@ -114,15 +114,20 @@ class SelfAttention(nn.Module):
         *,
         class_token: bool = False,
         keep_class_row: bool = True,
+        mask_TK: Tensor | None = None,
     ) -> Tensor:
         """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it.
 
         Returns (B, T, C), without the class token's row where it is not kept: a token that was only to be looked at.
+        With `mask_TK`, which tells what these tokens may look at, a block that is not looked at takes them all at once.
         """
         q, k, v = self._qkv(x_BTC, fixed)
-        hidden = int(class_token and self.read_only)
-        keys, values = cache.write(self.block, start, k, v, hidden)
         looked_at = hook is not None and hook.reads(self.block)
+        together = class_token and keep_class_row and not looked_at and mask_TK is not None
+        hidden = int(class_token and self.read_only and not together)
+        keys, values = cache.write(self.block, start, k, v, hidden)
+        if together:
+            return self._project(F.scaled_dot_product_attention(q, keys, values, mask_TK, scale=self.scale))
         if not class_token:
             change = hook(self.block, None) if hook and looked_at else None
             return self._project(self._image_rows(q, keys, values, start, change))

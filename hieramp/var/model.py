@@ -98,6 +98,8 @@ class VAR(nn.Module):
         level_L = torch.cat([torch.full((side * side,), s) for s, side in enumerate(self.scales.sides)])
         self.register_buffer("level_L", level_L, persistent=False)
         self.register_buffer("mask_TT", self._mask(), persistent=False)
+        for scale, mask_TK in self._step_masks().items():
+            self.register_buffer(f"step_mask_{scale}", mask_TK, persistent=False)
 
     @property
     def null_label(self) -> int:
@@ -137,6 +139,16 @@ class VAR(nn.Module):
         image_row = (~is_class_T & (same | earlier)) | (readable & same)
         allowed = torch.where(is_class_T[:, None], same, image_row)
         return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+
+    def _step_masks(self) -> dict[int, Tensor]:
+        """By scale, what its image tokens and behind them its class token see of the tokens so far, themselves last."""
+        masks = {}
+        for i, scale in enumerate(self.config.class_token_scales):
+            span, class_token = self.scales.spans[scale], self.scales.num_tokens + i
+            rows = torch.tensor([*range(span.start, span.stop), class_token])
+            columns = torch.tensor([*range(span.stop), class_token])
+            masks[scale] = self.mask_TT[rows[:, None], columns]
+        return masks
 
     def _modulations(self, class_BC: Tensor) -> list[Modulation]:
         condition = self.shared_ada_lin(class_BC) if self.config.shared_adaln else class_BC
@@ -246,9 +258,12 @@ class VAR(nn.Module):
         """
         span = self.scales.spans[scale]
         num_image = span.stop - span.start
+        has_class = scale in self.config.class_token_scales
         last_class_block = self._last_class_block(scale, hook, class_logits)
         x = self._embed(state, scale, inputs_BLC) if entry_BTC is None else entry_BTC
         kept, attended = None, x
+        # on a GPU a mask would cost the faster kernel, and a second launch is cheap there
+        mask_TK = self.get_buffer(f"step_mask_{scale}") if has_class and not x.is_cuda else None
         for i in range(first_block, self.config.depth):
             if i == keep_entry:
                 kept = x
@@ -263,6 +278,7 @@ class VAR(nn.Module):
                 hook=hook,
                 class_token=with_class,
                 keep_class_row=class_logits or i < last_class_block,
+                mask_TK=mask_TK,
             )
             x, attended = self.blocks[i](x, state.conditions.modulations[i], attend)
         has_beliefs = class_logits and last_class_block == self.config.depth - 1

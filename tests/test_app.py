@@ -147,7 +147,7 @@ def test_a_control_that_the_page_cannot_draw_is_told(model: hieramp.Model) -> No
 def test_presets_are_the_schedules_and_are_recognised(model: hieramp.Model) -> None:
     for name, amplification in SCHEDULES.items():
         preset = orders.preset_fields(name)
-        order = orders.read_order(model, *fields()[:6], *preset)
+        order = orders.read_order(model, *fields()[: -len(preset)], *preset)
         stages = model.var.scales
         assert [order.amplification.at(s, stages) for s in range(6)] == [amplification.at(s, stages) for s in range(6)]
         assert orders.preset_of(preset) == name

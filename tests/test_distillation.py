@@ -340,17 +340,17 @@ def test_too_little_memory_halves_the_batch(
 ) -> None:
     real, sizes = hieramp.Model.steps, []
 
-    def small(self: hieramp.Model, labels: list[int], *rest: object) -> object:
+    def small(self: hieramp.Model, labels: list[int], *rest: object, **options: object) -> object:
         sizes.append(len(labels))
         if len(labels) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, labels, *rest)  # type: ignore[arg-type]
+        return real(self, labels, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hieramp.Model, "steps", small)
     run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=16)
     assert max(sizes) == 10 and sizes[-1] <= 3
     assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
-    monkeypatch.setattr(hieramp.Model, "steps", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(hieramp.Model, "steps", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(MemoryError, match="batch of 1 does not fit"):
         run(loaded, 1, tmp_path / "none.zip")
 

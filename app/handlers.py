@@ -13,7 +13,7 @@ from hieramp.generation.memory import RecentDrawings
 
 def steps_of(model: Model, order: Order, memory: RecentDrawings | None = None) -> Iterator[Step]:
     """Baselines and amplified pictures in one batch, scale by scale, with what the class tokens tell."""
-    return model.steps(*order.batch, **order.options, details=True, memory=memory)
+    return model.steps(*order.batch, **order.sampling.options(), details=True, memory=memory)
 
 
 def grow(model: Model, order: Order, memory: RecentDrawings | None = None) -> Generator[Scene, None, None]:
@@ -44,7 +44,7 @@ def look_closer(
 
 def generate(model: Model, order: Order) -> dict[str, Any]:
     """Settings and finished pictures, as data: addresses of PNGs."""
-    images = model.generate(*order.batch, **order.options).images
+    images = model.generate(*order.batch, **order.sampling.options()).images
     settings, count = settings_of(model, order), len(order.seeds)
     answer: dict[str, Any] = {"settings": settings}
     for side, label in enumerate(scenes.SIDES):

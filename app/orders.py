@@ -54,11 +54,6 @@ class Order:
         count = len(self.seeds)
         return [self.label] * 2 * count, self.seeds * 2, [None] * count + [self.amplification] * count
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The sampling, as `Model.steps` and `hieramp.distill` take it."""
-        return self.sampling.options()
-
 
 def read_order(model: Model, *fields: Any) -> Order:
     """The fields of the page, in the order of `FIELDS`, checked.
@@ -243,7 +238,7 @@ def settings_of(model: Model, order: Order) -> dict[str, Any]:
         "mode": amp.mode,
         "blocks": amp.resolved_blocks(model.var.config.depth),
         "painted": painted_text(amp),
-        **order.options,
+        **order.sampling.options(),
         "hieramp": hieramp.__version__,
     }
 

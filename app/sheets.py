@@ -71,6 +71,6 @@ def draw_sheet(model: Model, sheet: Sheet) -> Iterator[Sheet]:
     for start in range(0, len(sheet.orders), BATCH):
         orders = sheet.orders[start : start + BATCH]
         labels, seeds = [order.label for order in orders], [order.seeds[0] for order in orders]
-        drawn = model.generate(labels, seeds, [order.amplification for order in orders], **orders[0].options)
+        drawn = model.generate(labels, seeds, [order.amplification for order in orders], **orders[0].sampling.options())
         sheet = replace(sheet, pictures=(*sheet.pictures, *map(figures.to_picture, drawn.images)))
         yield sheet

@@ -123,16 +123,14 @@ def block_list(text: str) -> tuple[int, ...]:
 
 def temperature(text: str) -> Temperature:
     """ "0.6" for all stages, or "mid=0.8,fine=0.6": a stage that is left out stays at 1."""
+    named = [item.partition("=")[::2] for item in text.split(",")] if "=" in text else [(s, text) for s in STAGES]
     try:
-        if "=" not in text:
-            return by_stage(float(text))
-        named = dict(item.split("=") for item in text.split(","))
-        found = by_stage([float(named.pop(stage, 1)) for stage in STAGES])
+        values = {stage: float(value) for stage, value in named}
     except ValueError:
-        named = {"?": text}
-    if named:
+        values = {}
+    if not values or not values.keys() <= set(STAGES):
         raise argparse.ArgumentTypeError(f"{text!r} is no temperature: give a number, or coarse=1,mid=1,fine=0.6")
-    return found
+    return by_stage([values.get(stage, 1.0) for stage in STAGES])
 
 
 def duration(text: str) -> float:

@@ -72,7 +72,7 @@ class Sampling:
         return ", ".join(f"{stage} {t:g}" for stage, t in zip(STAGES, self.temperature, strict=True) if t != 1)
 
     def options(self) -> dict[str, Any]:
-        """As keyword arguments; a temperature of 1, which came later than the others, is not named."""
+        """As `Model.steps` and `hieramp.distill` take it; a plain temperature, which came later, is not named."""
         named = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
         return named if self.temperature == PLAIN else named | {"temperature": list(self.temperature)}
 

@@ -48,6 +48,11 @@ class VARConfig:
     shared_adaln: bool = False
     class_token_scales: tuple[int, ...] = ()  # scales that have a class token
     read_only_class_tokens: bool = False  # image tokens may not attend to the class token
+    last_passes: int = 1  # in how many passes the last scale is drawn: 1, as in VAR, 2 or 4 (hieramp.var.passes)
+
+    def __post_init__(self) -> None:
+        if self.last_passes not in (1, 2, 4):
+            raise ValueError(f"last_passes is {self.last_passes}; the last scale is drawn in 1, 2 or 4 passes")
 
     @property
     def scales(self) -> Scales:
@@ -57,6 +62,11 @@ class VARConfig:
     def watched_block(self) -> int:
         """The block whose saliency is read and amplified by default: depth - 2 (method.md)."""
         return max(0, self.depth - 2)
+
+    @property
+    def input_dim(self) -> int:
+        """Width of the transformer's input: f_hat, and with more than one pass the known codes and which they are."""
+        return self.code_dim if self.last_passes == 1 else 2 * self.code_dim + 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class ClassifierConfig:
 
 
 T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig)
+LATER = {"last_passes"}  # sizes that models of before do not name: they have the default
 
 
 def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig) -> dict[str, Any]:
@@ -85,8 +96,9 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
         ValueError: the keys are not exactly the fields of `kind`.
     """
     fields = set(kind.__dataclass_fields__)
-    if set(values) != fields:
-        odd = ", ".join(sorted(fields ^ set(values)))
+    odd_ones = (fields ^ set(values)) - (fields & LATER)
+    if odd_ones:
+        odd = ", ".join(sorted(odd_ones))
         raise ValueError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
     sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return kind(**sizes)

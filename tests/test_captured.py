@@ -68,7 +68,7 @@ def same_drawing(a: hieramp.Drawing, b: hieramp.Drawing) -> bool:
     return near and all(torch.equal(x, y) for x, y in zip(a.tokens, b.tokens, strict=True))
 
 
-@pytest.fixture(scope="module", params=["tokens", "read-only", "no tokens", "no l2"])
+@pytest.fixture(scope="module", params=["tokens", "read-only", "no tokens", "no l2", "passes"])
 def pair(request: pytest.FixtureRequest) -> tuple[hieramp.Model, hieramp.Model]:
     """A plain model and one that records, which the tests share: they find the buffers as others left them."""
     changes: dict[str, dict[str, Any]] = {
@@ -76,6 +76,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[hieramp.Model, hieramp.Model]:
         "read-only": {"read_only_class_tokens": True},
         "no tokens": {"class_token_scales": ()},
         "no l2": {"l2_attention": False},
+        "passes": {"read_only_class_tokens": True, "last_passes": 4},
     }
     plain = build_model(replace(TINY_VAR, **changes[request.param]))
     return plain, recording(plain)[0]

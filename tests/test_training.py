@@ -212,14 +212,33 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
         runs.train_var(str(image_folder), preset, replace(settings, part="var", warm_start=tmp_path / "none"))
 
 
-@pytest.mark.parametrize("change", [{"shared_adaln": True}, {"l2_attention": False}])
+@pytest.mark.parametrize("change", [{"shared_adaln": True}, {"l2_attention": False}, {"last_passes": 1}])
 def test_other_transformers_train_too(trained: Path, image_folder: Path, tmp_path: Path, change: dict) -> None:
     for name in ("config.json", "vqvae.safetensors"):
         shutil.copy(trained / name, tmp_path / name)
     preset = replace(PRESET, var=replace(PRESET.var, **change), var_recipe=replace(PRESET.var_recipe, epochs=4))
     outcome = runs.train_var(str(image_folder), preset, RunSettings(tmp_path, "var"))
     assert outcome.last["loss"] < math.log(16)  # better than guessing among the codes
-    assert hieramp.load(tmp_path, "cpu").var.config.shared_adaln == preset.var.shared_adaln
+    found = hieramp.load(tmp_path, "cpu").var.config
+    assert all(getattr(found, name) == value for name, value in change.items())
+
+
+def test_a_transformer_of_one_pass_begins_one_of_several(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+    one, four = tmp_path / "one", tmp_path / "four"
+    still = Recipe(16, 1 / 3, 1e-9)
+    for folder, passes, start in ((one, 1, None), (four, 4, one)):
+        folder.mkdir()
+        for name in ("config.json", "vqvae.safetensors"):
+            shutil.copy(trained / name, folder / name)
+        preset = replace(PRESET, var=replace(PRESET.var, last_passes=passes), var_recipe=still)
+        runs.train_var(str(image_folder), preset, RunSettings(folder, "var", warm_start=start))
+    key = "word_embed.weight"
+    before, after = load_part(one, "var"), load_part(four, "var")
+    assert torch.allclose(after[key][:, :8], before[key], atol=2e-3) and after[key].shape == (32, 17)
+    assert after[key][:, 8:].abs().max() < 1e-6
+    narrow = replace(PRESET, var=replace(PRESET.var, last_passes=1), var_recipe=still)
+    with pytest.raises(ValueError, match=r"word_embed.weight is \(32, 17\), the model has \(32, 8\)"):
+        runs.train_var(str(image_folder), narrow, RunSettings(one, "var", warm_start=four))
 
 
 def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:

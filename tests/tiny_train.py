@@ -14,7 +14,7 @@ PRESET = Preset(
     vqvae=VQVAEConfig(
         sides=SIDES, num_codes=16, code_dim=8, channels=32, multipliers=(1, 1), num_res_blocks=1, patch=2
     ),
-    var=VARConfig(sides=SIDES, num_codes=16, code_dim=8, depth=2, width=32, num_heads=2),
+    var=VARConfig(sides=SIDES, num_codes=16, code_dim=8, depth=2, width=32, num_heads=2, last_passes=4),
     classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)),
     vqvae_recipe=Recipe(16, 10, 2e-3, "muon"),
     var_recipe=Recipe(16, 8, 2e-3, "muon"),

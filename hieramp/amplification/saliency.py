@@ -6,6 +6,7 @@ Free of models. m_BL: saliency over the L positions of a scale, one map per row,
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,18 +43,14 @@ def num_salient(rho: float, num_positions: int) -> int:
 
 def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
     """a_s: True at the `count_B` largest positions of every row; of equals, the earlier one."""
-    return _at_ranks(m_BL, _first(count_B, m_BL.shape[1]))
+    first_BL = torch.arange(m_BL.shape[1], device=m_BL.device) < count_B[:, None]
+    return _at_ranks(m_BL, first_BL)
 
 
-def _first(count_B: Tensor, num_positions: int) -> Tensor:
-    """True at the first `count_B` ranks of every row, (B, L) bool."""
-    return torch.arange(num_positions, device=count_B.device) < count_B[:, None]
-
-
-def _at_ranks(m_BL: Tensor, ranks_BL: Tensor) -> Tensor:
-    """True at the positions whose rank is named."""
+def _at_ranks(m_BL: Tensor, by_rank_BL: Tensor) -> Tensor:
+    """At every position the value of its rank, (B, L)."""
     order_BL = m_BL.argsort(dim=-1, descending=True, stable=True)
-    return torch.empty_like(ranks_BL).scatter_(1, order_BL, ranks_BL)
+    return torch.empty_like(by_rank_BL).scatter_(1, order_BL, by_rank_BL)
 
 
 def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength, chance_BL: Tensor | None = None) -> Tensor:
@@ -76,10 +73,13 @@ class RowStrengths:
         counts = [num_salient(s.rho, num_positions) if s and not s.positions else 0 for s in strengths]
         where = [s.where if s else "salient" for s in strengths]
         named = [s.positions if s else () for s in strengths]
-        self.beta_B1 = sent(torch.tensor(additive)[:, None], device)
+        beta_B1 = np.array(additive, np.float32)[:, None]
+        self.beta_B1 = sent(torch.from_numpy(beta_B1), device)
         self.gamma_B1 = sent(torch.tensor(factors)[:, None], device) if any(f != 1.0 for f in factors) else None
         self.count_B = sent(torch.tensor(counts), device)
-        self.first_BL = _first(self.count_B, num_positions)
+        # what is added at each rank; numpy, as a small drawing on a CPU spends its time on calls of torch
+        boost_BL = np.where(np.arange(num_positions) < np.array(counts)[:, None], beta_B1, np.float32(0))
+        self.boost_BL = sent(torch.from_numpy(boost_BL), device)
         self.named_BL = sent(_named(named, num_positions), device) if any(named) else None
         signs = [[-1.0 if w == "least" else 1.0] for w in where]
         self.sign_B1 = sent(torch.tensor(signs), device) if "least" in where else None
@@ -96,11 +96,13 @@ class RowStrengths:
 
     def chosen(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> Tensor:
         """a_s of every row, (B, L) bool; `chance_BL` ranks random positions."""
-        chosen_BL = _at_ranks(self._scores(m_BL, chance_BL), self.first_BL.expand(len(m_BL), -1))
+        chosen_BL = salient_positions(self._scores(m_BL, chance_BL), self.count_B.expand(len(m_BL)))
         return chosen_BL if self.named_BL is None else chosen_BL | self.named_BL
 
     def change(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
+        if self.named_BL is None and self.gamma_B1 is None:  # in one step
+            return KeyChange(_at_ranks(self._scores(m_BL, chance_BL), self.boost_BL.expand(len(m_BL), -1)), None)
         chosen_BL = self.chosen(m_BL, chance_BL)
         factor_BL = None if self.gamma_B1 is None else torch.where(chosen_BL, self.gamma_B1, 1.0)
         return KeyChange(self.beta_B1 * chosen_BL, factor_BL)

@@ -1,5 +1,6 @@
 """How much of an image the tokens keep, and how well the transformer foretells them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from hieramp.data import to_signed
 from hieramp.generation.model import Model
 from hieramp.var.model import token_loss
+from hieramp.var.passes import knowing
 from hieramp.vqvae.model import VQVAE
 
 
@@ -48,8 +50,8 @@ def reconstruct(vqvae: VQVAE, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
 def psnr_per_scale(vqvae: VQVAE, images_NCHW: Tensor) -> list[float]:
     """PSNR in dB of uint8 images decoded from their first scale alone, from the first two, …, from all.
 
-    The transformer draws the tokens of a scale at once, not knowing of each other: the more of a picture is left to
-    one scale, the less its parts fit together.
+    VAR draws the tokens of a scale at once, not knowing of each other: the more of a picture is left to one scale, the
+    less its parts fit together (and the more a model gains that draws it in several passes, `hieramp.var.passes`).
     """
     device, sums = next(vqvae.parameters()).device, torch.zeros(len(vqvae.config.sides))
     for images in images_NCHW.split(250):
@@ -66,15 +68,29 @@ def psnr(images_NCHW: Tensor, others_NCHW: Tensor) -> float:
 
 
 @torch.no_grad()
+def foretold(model: Model, tokens: Sequence[Tensor], labels_B: Tensor) -> Tensor:
+    """What each token of real images is drawn from without guidance, (B, L, V): in the pass that draws it."""
+    var, inputs = model.var, model.vqvae.teacher_input(tokens)
+    logits_BLV = var(labels_B, inputs).logits_BLV
+    for number in range(1, var.config.last_passes):
+        codes, known_N = model.vqvae.quantize.unit_codes(tokens[-1]), var.pass_N < number
+        told = knowing(inputs, codes, known_N.expand(len(labels_B), -1))
+        last = slice(-len(known_N), None)
+        at_last = torch.where(known_N[:, None], logits_BLV[:, last], var(labels_B, told).logits_BLV[:, last])
+        logits_BLV[:, last] = at_last
+    return logits_BLV
+
+
+@torch.no_grad()
 def token_figures(model: Model, images_NCHW: Tensor, labels_N: Tensor) -> list[TokenFigures]:
     """Loss and accuracy of the next-scale prediction for every scale."""
     losses, hits = [], []
     for images, labels in zip(images_NCHW.split(100), labels_N.split(100), strict=True):
         tokens = model.vqvae.encode(to_signed(images.to(model.device)))
         targets_BL = torch.cat(tokens, 1)
-        result = model.var(labels.to(model.device), model.vqvae.teacher_input(tokens))
-        losses.append(token_loss(result.logits_BLV, targets_BL).mean(0).cpu())
-        hits.append((result.logits_BLV.argmax(-1) == targets_BL).float().mean(0).cpu())
+        logits_BLV = foretold(model, tokens, labels.to(model.device))
+        losses.append(token_loss(logits_BLV, targets_BL).mean(0).cpu())
+        hits.append((logits_BLV.argmax(-1) == targets_BL).float().mean(0).cpu())
     weights = torch.tensor([len(labels) for labels in labels_N.split(100)]).float()
     loss_L = (torch.stack(losses) * weights[:, None]).sum(0) / weights.sum()
     hit_L = (torch.stack(hits) * weights[:, None]).sum(0) / weights.sum()

@@ -3,6 +3,7 @@
 Letters: U rows computed, B = U or 2·U rows of both halves (conditional, then unconditional), L positions, V codes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from hieramp.amplification.saliency import RowStrengths, class_token_saliency, g
 from hieramp.amplification.settings import Amplification, ScaleStrength
 from hieramp.devices import sent
 from hieramp.generation.sampling import Sampling, chance, filter_logits, guide, gumbel_noise, sample
+from hieramp.var.attention import Change
 from hieramp.var.model import VAR, Generation
+from hieramp.var.passes import knowing
 from hieramp.vqvae.model import VQVAE
 
 # Closer than this, float32 may choose another position, relative to the saliency: on the default model a saliency
@@ -144,6 +147,7 @@ class _Look:
         self.given: Tensor | None = None  # saliency from guidance, on the second pass
         self.seen: list[Tensor] = []
         self.chosen_from: list[Tensor] = []
+        self.changes: dict[int, Change] = {}  # what was answered, by block
 
     def reads(self, block: int) -> bool:
         return self.plan.details or block in self.read_at
@@ -160,7 +164,55 @@ class _Look:
         if m_BL is None or block not in self.strengths:
             return None
         self.chosen_from.append(m_BL)
-        return self.strengths[block].change(m_BL, self.chance_BL)
+        self.changes[block] = self.strengths[block].change(m_BL, self.chance_BL)
+        return self.changes[block]
+
+
+class _Same:
+    """The hook of the later passes over a scale: what the first one changed, whatever would be salient now."""
+
+    def __init__(self, changes: dict[int, Change]) -> None:
+        self.changes = changes
+
+    def reads(self, block: int) -> bool:
+        return block in self.changes
+
+    def __call__(self, block: int, weights_BHL: Tensor | None) -> Change | None:
+        return self.changes[block]
+
+
+class _Picked(NamedTuple):
+    """Tokens and what they were drawn from, at all positions of a scale or at those of one pass."""
+
+    tokens: Tensor  # (U, L)
+    logits: Tensor  # (U, L, V)
+    filtered: Tensor  # (U, L, V)
+
+
+def _pick(plan: Plan, both_BLV: Tensor, noise_ULV: Tensor, given_UL: Tensor | None) -> _Picked:
+    """Draw from the logits of both halves."""
+    num_rows = len(noise_ULV)
+    logits = guide(both_BLV[:num_rows], both_BLV[num_rows:], plan.guidance) if plan.halves == 2 else both_BLV
+    filtered = filter_logits(logits, plan.sampling.top_k, plan.sampling.top_p)
+    return _Picked(sample(filtered, noise_ULV) if given_UL is None else given_UL, logits, filtered)
+
+
+def _pick_in_turn(
+    plan: Plan,
+    order: tuple[Tensor, ...],
+    first_BLV: Tensor,
+    noise_ULV: Tensor,
+    given_UL: Tensor | None,
+    later: Callable[[int, Tensor, Tensor], Tensor],
+) -> _Picked:
+    """Draw the positions of each pass: the first from its logits, the others from what `later` makes of the tokens."""
+    picks, tokens_UL = [], torch.zeros_like(noise_ULV[..., 0], dtype=torch.long)
+    for number, at in enumerate(order):
+        both = later(number, at, tokens_UL) if number else first_BLV[:, at]
+        picks.append(_pick(plan, both, noise_ULV[:, at], None if given_UL is None else given_UL[:, at]))
+        tokens_UL = tokens_UL.index_copy(1, at, picks[-1].tokens)
+    back_L = torch.cat(order).argsort()
+    return _Picked(*(torch.cat(parts, dim=1)[:, back_L] for parts in zip(*picks, strict=True)))
 
 
 def draw_scale(
@@ -174,7 +226,8 @@ def draw_scale(
 ) -> Drawn:
     """Draw one scale: `state` and `f_hat` (U, code_dim, N, N) of the scales before; `keys_U2` from `noise_keys`.
 
-    Tokens that are given are taken instead of drawn.
+    Tokens that are given are taken instead of drawn. Where the model draws the scale in several passes, the saliency is
+    the first one's, when nothing of the scale is known, and what it amplifies is amplified in all of them.
     """
     scale, num_rows = plan.scale, len(keys_U2)
     chance_UL = chance(keys_U2, scale, plan.num_positions) if plan.takes_chances else None
@@ -191,18 +244,25 @@ def draw_scale(
         both = var.step(
             state, scale, inputs, hook, first_block=hook.lowest_block, entry_BTC=result.entry_BTC
         ).logits_BLV
-    logits = guide(both[:num_rows], both[num_rows:], plan.guidance) if plan.halves == 2 else both
-    noise = gumbel_noise(keys_U2, scale, *logits.shape[1:])
+    noise = gumbel_noise(keys_U2, scale, *both.shape[1:])
     if plan.temperature != 1:
         noise = noise * plan.temperature
-    filtered = filter_logits(logits, plan.sampling.top_k, plan.sampling.top_p)
-    tokens = sample(filtered, noise) if given_UL is None else given_UL
+
+    def later_logits(number: int, at: Tensor, tokens_UL: Tensor) -> Tensor:
+        """The logits of a later pass, at its positions, from the tokens so far."""
+        assert inputs is not None, "the last scale is not the first"
+        codes, known = vqvae.quantize.unit_codes(tokens_UL), (var.pass_N < number).expand_as(tokens_UL)
+        told = knowing(inputs[:num_rows], codes, known).repeat(plan.halves, 1, 1)
+        return var.step(state, scale, told, _Same(hook.changes), again=at).logits_BLV
+
+    order = var.passes(scale)
+    picked = (
+        _pick_in_turn(plan, order, both, noise, given_UL, later_logits) if order else _pick(plan, both, noise, given_UL)
+    )
     return Drawn(
-        tokens=tokens,
-        logits=logits,
-        filtered=filtered,
+        **picked._asdict(),
         noise=noise,
-        f_hat=f_hat + vqvae.quantize.contribution(scale, tokens),
+        f_hat=f_hat + vqvae.quantize.contribution(scale, picked.tokens),
         weights=torch.stack(hook.seen, 1) if hook.seen else None,
         beliefs=None if beliefs is None else beliefs[:num_rows],
         class_saliency=hook.saliency,

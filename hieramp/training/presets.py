@@ -40,7 +40,7 @@ PRESETS = {
         vqvae=VQVAEConfig(
             sides=SMALL_SIDES, num_codes=1024, code_dim=16, channels=64, multipliers=(1, 2), num_res_blocks=1, patch=2
         ),
-        var=VARConfig(sides=SMALL_SIDES, num_codes=1024, code_dim=16, depth=6, width=256, num_heads=4),
+        var=VARConfig(sides=SMALL_SIDES, num_codes=1024, code_dim=16, depth=6, width=256, num_heads=4, last_passes=4),
         classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(64, 256, 256, 256), stem="half"),
         vqvae_recipe=Recipe(64, 2, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(64, 3, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),

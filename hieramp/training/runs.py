@@ -90,7 +90,7 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     var.initialize()
     if settings.warm_start:
         _config_with(settings.warm_start, "var")
-        load_strictly(var, load_part(settings.warm_start, "var"), str(settings.warm_start))
+        load_strictly(var, var.widened(load_part(settings.warm_start, "var")), str(settings.warm_start))
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "var", model.state_dict())
@@ -134,7 +134,7 @@ def train_class_tokens(
         }
         _write_about(settings, source, outcome, preset.class_token_recipe, **entries)
 
-    objective = ClassTokenObjective(var, Tokenizer(vqvae), condition)
+    objective = ClassTokenObjective(var, Tokenizer(vqvae), condition, with_backbone=train_backbone)
     return train(
         objective, source, vqvae.config.image_size, preset.class_token_recipe, settings, _class_sheet(vqvae), write
     )

@@ -12,6 +12,7 @@ from hieramp.vqvae.model import VQVAE
 class TokenBatch(NamedTuple):
     tokens_BL: Tensor  # targets, all scales
     inputs_BLC: Tensor  # teacher-forcing input for scales 1 … S-1
+    codes_BNC: Tensor  # the last scale's tokens as codes, for `knowing`
 
 
 class Tokenizer:
@@ -28,7 +29,8 @@ class Tokenizer:
             x = randomly_flipped(x)
         with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
             tokens = self.vqvae.encode(x)
-            return TokenBatch(torch.cat(tokens, dim=1), self.vqvae.teacher_input(tokens))
+            codes = self.vqvae.quantize.unit_codes(tokens[-1])
+            return TokenBatch(torch.cat(tokens, dim=1), self.vqvae.teacher_input(tokens), codes)
 
 
 def drop_labels(labels_B: Tensor, null_label: int, rate: float) -> Tensor:

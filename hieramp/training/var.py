@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.training.loop import Objective
-from hieramp.training.tokens import Tokenizer, drop_labels
+from hieramp.training.tokens import TokenBatch, Tokenizer, drop_labels
 from hieramp.var.model import VAR, token_loss
+from hieramp.var.passes import knowing
 
 LABEL_DROP = 0.1
 
@@ -24,9 +25,10 @@ class VARObjective(Objective):
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         batch = self.tokenizer(images_BCHW)
         labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
-        result = self.model(labels, batch.inputs_BLC, class_tokens=False)
+        inputs, open_BL = part_known(self.model, batch)
+        result = self.model(labels, inputs, class_tokens=False)
         loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
-        return {"loss": loss_BL.mean(), **per_scale(self.model, loss_BL.detach())}
+        return {"loss": mean_of(loss_BL, open_BL), **per_scale(self.model, loss_BL.detach(), open_BL)}
 
     def matrices(self) -> set[str]:
         return block_matrices(self)
@@ -43,16 +45,19 @@ class ClassTokenObjective(Objective):
 
     model: VAR
 
-    def __init__(self, var: VAR, tokenizer: Tokenizer, condition: str, weight: float = 1.0) -> None:
+    def __init__(
+        self, var: VAR, tokenizer: Tokenizer, condition: str, weight: float = 1.0, with_backbone: bool = False
+    ) -> None:
         super().__init__()
         self.model = var
         self.tokenizer = tokenizer
-        self.dropped, self.weight = condition == "dropped", weight
+        self.dropped, self.weight, self.with_backbone = condition == "dropped", weight, with_backbone
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         batch = self.tokenizer(images_BCHW)
         labels = drop_labels(labels_B, self.model.null_label, 0.5 if self.dropped else LABEL_DROP)
-        result = self.model(labels, batch.inputs_BLC)
+        inputs, open_BL = part_known(self.model, batch) if self.with_backbone else (batch.inputs_BLC, None)
+        result = self.model(labels, inputs)
         assert result.class_logits_BSK is not None
         loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
         targets_BS = labels_B[:, None].expand(result.class_logits_BSK.shape[:2])
@@ -63,18 +68,38 @@ class ClassTokenObjective(Objective):
         accuracy_S = correct_BS.sum(0) / counted_B.sum().clamp_min(1)
         named = zip(self.model.config.class_token_scales, accuracy_S, strict=True)
         return {
-            "loss": loss_BL.mean() + self.weight * class_loss,
+            "loss": mean_of(loss_BL, open_BL) + self.weight * class_loss,
             "class_loss": class_loss.detach(),
             **{f"class_accuracy/scale{scale}": accuracy for scale, accuracy in named},
-            **per_scale(self.model, loss_BL.detach()),
+            **per_scale(self.model, loss_BL.detach(), open_BL),
         }
 
     def matrices(self) -> set[str]:
         return block_matrices(self)
 
 
-def per_scale(var: VAR, loss_BL: Tensor) -> dict[str, Tensor]:
-    return {f"tokens/scale{s}": loss_BL[:, span].mean() for s, span in enumerate(var.scales.spans)}
+def part_known(var: VAR, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
+    """The input of a batch whose rows stand before any of the passes over the last scale, and which tokens are open.
+
+    A model with one pass learns all tokens from nothing: None.
+    """
+    passes = var.config.last_passes
+    if passes == 1:
+        return batch.inputs_BLC, None
+    done_B1 = torch.randint(passes, (len(batch.tokens_BL), 1), device=batch.tokens_BL.device)
+    known_BN = var.pass_N < done_B1
+    before = batch.tokens_BL.shape[1] - known_BN.shape[1]
+    return knowing(batch.inputs_BLC, batch.codes_BNC, known_BN), F.pad(~known_BN, (before, 0), value=True)
+
+
+def mean_of(loss_BL: Tensor, open_BL: Tensor | None) -> Tensor:
+    return loss_BL.mean() if open_BL is None else (loss_BL * open_BL).sum() / open_BL.sum()
+
+
+def per_scale(var: VAR, loss_BL: Tensor, open_BL: Tensor | None) -> dict[str, Tensor]:
+    """The mean loss of each scale, of its open tokens."""
+    spans = enumerate(var.scales.spans)
+    return {f"tokens/scale{s}": mean_of(loss_BL[:, at], None if open_BL is None else open_BL[:, at]) for s, at in spans}
 
 
 def block_matrices(module: nn.Module) -> set[str]:

@@ -3,7 +3,7 @@
 Names of parameters follow the official checkpoints. Letters: B rows, L image tokens, V codes, C width, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from hieramp.config import VARConfig
 from hieramp.var.attention import Fixed, KeyHook, SelfAttention
 from hieramp.var.block import Block, HeadModulation, HeadNorm, Modulation
 from hieramp.var.cache import KVCache
+from hieramp.var.passes import pass_of_position
 
 
 class TeacherForced(NamedTuple):
@@ -74,12 +75,14 @@ class VAR(nn.Module):
 
     level_L: Tensor
     mask_TT: Tensor
+    pass_N: Tensor  # the pass that draws each position of the last scale
+    by_pass_N: Tensor  # its positions in the order in which they are drawn
 
     def __init__(self, config: VARConfig) -> None:
         super().__init__()
         self.config, self.scales = config, config.scales
         width, std = config.width, (1 / config.width / 3) ** 0.5
-        self.word_embed = nn.Linear(config.code_dim, width)
+        self.word_embed = nn.Linear(config.input_dim, width)
         self.class_emb = nn.Embedding(config.num_classes + 1, width)
         self.pos_start = nn.Parameter(torch.randn(1, 1, width) * std)
         self.pos_1LC = nn.Parameter(torch.randn(1, self.scales.num_tokens, width) * std)
@@ -100,6 +103,11 @@ class VAR(nn.Module):
         self.register_buffer("mask_TT", self._mask(), persistent=False)
         for scale, mask_TK in self._step_masks().items():
             self.register_buffer(f"step_mask_{scale}", mask_TK, persistent=False)
+        order = pass_of_position(self.scales.sides[-1], config.last_passes)
+        self.pass_sizes = [order.count(number) for number in range(config.last_passes)]
+        self.register_buffer("pass_N", torch.tensor(order), persistent=False)
+        by_pass = sorted(range(len(order)), key=order.__getitem__)
+        self.register_buffer("by_pass_N", torch.tensor(by_pass), persistent=False)
 
     @property
     def null_label(self) -> int:
@@ -170,11 +178,13 @@ class VAR(nn.Module):
     ) -> TeacherForced:
         """Teacher forcing: logits of every token, given `VQVAE.teacher_input` (B, L-1, code_dim).
 
+        A model that draws its last scale in several passes takes that input through `knowing` too: what it then says of
+        the last scale's other tokens is what it would draw them from in the next pass.
         `watch` names a block whose class-token attention is returned. Saliency of scale s is
         weights_BHSL[..., scales.spans[s]] averaged over the heads.
         """
         class_BC = self.class_emb(labels_B)
-        x = torch.cat([class_BC[:, None] + self.pos_start, self.word_embed(inputs_BLC)], dim=1)
+        x = torch.cat([class_BC[:, None] + self.pos_start, self._words(inputs_BLC)], dim=1)
         x = x + self.lvl_embed(self.level_L) + self.pos_1LC
         modulations, head = self._modulations(class_BC), self.head_nm.modulation(class_BC)
         num_image = x.shape[1]
@@ -250,16 +260,19 @@ class VAR(nn.Module):
         first_block: int = 0,
         entry_BTC: Tensor | None = None,
         keep_entry: int | None = None,
+        again: Tensor | None = None,
     ) -> ScaleLogits:
         """Logits of one scale; `inputs_BLC` is `Quantizer.next_input`, None at scale 0.
 
+        A later pass over a scale is made `again`, on inputs of `knowing`, for the positions that it draws: theirs alone
+        are the logits, and a class token that is only read is left out.
         To run the upper blocks of a scale again with another hook, keep the entry of a block and pass it
         back with `first_block`; the cache is simply overwritten.
         """
         span = self.scales.spans[scale]
         num_image = span.stop - span.start
         has_class = scale in self.config.class_token_scales
-        last_class_block = self._last_class_block(scale, hook, class_logits)
+        last_class_block = self._last_class_block(scale, hook, class_logits, again is not None)
         x = self._embed(state, scale, inputs_BLC) if entry_BTC is None else entry_BTC
         kept, attended = None, x
         # on a GPU a mask would cost the faster kernel, and a second launch is cheap there
@@ -283,25 +296,43 @@ class VAR(nn.Module):
             x, attended = self.blocks[i](x, state.conditions.modulations[i], attend)
         has_beliefs = class_logits and last_class_block == self.config.depth - 1
         beliefs = self.class_head(attended[:, num_image]).float() if has_beliefs else None
-        return ScaleLogits(self._logits(x[:, :num_image], state.conditions.head), beliefs, kept)
+        x = x[:, :num_image] if again is None else x[:, again]
+        return ScaleLogits(self._logits(x, state.conditions.head), beliefs, kept)
 
-    def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool) -> int:
+    def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool, again: bool) -> int:
         """The last block that needs the class token's row, -1 for none; a token that is only read may stop early."""
         last = self.config.depth - 1
         if scale not in self.config.class_token_scales:
             return -1
         if not self.config.read_only_class_tokens or class_logits:
             return last
-        if scale == 0:
+        if scale == 0 or again:
             return -1  # one position: there is nothing to tell apart
         return max((i for i in range(last + 1) if hook is not None and hook.reads(i)), default=-1)
 
+    def _words(self, inputs_BLC: Tensor) -> Tensor:
+        """The inputs in the transformer's width; without a word on known tokens none is known."""
+        nothing = self.word_embed.in_features - inputs_BLC.shape[-1]
+        inputs_BLC = F.pad(inputs_BLC, (0, nothing)) if nothing > 0 else inputs_BLC
+        return self.word_embed(inputs_BLC.to(self.word_embed.weight.dtype))
+
+    def widened(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a model that draws its last scale at once, to begin this one, which then foretells the same."""
+        weight = state.get("word_embed.weight")
+        if weight is None or weight.shape[1] != self.config.code_dim:
+            return dict(state)
+        return {**state, "word_embed.weight": F.pad(weight, (0, self.config.input_dim - self.config.code_dim))}
+
+    def passes(self, scale: int) -> tuple[Tensor, ...]:
+        """The positions that each pass over `scale` draws; empty where one pass draws them all."""
+        if scale < len(self.scales) - 1 or self.config.last_passes == 1:
+            return ()
+        return self.by_pass_N.split(self.pass_sizes)
+
     def _embed(self, state: Generation, scale: int, inputs_BLC: Tensor | None) -> Tensor:
         span = self.scales.spans[scale]
-        if inputs_BLC is None:
-            x = state.conditions.class_BC[:, None] + self.pos_start
-        else:
-            x = self.word_embed(inputs_BLC.to(self.word_embed.weight.dtype))
+        conditions = state.conditions
+        x = conditions.class_BC[:, None] + self.pos_start if inputs_BLC is None else self._words(inputs_BLC)
         x = x + self.lvl_embed.weight[scale] + self.pos_1LC[:, span]
         if scale in self.config.class_token_scales:
             x = torch.cat([x, self.cls_tokens[str(scale)].expand(len(x), -1, -1).to(x.dtype)], dim=1)

@@ -63,6 +63,10 @@ class Quantizer(nn.Module):
         distance_NV = torch.addmm(codes_VC.square().sum(1), z_NC, codes_VC.T, alpha=-2)
         return distance_NV.argmin(dim=1)
 
+    def unit_codes(self, idx_BL: Tensor) -> Tensor:
+        """The codes of tokens in units of the codebook's standard deviation, (B, L, C)."""
+        return self.embedding(idx_BL) / self.embedding.weight.std()
+
     def contribution(self, scale: int, idx_BL: Tensor) -> Tensor:
         """What the tokens of one scale add to f_hat, (B, C, n, n) at the finest side."""
         side, finest = self.scales.sides[scale], self.scales.sides[-1]

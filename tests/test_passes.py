@@ -1,5 +1,6 @@
 """A last scale drawn in several passes: their order, what each of them knows, and what stays as it was."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,14 @@ def test_details_and_doubt_hold_for_all_positions(patient: hieramp.Model) -> Non
     assert last.logits.shape == (5, 64, 64) and last.block_saliency is not None
     assert last.block_saliency.shape == (5, 4, 2, 8, 8) and last.beliefs is not None
     assert last.clear.shape == (5,) and last.clear.all()
+
+
+def test_double_precision_draws_the_same(patient: hieramp.Model) -> None:
+    """What a set falls back on where rounding could turn a token."""
+    double = copy.deepcopy(patient)
+    double.vqvae.double()
+    double.var.double()
+    assert same(double.generate(LABELS, SEEDS, ALL).tokens, patient.generate(LABELS, SEEDS, ALL).tokens)
 
 
 def test_half_precision_draws_too(patient: hieramp.Model) -> None:

@@ -17,7 +17,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         config.get("about", ""),
         _training(config),
         _autoencoder(measured.get("autoencoder")),
-        _transformer(measured.get("transformer")),
+        _transformer(measured.get("transformer"), config["var"].get("last_passes", 1)),
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
         _deletion(measured.get("deletion"), config),
@@ -75,14 +75,17 @@ def _autoencoder(row: dict[str, Any] | None) -> str:
     )
 
 
-def _transformer(rows: list[dict[str, Any]] | None) -> str:
+def _transformer(rows: list[dict[str, Any]] | None, last_passes: int) -> str:
     if not rows:
         return ""
+    passes = (
+        f"The last scale is drawn in {last_passes} passes; its figures are of each token in the pass that draws it."
+    )
     table = _table(
         ["scale", "loss (nats per token)", "token accuracy"],
         [[str(row["scale"]), f"{row['loss']:.3f}", f"{row['accuracy']:.1%}"] for row in rows],
     )
-    return "## Transformer, on the tokens of test images\n\n" + table
+    return "\n\n".join(["## Transformer, on the tokens of test images", table, *([passes] if last_passes > 1 else [])])
 
 
 def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:

@@ -76,8 +76,8 @@ def foretold(model: Model, tokens: Sequence[Tensor], labels_B: Tensor) -> Tensor
         codes, known_N = model.vqvae.quantize.unit_codes(tokens[-1]), var.pass_N < number
         told = knowing(inputs, codes, known_N.expand(len(labels_B), -1))
         last = slice(-len(known_N), None)
-        at_last = torch.where(known_N[:, None], logits_BLV[:, last], var(labels_B, told).logits_BLV[:, last])
-        logits_BLV[:, last] = at_last
+        now_BNV = var(labels_B, told).logits_BLV[:, last]
+        logits_BLV[:, last] = torch.where(known_N[:, None], logits_BLV[:, last], now_BNV)
     return logits_BLV
 
 

@@ -78,14 +78,15 @@ def _autoencoder(row: dict[str, Any] | None) -> str:
 def _transformer(rows: list[dict[str, Any]] | None, last_passes: int) -> str:
     if not rows:
         return ""
-    passes = (
-        f"The last scale is drawn in {last_passes} passes; its figures are of each token in the pass that draws it."
-    )
     table = _table(
         ["scale", "loss (nats per token)", "token accuracy"],
         [[str(row["scale"]), f"{row['loss']:.3f}", f"{row['accuracy']:.1%}"] for row in rows],
     )
-    return "\n\n".join(["## Transformer, on the tokens of test images", table, *([passes] if last_passes > 1 else [])])
+    text = "## Transformer, on the tokens of test images\n\n" + table
+    if last_passes > 1:
+        text += f"\n\nThe last scale is drawn in {last_passes} passes; its figures are of each token in the pass"
+        text += " that draws it."
+    return text
 
 
 def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:

@@ -43,8 +43,8 @@ def test_rows_keep_their_own_strength_and_mode() -> None:
         [ScaleStrength(0.5, 3.0), None, ScaleStrength(0.5, 0.5)], ["logit", "logit", "attention"], 2, CPU
     )
     change = rows.change(torch.tensor([[0.7, 0.3]] * 3))
-    assert change.bias_BL.tolist() == [[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
-    assert change.factor_BL is not None and change.factor_BL.tolist() == [[1.0, 1.0], [1.0, 1.0], [0.5, 1.0]]
+    assert change.bias_BK.tolist() == [[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    assert change.factor_BK is not None and change.factor_BK.tolist() == [[1.0, 1.0], [1.0, 1.0], [0.5, 1.0]]
 
 
 def test_guidance_saliency_lies_where_the_class_matters() -> None:
@@ -98,7 +98,7 @@ def test_neutral_strength_is_off() -> None:
 def test_positions_named_by_hand_replace_the_top_share_of_their_row_only() -> None:
     rows = RowStrengths([ScaleStrength(0.5, 3.0, (1, 2)), ScaleStrength(0.25, 2.0)], ["logit"] * 2, 4, CPU)
     change = rows.change(torch.tensor([[0.7, 0.1, 0.1, 0.1]] * 2))
-    assert change.bias_BL.tolist() == [[0.0, 3.0, 3.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
+    assert change.bias_BK.tolist() == [[0.0, 3.0, 3.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
 
 
 def test_chosen_positions_are_the_top_share_or_those_named() -> None:
@@ -113,7 +113,7 @@ def test_controls_choose_the_least_salient_or_random_positions() -> None:
     rows = RowStrengths([ScaleStrength(0.5, 3.0, where=where) for where in kinds], ["logit"] * 3, 4, CPU)
     chance = torch.tensor([[0.0, 2.0, -1.0, 1.0]] * 3)
     expected = [[0.0, 3.0, 3.0, 0.0], [3.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 3.0]]
-    assert rows.change(m, chance).bias_BL.tolist() == expected
+    assert rows.change(m, chance).bias_BK.tolist() == expected
     for row, where in zip(expected, kinds, strict=True):
         alone = chosen_positions(m[:1].view(1, 2, 2), ScaleStrength(0.5, 3.0, where=where), chance[:1])
         assert alone.flatten().tolist() == [x > 0 for x in row]

@@ -274,21 +274,22 @@ def test_attention_mode_multiplies_the_weights() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 5, 64)
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
-    hook = Fixed((torch.zeros(1, 4), torch.full((1, 4), 2.0)))
+    factor = torch.tensor([[2.0, 2.0, 2.0, 2.0, 1.0]])
+    hook = Fixed((torch.zeros(1, 5), factor))
     ours = attention.step(x, 0, cache, attention.fixed(), hook, class_token=True)
     q, k, v = attention._qkv(x)
-    by_hand = ((q @ k.mT).softmax(-1) * torch.tensor([2.0, 2.0, 2.0, 2.0, 1.0])) @ v
+    by_hand = ((q @ k.mT).softmax(-1) * factor) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
 
 
 def test_logit_mode_adds_to_the_logits() -> None:
     attention = build_model().var.blocks[2].attn
     torch.manual_seed(0)
-    x, bias = torch.randn(1, 5, 64), torch.tensor([[3.0, 0.0, -1.0, 0.0]])
+    x, bias = torch.randn(1, 5, 64), torch.tensor([[3.0, 0.0, -1.0, 0.0, 0.0]])
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
     ours = attention.step(x, 0, cache, attention.fixed(), Fixed((bias, None)), class_token=True)
     q, k, v = attention._qkv(x)
-    by_hand = (q @ k.mT + torch.cat([bias, torch.zeros(1, 1)], 1)).softmax(-1) @ v
+    by_hand = (q @ k.mT + bias).softmax(-1) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
 
 

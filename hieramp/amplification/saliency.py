@@ -9,16 +9,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hieramp.amplification.settings import ScaleStrength
 from hieramp.devices import sent
 
 
 class KeyChange(NamedTuple):
-    """What is done to the keys of a scale: a bias on their logits, a factor on their weights (None: no factor)."""
+    """What is done to the K keys that a scale sees: a bias on their logits, a factor on their weights (None: one).
 
-    bias_BL: Tensor
-    factor_BL: Tensor | None
+    Keys beside the scale's own positions get zero and one.
+    """
+
+    bias_BK: Tensor
+    factor_BK: Tensor | None
 
 
 def class_token_saliency(weights_BHL: Tensor) -> Tensor:
@@ -44,13 +48,12 @@ def num_salient(rho: float, num_positions: int) -> int:
 def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
     """a_s: True at the `count_B` largest positions of every row; of equals, the earlier one."""
     first_BL = torch.arange(m_BL.shape[1], device=m_BL.device) < count_B[:, None]
-    return _at_ranks(m_BL, first_BL)
+    return torch.empty_like(first_BL).scatter_(1, _by_rank(m_BL), first_BL)
 
 
-def _at_ranks(m_BL: Tensor, by_rank_BL: Tensor) -> Tensor:
-    """At every position the value of its rank, (B, L)."""
-    order_BL = m_BL.argsort(dim=-1, descending=True, stable=True)
-    return torch.empty_like(by_rank_BL).scatter_(1, order_BL, by_rank_BL)
+def _by_rank(m_BL: Tensor) -> Tensor:
+    """The positions of every row, the largest first; of equals, the earlier one first."""
+    return m_BL.argsort(dim=-1, descending=True, stable=True)
 
 
 def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength, chance_BL: Tensor | None = None) -> Tensor:
@@ -63,22 +66,33 @@ def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength, chance_BL: Ten
 
 
 class RowStrengths:
-    """The settings of every row at one scale, as tensors: rows may differ in ρ, strength and mode."""
+    """The settings of every row at one scale, as tensors: rows may differ in ρ, strength and mode.
+
+    `before` and `after`: how many keys the scale sees besides its own L positions, on either side of them.
+    """
 
     def __init__(
-        self, strengths: Sequence[ScaleStrength | None], modes: Sequence[str], num_positions: int, device: torch.device
+        self,
+        strengths: Sequence[ScaleStrength | None],
+        modes: Sequence[str],
+        num_positions: int,
+        device: torch.device,
+        *,
+        before: int = 0,
+        after: int = 0,
     ) -> None:
         additive = [s.strength if s and mode == "logit" else 0.0 for s, mode in zip(strengths, modes, strict=True)]
         factors = [s.strength if s and mode == "attention" else 1.0 for s, mode in zip(strengths, modes, strict=True)]
         counts = [num_salient(s.rho, num_positions) if s and not s.positions else 0 for s in strengths]
         where = [s.where if s else "salient" for s in strengths]
         named = [s.positions if s else () for s in strengths]
-        beta_B1 = np.array(additive, np.float32)[:, None]
+        self.around = before, after
+        beta_B1, count_B = np.array(additive, np.float32)[:, None], np.array(counts)
         self.beta_B1 = sent(torch.from_numpy(beta_B1), device)
         self.gamma_B1 = sent(torch.tensor(factors)[:, None], device) if any(f != 1.0 for f in factors) else None
-        self.count_B = sent(torch.tensor(counts), device)
+        self.count_B = sent(torch.from_numpy(count_B), device)
         # what is added at each rank; numpy, as a small drawing on a CPU spends its time on calls of torch
-        boost_BL = np.where(np.arange(num_positions) < np.array(counts)[:, None], beta_B1, np.float32(0))
+        boost_BL = np.where(np.arange(num_positions) < count_B[:, None], beta_B1, np.float32(0))
         self.boost_BL = sent(torch.from_numpy(boost_BL), device)
         self.named_BL = sent(_named(named, num_positions), device) if any(named) else None
         signs = [[-1.0 if w == "least" else 1.0] for w in where]
@@ -101,16 +115,23 @@ class RowStrengths:
 
     def change(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> KeyChange:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
+        before, after = self.around
         if self.named_BL is None and self.gamma_B1 is None:  # in one step
-            return KeyChange(_at_ranks(self._scores(m_BL, chance_BL), self.boost_BL.expand(len(m_BL), -1)), None)
+            rows, num_positions = m_BL.shape
+            bias_BK = self.boost_BL.new_zeros(rows, before + num_positions + after)
+            mine_BL = bias_BK.narrow(1, before, num_positions)
+            mine_BL.scatter_(1, _by_rank(self._scores(m_BL, chance_BL)), self.boost_BL)
+            return KeyChange(bias_BK, None)
         chosen_BL = self.chosen(m_BL, chance_BL)
-        factor_BL = None if self.gamma_B1 is None else torch.where(chosen_BL, self.gamma_B1, 1.0)
-        return KeyChange(self.beta_B1 * chosen_BL, factor_BL)
+        bias_BK = F.pad(self.beta_B1 * chosen_BL, self.around)
+        if self.gamma_B1 is None:
+            return KeyChange(bias_BK, None)
+        return KeyChange(bias_BK, F.pad(torch.where(chosen_BL, self.gamma_B1, 1.0), self.around, value=1.0))
 
     def copy_(self, other: "RowStrengths") -> None:
         """Take the values of as many rows that use the same modes and choose positions alike, in place."""
         for name, mine in vars(self).items():
-            if mine is not None:
+            if isinstance(mine, Tensor):
                 mine.copy_(getattr(other, name))
 
     def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:

@@ -96,8 +96,12 @@ class Plan:
     def strengths(self) -> dict[int, RowStrengths]:
         """The same of both halves, as tensors."""
         modes, device = [amp.mode for amp in self.amplifications] * self.halves, self.var.pos_start.device
+        config = self.var.config
+        before = self.var.scales.spans[self.scale].start
+        # the class token, where image tokens see it
+        after = int(self.scale in config.class_token_scales and not config.read_only_class_tokens)
         return {
-            block: RowStrengths(rows * self.halves, modes, self.num_positions, device)
+            block: RowStrengths(rows * self.halves, modes, self.num_positions, device, before=before, after=after)
             for block, rows in self.settings.items()
         }
 

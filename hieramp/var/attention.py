@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from hieramp.config import VARConfig
 from hieramp.var.cache import KVCache
 
-Change = tuple[Tensor, Tensor | None]  # bias (B, L) on the logits of the keys, factor (B, L) on their weights
+Change = tuple[Tensor, Tensor | None]  # bias (B, K) on the logits of the K keys seen, factor (B, K) on their weights
 
 
 class KeyHook(Protocol):
@@ -25,7 +25,11 @@ class KeyHook(Protocol):
         ...
 
     def __call__(self, block: int, weights_BHL: Tensor | None) -> Change | None:
-        """From the class token's weights over the image keys (None without a class token) to a change."""
+        """From the class token's weights over the image keys (None without a class token) to a change.
+
+        It holds for all keys that the scale's image tokens see: those of earlier scales, their own, and behind them the
+        class token's, where they see it.
+        """
         ...
 
 
@@ -130,38 +134,41 @@ class SelfAttention(nn.Module):
             return self._project(F.scaled_dot_product_attention(q, keys, values, mask_TK, scale=self.scale))
         if not class_token:
             change = hook(self.block, None) if hook and looked_at else None
-            return self._project(self._image_rows(q, keys, values, start, change))
+            return self._project(self._image_rows(q, keys, values, change))
         num_image = x_BTC.shape[1] - 1
         q, class_q = q.split([num_image, 1], dim=2)
         change, class_row = None, None
         if hook and looked_at:
-            logits_BH1T = (class_q * self.scale) @ k.mT
-            change = hook(self.block, logits_BH1T[:, :, 0, :num_image].float().softmax(-1))
+            # a product and its sum: two calls, where a matrix product with one row makes nine
+            at_least_float = torch.promote_types(class_q.dtype, torch.float32)
+            logits_BHT = (class_q.to(at_least_float) * self.scale * k).sum(-1)
+            change = hook(self.block, logits_BHT[..., :num_image].float().softmax(-1))
             if keep_class_row:
-                class_row = self._class_row(logits_BH1T, v, change)
+                class_row = self._class_row(logits_BHT, v, start, change)
         elif keep_class_row:
             class_row = F.scaled_dot_product_attention(class_q, k, v, scale=self.scale)
-        image_rows = self._image_rows(q, keys, values, start, change)
+        image_rows = self._image_rows(q, keys, values, change)
         return self._project(image_rows) if class_row is None else self._project(image_rows, class_row)
 
-    def _class_row(self, logits_BH1T: Tensor, own_values_BHTD: Tensor, change: Change | None) -> Tensor:
-        if change is None:
-            return logits_BH1T.softmax(-1) @ own_values_BHTD
-        bias_BL, factor_BL = change
-        weights = (logits_BH1T + F.pad(bias_BL, (0, 1))[:, None, None].to(logits_BH1T.dtype)).softmax(-1)
-        if factor_BL is not None:
-            weights = weights * F.pad(factor_BL, (0, 1), value=1.0)[:, None, None].to(weights.dtype)
-        return weights @ own_values_BHTD
+    def _class_row(self, logits_BHT: Tensor, own_values_BHTD: Tensor, start: int, change: Change | None) -> Tensor:
+        """What the class token takes from the image tokens of its scale and, last, from itself."""
 
-    def _image_rows(self, q: Tensor, keys: Tensor, values: Tensor, start: int, change: Change | None) -> Tensor:
+        def own(x_BK: Tensor, itself: float) -> Tensor:
+            x_BT = x_BK[:, start : start + logits_BHT.shape[-1]]
+            return F.pad(x_BT, (0, logits_BHT.shape[-1] - x_BT.shape[1]), value=itself)[:, None]
+
+        bias_BK, factor_BK = change or (None, None)
+        weights_BHT = (logits_BHT if bias_BK is None else logits_BHT + own(bias_BK, 0.0)).softmax(-1)
+        if factor_BK is not None:
+            weights_BHT = weights_BHT * own(factor_BK, 1.0)
+        return weights_BHT[:, :, None].to(own_values_BHTD.dtype) @ own_values_BHTD
+
+    def _image_rows(self, q: Tensor, keys: Tensor, values: Tensor, change: Change | None) -> Tensor:
         if change is None:
             return F.scaled_dot_product_attention(q, keys, values, scale=self.scale)
-        bias_BL, factor_BL = change
-        after = keys.shape[2] - start - bias_BL.shape[1]  # the class token, where image tokens see it
-        bias = F.pad(bias_BL, (start, after))[:, None, None].to(q.dtype)
-        if factor_BL is not None:
+        bias_BK, factor_BK = change
+        if factor_BK is not None:
             # softmax(q·k)·diag(γ)·v: scaling the values scales the weights and keeps attention fused
-            factor = F.pad(factor_BL, (start, after), value=1.0)[:, None, :, None].to(values.dtype)
-            values = values * factor
-        bias = bias.expand(-1, -1, q.shape[2], -1)
+            values = values * factor_BK[:, None, :, None].to(values.dtype)
+        bias = bias_BK.to(q.dtype).view(len(bias_BK), 1, 1, -1).expand(-1, -1, q.shape[2], -1)
         return F.scaled_dot_product_attention(q, keys, values, bias, scale=self.scale)

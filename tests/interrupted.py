@@ -36,14 +36,15 @@ def main() -> None:
     limit = int(sys.argv[5]) if len(sys.argv) > 5 else None
     model, rng = hieramp.load(folder, "cpu"), random.Random(seed)
     killed, said = 0, ""
-    for _ in range(count):
+    for number in range(count):
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             child(model, out, limit, writing)
         os.close(writing)
         if not limit:
-            time.sleep(rng.uniform(0.0, 0.5))
+            # the first ones soon, so that some are at work still; then some may come to the end
+            time.sleep(rng.uniform(0.0, 0.1 if number < count // 2 else 0.5))
             os.kill(pid, signal.SIGKILL)
         said += os.read(reading, 10_000).decode()
         os.close(reading)

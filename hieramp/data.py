@@ -221,9 +221,3 @@ def _as_is(batch: Any) -> Any:
 def to_signed(images_BCHW: Tensor) -> Tensor:
     """uint8 images to float in [-1, 1]."""
     return images_BCHW.float().div(127.5).sub(1)
-
-
-def randomly_flipped(x_BCHW: Tensor) -> Tensor:
-    """Half of the images mirrored, left to right."""
-    flip_B = torch.rand(len(x_BCHW), device=x_BCHW.device) < 0.5
-    return torch.where(flip_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)

@@ -31,6 +31,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--learning-rate", type=shared.positive_number, help="at its highest (default: the preset's)")
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--device", help="cpu to leave a GPU unused")
+    parser.add_argument(
+        "--shift", type=shared.whole_number, help="var: move images at random by up to so many pixels (default: 0)"
+    )
     tokens = parser.add_argument_group("class-tokens")
     tokens.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped; all: both)")
     tokens.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
@@ -74,6 +77,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         recipe = replace(recipe, batch_size=args.batch_size)
     if args.learning_rate:
         recipe = replace(recipe, learning_rate=args.learning_rate)
+    if args.shift is not None:
+        recipe = replace(recipe, shift=args.shift)
     preset = replace(preset, **{recipe_name: recipe})
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":

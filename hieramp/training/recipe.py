@@ -27,6 +27,7 @@ class Recipe:
     final: float = 0.01  # last rate over first
     clip: float = 2.0  # of the gradient's norm
     ema: float = 0.999
+    shift: int = 0  # pixels by which the transformer's images are moved at random, but for the run's last fifth
     seed: int = 0
 
     def rate(self, progress: float) -> float:

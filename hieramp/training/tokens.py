@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hieramp.data import randomly_flipped, to_signed
+from hieramp.data import to_signed
+from hieramp.training.augment import randomly_flipped, randomly_shifted
 from hieramp.vqvae.model import VQVAE
 
 
@@ -16,17 +17,16 @@ class TokenBatch(NamedTuple):
 
 
 class Tokenizer:
-    """A frozen VQ-VAE, with random horizontal flips. Not a module: it is no part of what is trained."""
+    """A frozen VQ-VAE, with random flips and shifts. Not a module: it is no part of what is trained."""
 
-    def __init__(self, vqvae: VQVAE) -> None:
+    def __init__(self, vqvae: VQVAE, shift: int = 0) -> None:
         self.vqvae = vqvae.eval().requires_grad_(False)
+        self.shift = shift  # pixels
 
     @torch.no_grad()
-    def __call__(self, images_BCHW: Tensor, flip: bool = True) -> TokenBatch:
+    def __call__(self, images_BCHW: Tensor) -> TokenBatch:
         self.vqvae.to(images_BCHW.device)
-        x = to_signed(images_BCHW)
-        if flip:
-            x = randomly_flipped(x)
+        x = randomly_flipped(randomly_shifted(to_signed(images_BCHW), self.shift))
         with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
             tokens = self.vqvae.encode(x)
             codes = self.vqvae.quantize.unit_codes(tokens[-1])

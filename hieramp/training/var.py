@@ -10,6 +10,7 @@ from hieramp.var.model import VAR, token_loss
 from hieramp.var.passes import knowing
 
 LABEL_DROP = 0.1
+SETTLE = 0.8  # of a run; after it images stay where they are, so that none is drawn shifted
 
 
 class VARObjective(Objective):
@@ -29,6 +30,11 @@ class VARObjective(Objective):
         result = self.model(labels, inputs, class_tokens=False)
         loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
         return {"loss": mean_of(loss_BL, open_BL), **per_scale(self.model, loss_BL.detach(), open_BL)}
+
+    def after_step(self, progress: float) -> dict[str, Tensor]:
+        if progress >= SETTLE:
+            self.tokenizer.shift = 0
+        return {}
 
     def matrices(self) -> set[str]:
         return block_matrices(self)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from hieramp.data import randomly_flipped, to_signed
+from hieramp.data import to_signed
+from hieramp.training.augment import randomly_flipped
 from hieramp.training.loop import Objective
 from hieramp.vqvae.autoencoder import to_unit
 from hieramp.vqvae.model import VQVAE

@@ -29,6 +29,7 @@ class Controls:
     stages: dict[str, tuple[gr.Slider, gr.Slider]]  # ρ and strength
     mode: gr.Radio
     guidance: gr.Slider
+    guidance_power: gr.Slider
     top_k: gr.Slider
     top_p: gr.Slider
     temperatures: list[gr.Slider]  # by stage
@@ -43,8 +44,8 @@ class Controls:
     @property
     def fields(self) -> list[Any]:
         """In the order of `orders.FIELDS`."""
-        first = [self.class_name, self.seed, self.count, self.guidance, self.top_k, self.top_p]
-        return [*first, *self.temperatures, *self.stage_fields]
+        drawn = [self.guidance, self.guidance_power, self.top_k, self.top_p, *self.temperatures]
+        return [self.class_name, self.seed, self.count, *drawn, *self.stage_fields]
 
 
 def build(desk: Desk) -> Controls:
@@ -69,6 +70,7 @@ def build(desk: Desk) -> Controls:
     mode = gr.Radio(MODES, value="logit", label="Mode", interactive=True, elem_id="mode")
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
         guidance = _slider_of(model, "guidance", 0.1, "Guidance")
+        power = _slider_of(model, "guidance_power", 0.05, "Guidance's growth (0: the same at all scales)")
         top_k = _slider_of(model, "top_k", 1, "Top-k (0 is off)", precision=0)
         top_p = _slider_of(model, "top_p", 0.01, "Top-p (0 is off)")
         temperatures = [
@@ -77,8 +79,8 @@ def build(desk: Desk) -> Controls:
     opened = gr.UploadButton("Open a saved picture", file_types=[".png"], size="sm", elem_id="open-picture")
     painted = gr.Textbox("", visible=False)
     controls = Controls(
-        class_name, random_class, seed, dice, is_locked, count, generate, preset, stages, mode, guidance, top_k, top_p,
-        temperatures, painted, opened,
+        class_name, random_class, seed, dice, is_locked, count, generate, preset, stages, mode, guidance, power,
+        top_k, top_p, temperatures, painted, opened,
     )  # fmt: skip
     _connect(desk, controls)
     return controls

@@ -19,12 +19,13 @@ MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
 RHO, STRENGTH = 0.5, 5.0
 STAGE_FIELDS = tuple(f"{stage}_{part}" for stage in STAGES for part in ("rho", "strength"))
 TEMPERATURES = tuple(f"{stage}_temperature" for stage in STAGES)
-SAMPLING_FIELDS = ("guidance", "top_k", "top_p", *TEMPERATURES)
+SAMPLING_FIELDS = ("guidance", "guidance_power", "top_k", "top_p", *TEMPERATURES)
 DEFAULTS: dict[str, Any] = {
     "class_name": 0,
     "seed": 0,
     "count": 1,
     "guidance": 4.0,
+    "guidance_power": 1.0,
     "top_k": 900,
     "top_p": 0.95,
     **dict(zip(TEMPERATURES, PLAIN, strict=True)),
@@ -33,7 +34,11 @@ DEFAULTS: dict[str, Any] = {
     "painted": "",
 }
 FIELDS = tuple(DEFAULTS)
-RANGES: dict[str, tuple[float, float]] = {"guidance": (0, 10), "top_p": (0, 1)}  # of the sliders
+RANGES: dict[str, tuple[float, float]] = {
+    "guidance": (0, 10),
+    "guidance_power": (0, 2),
+    "top_p": (0, 1),
+}  # of the sliders
 RANGES |= dict.fromkeys(TEMPERATURES, (0, 1.5))
 RANGES |= {name: (0.01, 1) if name.endswith("rho") else (0, 10) for name in STAGE_FIELDS}
 IN_ADDRESS = {"class_name": "class", "painted": "paint"}  # the others go by their own names
@@ -66,8 +71,13 @@ def read_order(model: Model, *fields: Any) -> Order:
     first = whole("the seed", given["seed"], 0, MAX_SEED)
     seeds = tuple(range(first, first + whole("the number of images", given["count"], 1, MAX_COUNT)))
     top_k = whole("top-k", given["top_k"], 0, MAX_SEED)
-    temperature = by_stage([number(f"the temperature of {s}", given[f"{s}_temperature"]) for s in STAGES])
-    sampling = Sampling(number("guidance", given["guidance"]), top_k, number("top-p", given["top_p"]), temperature)
+    sampling = Sampling(
+        number("guidance", given["guidance"]),
+        top_k,
+        number("top-p", given["top_p"]),
+        by_stage([number(f"the temperature of {s}", given[f"{s}_temperature"]) for s in STAGES]),
+        number("the power of guidance", given["guidance_power"]),
+    )
     return Order(label, seeds, sampling, _amplification(model, given))
 
 
@@ -140,8 +150,8 @@ def fields_of(order: Order) -> list[Any]:
     """An order as the fields that give it."""
     amp, how = order.amplification, order.sampling
     stages = [part for stage in STAGES for part in getattr(amp, stage) or (RHO, amp.neutral)]
-    first = [order.label, order.seeds[0], len(order.seeds), how.guidance, how.top_k, how.top_p, *how.temperature]
-    return [*first, *stages, amp.mode, painted_text(amp)]
+    drawn = [how.guidance, how.guidance_power, how.top_k, how.top_p, *how.temperature]
+    return [order.label, order.seeds[0], len(order.seeds), *drawn, *stages, amp.mode, painted_text(amp)]
 
 
 def fields_on_page(model: Model, order: Order) -> list[Any]:
@@ -190,7 +200,7 @@ def to_query(model: Model, order: Order) -> dict[str, str]:
     query = {IN_ADDRESS.get(name, name): _text(value) for name, value in zip(FIELDS, fields_of(order), strict=True)}
     name = short_name(model.class_names[order.label])
     query["class"] = name if model.label_of(name) == order.label else str(order.label)  # ImageNet has two cranes
-    plain = {"paint": ""} | dict.fromkeys(TEMPERATURES, "1")
+    plain = {"paint": ""} | dict.fromkeys(("guidance_power", *TEMPERATURES), "1")
     return {name: text for name, text in query.items() if plain.get(name) != text}
 
 
@@ -263,7 +273,7 @@ def from_settings(model: Model, settings: Mapping[str, Any]) -> Order:
             raise ValueError(f"this picture amplifies {settings['where']} positions; this page only salient ones")
         off = (RHO, 1.0 if mode == "attention" else 0.0)
         stages = [part for stage in STAGES for part in settings["stages"].get(stage) or off]
-        sampling = [settings.get(name, DEFAULTS[name]) for name in ("guidance", "top_k", "top_p")]
+        sampling = [settings.get(name, DEFAULTS[name]) for name in ("guidance", "guidance_power", "top_k", "top_p")]
         sampling += by_stage(settings.get("temperature", PLAIN))
         fields = [settings["class"], seeds[0], len(seeds), *sampling, *stages, mode, settings.get("painted", "")]
         return read_order(model, *fields)
@@ -285,7 +295,7 @@ GREEK = {"logit": "β", "attention": "γ"}
 def caption(order: Order) -> str:
     """An order in one line."""
     amp, first, last = order.amplification, order.seeds[0], order.seeds[-1]
-    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {order.sampling.guidance:g}"
+    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {order.sampling.told_guidance}"
     start += f", temperature {told}." if (told := order.sampling.told_temperature) else "."
     if amp.is_off:
         return f"{start} Amplification is off, so the two are the same."

@@ -49,11 +49,11 @@ def decoded(source: str) -> Image.Image:
 
 def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
     order = orders.read_order(
-        model, "dog", 3, 2, 1.5, 50, 0.5, 0.9, 0.8, 0.7, 0.1, 1, 0.2, 2, 0.3, 3, "attention", "3:1f"
+        model, "dog", 3, 2, 1.5, 0.4, 50, 0.5, 0.9, 0.8, 0.7, 0.1, 1, 0.2, 2, 0.3, 3, "attention", "3:1f"
     )
     positions = {3: (0, 1, 2, 3, 4)}
     amplification = Amplification((0.1, 1.0), (0.2, 2.0), (0.3, 3.0), "attention", positions=positions)
-    assert order == orders.Order(2, (3, 4), Sampling(1.5, 50, 0.5, (0.9, 0.8, 0.7)), amplification)
+    assert order == orders.Order(2, (3, 4), Sampling(1.5, 50, 0.5, (0.9, 0.8, 0.7), 0.4), amplification)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,7 @@ def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
         ({"top_k": 1.5}, "top-k is 1.5"),
         ({"top_p": 2}, "top_p is 2"),
         ({"mid_temperature": -0.5}, "the temperature of mid is -0.5"),
+        ({"guidance_power": -1}, "the power of guidance is -1"),
         ({"fine_temperature": None}, "the temperature of fine is empty"),
         ({"coarse_rho": 0.0}, "rho of coarse is 0; it must be over 0"),
         ({"mid_rho": math.nan}, "rho of mid is nan"),
@@ -99,7 +100,7 @@ def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[s
         {},
         {"painted": "2:1f;5:8000000000000001"},
         {"mode": "attention", "top_p": 0.3},
-        {"coarse_temperature": 0.0, "fine_temperature": 0.65},
+        {"coarse_temperature": 0.0, "fine_temperature": 0.65, "guidance_power": 0.5},
     ],
 )
 def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, changes: dict[str, Any]) -> None:

@@ -71,6 +71,7 @@ def test_saliency_shows_every_scale(model_folder: Path, tmp_path: Path, capsys: 
         (["--class", "cat", "--count", "1000"], "--count is 1000"),
         (["--class", "cat", "--blocks", "9"], "block 9 does not exist"),
         (["--class", "cat", "--guidance", "-2"], "guidance is -2"),
+        (["--class", "cat", "--guidance-power", "-2"], "the power of guidance is -2"),
         (["--class", "cat", "--temperature", "-2"], "the temperature of coarse is -2"),
         (["--class", "cat", "--temperature", "fine=warm"], "'fine=warm' is no temperature"),
         (["--class", "cat", "--temperature", "last=1"], "'last=1' is no temperature: give a number, or coarse=1"),

@@ -114,14 +114,19 @@ def test_doubt_is_what_a_disturbance_can_turn(
     assert turned[True] == 0 and turned[False] > 10
 
 
-def test_a_temperature_is_a_setting_of_a_set(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+def test_temperature_and_the_power_of_guidance_are_settings_of_a_set(
+    loaded: hieramp.Model, reference: Path, tmp_path: Path
+) -> None:
     for name, batch_size in (("a.zip", 5), ("b.zip", 2)):
-        run(loaded, 2, tmp_path / name, temperature=(1, 1, 0.5), batch_size=batch_size)
+        run(loaded, 2, tmp_path / name, temperature=(1, 1, 0.5), guidance_power=0, batch_size=batch_size)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with hieramp.open_set(tmp_path / "a.zip") as cooled, hieramp.open_set(reference) as plain:
-        assert cooled.settings["temperature"] == [1, 1, 0.5] and "temperature" not in plain.settings
+        assert cooled.settings["temperature"] == [1, 1, 0.5] and cooled.settings["guidance_power"] == 0
+        assert not {"temperature", "guidance_power"} & plain.settings.keys()
     with pytest.raises(ValueError, match="temperature"):
         next(distill(loaded, 2, tmp_path / "a.zip", temperature=0.7))
+    with pytest.raises(ValueError, match="guidance_power"):
+        next(distill(loaded, 2, tmp_path / "a.zip", temperature=(1, 1, 0.5)))
 
 
 def test_of_the_candidates_the_surest_is_kept(

@@ -13,7 +13,7 @@ from torch import Tensor
 import hieramp
 from hieramp import Amplification
 from hieramp.generation.memory import RecentDrawings
-from hieramp.generation.sampling import _words, filter_logits, gumbel_noise, noise_keys, sample
+from hieramp.generation.sampling import Sampling, _words, filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.var.cache import KVCache
 from hieramp.var.model import VAR, ScaleLogits
 
@@ -357,6 +357,21 @@ def test_a_temperature_changes_its_own_stage_and_those_after_it(model: hieramp.M
     assert same(alone.tokens, rows(model.generate(**call, temperature=(1, 0.5, 0.5)).tokens, [1]))
 
 
+def test_guidance_grows_by_its_power(model: hieramp.Model) -> None:
+    assert [Sampling(3.0).guidance_at(scale, 4) for scale in range(4)] == [0, 1, 2, 3]
+    assert [Sampling(8.0, guidance_power=0.5).guidance_at(scale, 5) for scale in (0, 1, 4)] == [0, 4, 8]
+    assert [Sampling(3.0, guidance_power=0).guidance_at(scale, 4) for scale in range(4)] == [3, 3, 3, 3]
+    call = dict(labels=[1, 2], seeds=[3, 4], amplification=[None, ALL])
+    plain, sooner, even = ([*model.steps(**call, guidance_power=power)] for power in (1, 0.5, 0))
+    assert torch.equal(plain[0].logits, sooner[0].logits) and not torch.equal(plain[0].logits, even[0].logits)
+    assert same(model.generate(**call).tokens, [step.tokens for step in plain])
+    first = [plain[0].tokens]  # the same for all, so that guidance alone can tell the second scale's logits apart
+    second = [[*model.steps(**call, given=first, guidance_power=power)][1].logits for power in (1, 0.5, 0)]
+    assert not torch.equal(second[0], second[1]) and not torch.equal(second[1], second[2])
+    without = model.generate(**call, guidance=0)
+    assert same(model.generate(**call, guidance=0, guidance_power=0).tokens, without.tokens)
+
+
 @pytest.mark.parametrize("name", ["model", "plain_model"])
 def test_a_model_goes_on_from_its_own_tokens_as_if_it_had_just_drawn_them(
     name: str, request: pytest.FixtureRequest
@@ -410,6 +425,7 @@ def test_given_tokens_are_each_image_s_own(model: hieramp.Model) -> None:
         (dict(labels=[1], top_k=-5), "top_k is -5"),
         (dict(labels=[1], top_p=1.5), "top_p is 1.5"),
         (dict(labels=[1], temperature=-1), "the temperature of coarse is -1; it must be at least 0"),
+        (dict(labels=[1], guidance_power=-1), "the power of guidance is -1; it must be at least 0"),
         (dict(labels=[1], temperature=(1, 1, float("nan"))), "the temperature of fine is nan"),
         (dict(labels=[1], temperature=(1, 1)), "2 temperatures are given; give one, or three: of coarse, mid, fine"),
         (dict(labels=[1], amplification=Amplification((0.5, 5), blocks=(4,))), "block 4 does not exist"),

@@ -361,6 +361,14 @@ def test_every_temperature_is_measured_under_its_name(trained: Path, image_folde
     assert "are drawn at guidance 4, temperature fine 0;" in (trained / "README.md").read_text()
 
 
+def test_every_power_of_guidance_is_measured_under_its_name(trained: Path, image_folder: Path) -> None:
+    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2", "--guidance", "4"]
+    main([*command, "--test-images", "8", "--only", "drawings", "limits", "--guidance-power", "0", "1"])
+    drawings = json.loads((trained / "measured.json").read_text())["drawings"]
+    assert list(drawings)[2:] == ["guidance 4 (power 0)", "guidance 4", "guidance 4, amplified"]
+    assert drawings["guidance 4"]["fid"] != drawings["guidance 4 (power 0)"]["fid"]
+
+
 def test_measuring_just_one_thing_keeps_the_rest(trained: Path, image_folder: Path) -> None:
     before = json.loads((trained / "measured.json").read_text())
     command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2"]

@@ -146,10 +146,10 @@ def measure_drawings(
 
 
 def setting_name(sampling: Sampling) -> str:
-    """ "guidance 6", and top-p and temperature where they are not the default."""
+    """ "guidance 6", and its power, top-p and temperature where they are not the default."""
     narrowed = "" if sampling.top_p == Sampling.top_p else f", top-p {sampling.top_p:g}"
     cooled = f", temperature {sampling.told_temperature}" if sampling.told_temperature else ""
-    return f"guidance {sampling.guidance:g}{narrowed}{cooled}"
+    return f"guidance {sampling.told_guidance}{narrowed}{cooled}"
 
 
 def baselines(drawings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

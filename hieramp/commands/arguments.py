@@ -50,7 +50,14 @@ def add_drawing(
         help="positions amplified; others are controls",
     )
     group.add_argument("--blocks", type=block_list, help="blocks to amplify, like 4,5 (default: depth - 2)")
-    group.add_argument("--guidance", type=float, default=4.0)
+    group.add_argument("--guidance", type=float, default=4.0, help="strength at the last scale (default: 4)")
+    group.add_argument(
+        "--guidance-power",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="how guidance grows with the scale: 1 is evenly (the default), 0.5 with its root, 0 the same for all",
+    )
     group.add_argument("--top-k", type=int, default=900, help="0 for off")
     group.add_argument("--top-p", type=float, default=0.95, help="0 for off")
     group.add_argument(
@@ -71,7 +78,7 @@ def amplification(args: argparse.Namespace) -> Amplification:
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
-    return Sampling(args.guidance, args.top_k, args.top_p, args.temperature).options()
+    return Sampling(args.guidance, args.top_k, args.top_p, args.temperature, args.guidance_power).options()
 
 
 def settings_of(args: argparse.Namespace, model: Model, label: int, seeds: list[int]) -> dict[str, Any]:

@@ -36,6 +36,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="to draw at (default: 1 2 3 4 6 8); 4, or else the first, is amplified too and shows what limits it",
     )
     parser.add_argument(
+        "--guidance-power",
+        type=float,
+        nargs="+",
+        default=[Sampling.guidance_power],
+        metavar="P",
+        help="each at every guidance, like 1 0.5 0 (default: 1)",
+    )
+    parser.add_argument(
         "--top-p", type=float, nargs="+", default=[Sampling.top_p], help="each at every guidance (default: 0.95)"
     )
     parser.add_argument(
@@ -55,9 +63,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     # a bad value is told before hours of measuring
     samplings = [
-        Sampling(guidance, top_p=top_p, temperature=temperature)
+        Sampling(guidance, top_p=top_p, temperature=temperature, guidance_power=power)
         for temperature in args.temperature
         for top_p in args.top_p
+        for power in args.guidance_power
         for guidance in args.guidance
     ]
     shown = Sampling() if Sampling() in samplings else samplings[0]

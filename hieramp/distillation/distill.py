@@ -40,6 +40,7 @@ def distill(
     classifier: str | Path | None = None,
     candidates: int = 1,
     temperature: float | Sequence[float] = PLAIN,
+    guidance_power: float = 1.0,
     format: Format = "zip",
     batch_size: int | None = None,
     engine: Engine = "local",
@@ -47,8 +48,8 @@ def distill(
 ) -> Iterator[Progress]:
     """Draw `ipc` images of each class into a set at `out`, yielding the progress after every batch.
 
-    `classes` are names, numbers or ImageNet ids; None is all of them. Guidance, top-k, top-p and temperature are those
-    of `Model.steps`.
+    `classes` are names, numbers or ImageNet ids; None is all of them. Guidance and its power, top-k, top-p and
+    temperature are those of `Model.steps`.
 
     A run that was stopped, closed or killed goes on where it was when called again with the same settings, and
     the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
@@ -64,7 +65,7 @@ def distill(
         OSError: while going on: the disk is full or not writable. What is finished is kept.
     """
     amp = amplification or Amplification()
-    sampling = Sampling(guidance, top_k, top_p, by_stage(temperature))
+    sampling = Sampling(guidance, top_k, top_p, by_stage(temperature), guidance_power)
     amp.check(model.var.scales, model.var.config.depth)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels or candidates > 1 else None

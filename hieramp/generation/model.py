@@ -98,9 +98,10 @@ class Model:
         top_p: float = 0.95,
         given: Sequence[Tensor] = (),
         temperature: float | Sequence[float] = PLAIN,
+        guidance_power: float = 1.0,
     ) -> Drawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
-        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature))
+        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature), guidance_power)
         request = self._request(labels, seeds, amplification, sampling, False, given)
         tokens, saliency = [], []
         for step in draw(self.vqvae, self.var, request, captured=self.captured):  # a step holds its logits: let each go
@@ -120,6 +121,7 @@ class Model:
         memory: Memory | None = None,
         given: Sequence[Tensor] = (),
         temperature: float | Sequence[float] = PLAIN,
+        guidance_power: float = 1.0,
     ) -> Iterator[Step]:
         """Draw one image per label, yielding every scale from coarse to fine.
 
@@ -130,13 +132,14 @@ class Model:
         `given` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
         `model.vqvae.encode`: they are taken instead of drawn, and the model draws the finer scales to them.
         `temperature` is one number or three, of the coarse, mid and fine scales: under 1 the likelier codes win more
-        often, 0 takes the likeliest; it applies to what top-k and top-p leave.
+        often, 0 takes the likeliest; it applies to what top-k and top-p leave. Guidance grows with the scale s of S as
+        (s / (S - 1)) to `guidance_power`: 1 is evenly, 0 the same for all.
 
         Raises:
             ValueError: a label the model does not have, counts that differ, a setting out of range, or given
                 tokens of another shape or beyond the codebook.
         """
-        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature))
+        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature), guidance_power)
         request = self._request(labels, seeds, amplification, sampling, details, given)
         return draw(self.vqvae, self.var, request, memory, self.captured)
 

@@ -26,8 +26,9 @@ Words = TypeVar("Words", Tensor, np.ndarray)  # int32
 
 @dataclass(frozen=True)
 class Sampling:
-    """Guidance strength, top-k, top-p and temperature; 0 switches either filter off.
+    """Guidance, top-k, top-p and temperature; 0 switches either filter off.
 
+    Guidance grows with the scale, by a power of how far it is: 1 is evenly (VAR), under 1 sooner, 0 the same for all.
     What top-k and top-p leave is drawn from at a temperature, one for each stage; scale 0 counts as coarse. A single
     number is that of all three. 1 is the plain draw; under it the likelier codes win more often; 0 takes the likeliest.
 
@@ -39,11 +40,16 @@ class Sampling:
     top_k: int = 900
     top_p: float = 0.95
     temperature: Temperature = PLAIN  # of the coarse, mid and fine scales
+    guidance_power: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperature", by_stage(self.temperature))
         if not 0 <= self.guidance < 1e6:
             raise ValueError(f"guidance is {self.guidance}; it must be a number of at least 0")
+        if not 0 <= self.guidance_power < 1e6:
+            raise ValueError(
+                f"the power of guidance is {self.guidance_power}; it must be at least 0, and is 1 to grow evenly"
+            )
         if self.top_k < 0 or int(self.top_k) != self.top_k:
             raise ValueError(f"top_k is {self.top_k}; it must be a whole number, 0 for off")
         if not 0 <= self.top_p <= 1:
@@ -55,8 +61,8 @@ class Sampling:
                 )
 
     def guidance_at(self, scale: int, num_scales: int) -> float:
-        """t = guidance · s/(S-1): it grows with the scale (method.md)."""
-        return self.guidance * scale / (num_scales - 1)
+        """t = guidance · (s/(S-1))^power: it grows with the scale (method.md, where the power is 1)."""
+        return self.guidance * (scale / (num_scales - 1)) ** self.guidance_power
 
     def temperature_at(self, scale: int, scales: Scales) -> float:
         """Of this scale, by its stage."""
@@ -71,10 +77,19 @@ class Sampling:
             return f"{self.temperature[0]:g}"
         return ", ".join(f"{stage} {t:g}" for stage, t in zip(STAGES, self.temperature, strict=True) if t != 1)
 
+    @property
+    def told_guidance(self) -> str:
+        """ "4", or where it does not grow evenly "2.5 (power 0.5)"."""
+        return f"{self.guidance:g}" + ("" if self.guidance_power == 1 else f" (power {self.guidance_power:g})")
+
     def options(self) -> dict[str, Any]:
-        """As `Model.steps` and `hieramp.distill` take it; a plain temperature, which came later, is not named."""
-        named = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
-        return named if self.temperature == PLAIN else named | {"temperature": list(self.temperature)}
+        """As `Model.steps` and `hieramp.distill` take it; what came later is named only where it is not plain."""
+        named: dict[str, Any] = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
+        if self.temperature != PLAIN:
+            named["temperature"] = list(self.temperature)
+        if self.guidance_power != 1:
+            named["guidance_power"] = self.guidance_power
+        return named
 
 
 def by_stage(temperature: Sequence[float] | float) -> Temperature:

@@ -57,11 +57,10 @@ def as_html(model: Model, sheet: Sheet, name: str, asked: bool = True) -> str:
     order = sheet.orders[0]
     heading = f"{name}, seed {order.seeds[0]}" if asked else "Nothing is drawn until you ask."
     tiles = "".join(_tile(model, sheet, i, name) for i in range(len(sheet.orders)))
-    kind = "sheet pixels" if model.image_size <= scenes.SMALL else "sheet"
     busy = str(asked and not sheet.is_finished).lower()
     body = f'<p role="status">{escape(heading)}</p><div class="tiles">{tiles}</div>'
     saved = f'<p class="plain links">{_save(model, sheet)}</p>'
-    return f'<section class="{kind}" aria-busy="{busy}">{body}{saved}</section>'
+    return f'<section class="sheet" aria-busy="{busy}">{body}{saved}</section>'
 
 
 def _tile(model: Model, sheet: Sheet, i: int, name: str) -> str:

@@ -17,7 +17,6 @@ from hieramp import Model, Step, figures
 from hieramp.analysis.tokens import changed_tokens
 
 THUMB = 128  # pictures of unfinished scales carry at most this many pixels a side
-SMALL = 64  # pictures up to this size are enlarged without smoothing
 NUM_BELIEFS = 5
 SIDES = ("baseline", "amplified")
 
@@ -34,7 +33,6 @@ def scene_of(model: Model, order: Order) -> Scene:
         "sides": list(scales.sides),
         "stages": [scales.stage_of(scale) for scale in range(len(scales))],
         "size": model.image_size,
-        "pixelated": model.image_size <= SMALL,
         "off": order.amplification.is_off,
         "query": to_query(model, order),
         "steps": [],

@@ -24,9 +24,12 @@ def to_picture(image_CHW: Tensor) -> Image.Image:
 
 
 def enlarged(picture: Image.Image, size: int = TILE) -> Image.Image:
-    """Whole-number magnification without smoothing, so that every pixel stays what it is."""
+    """Whole-number magnification, smoothed: the edges of blown-up pixels mask what a small picture shows.
+
+    Harmon and Julesz, "Masking in visual recognition", Science 180, 1973.
+    """
     factor = max(1, size // picture.width)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 
 def overlay(picture: Image.Image, map_HW: Tensor, opacity: float = 0.55, top: float | None = None) -> Image.Image:

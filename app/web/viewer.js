@@ -52,7 +52,6 @@ function render() {
   if (!scene) return;
   const drawn = numDrawn();
   root.setAttribute("aria-busy", String(!isFinished()));
-  root.classList.toggle("pixels", scene.pixelated);
   root.classList.toggle("many", scene.sides.length > 7);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;

@@ -112,6 +112,8 @@ def test_misuse(
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (["--data", "nowhere/at/all"], "nowhere/at/all does not exist"),
         (["--resume"], "nothing to resume"),
+        (["--shift", "2"], "--shift moves the images that var learns from; classifier takes none"),
+        (["--shift", "-1"], "'-1' is not a whole number"),
     ],
 )
 def test_training_misuse(

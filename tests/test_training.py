@@ -26,11 +26,12 @@ from hieramp.commands.card import write_card
 from hieramp.commands.main import main
 from hieramp.data import open_source
 from hieramp.training import loop, runs
+from hieramp.training.augment import randomly_shifted
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import ClassTokenObjective, VARObjective
+from hieramp.training.var import SETTLE, ClassTokenObjective, VARObjective
 from hieramp.training.vqvae import Codebook, VQVAEObjective
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -281,6 +282,13 @@ def test_attention_under_autocast_is_the_fused_one(read_only: bool) -> None:
         assert (a - b).abs().max() < 0.05 * a.abs().max()
 
 
+def test_a_shift_must_stay_inside_the_image(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*TRAIN, "var", "--data", str(image_folder), "--out", str(tmp_path / "m"), "--shift", "32"])
+    assert stopped.value.code == 2 and "--shift is 32, but the images have 32 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
 def test_two_processes_train_one_model(image_folder: Path, tmp_path: Path) -> None:
     """Accelerate's launcher, two processes on the CPU: the run ends, and its model is whole."""
     script = str(Path(__file__).with_name("tiny_train.py"))
@@ -424,7 +432,7 @@ def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
         elif part == "classifier":
             objective = ClassifierObjective(Classifier(PRESET.classifier))
         elif part == "var":
-            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)))
+            objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae), shift=2))
         else:
             objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
         optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())
@@ -490,3 +498,27 @@ def test_imagenet_ids_get_their_words(image_folder: Path, tmp_path: Path) -> Non
 
 def test_sources(image_folder: Path) -> None:
     assert len(open_source(str(image_folder))) == 48 and len(open_source(str(image_folder), "test")) == 16
+
+
+def test_images_are_shifted_by_up_to_so_many_pixels() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (200, 3, 8, 8)).float()
+    assert randomly_shifted(images, 0) is images
+    shifted, found = randomly_shifted(images, 2), set()
+    for image, moved in zip(images, shifted, strict=True):
+        inside = moved[:, 2:6, 2:6]  # what no border reaches
+        places = [(y, x) for y in range(5) for x in range(5) if torch.equal(inside, image[:, y : y + 4, x : x + 4])]
+        assert len(places) == 1
+        found.update(places)
+    assert len(found) == 25
+    for image, moved in zip(images, shifted, strict=True):  # a reflection brings in no colour of its own
+        assert set(moved.flatten().tolist()) <= set(image.flatten().tolist())
+
+
+def test_the_last_fifth_of_a_run_sees_images_where_they_are() -> None:
+    tokenizer = Tokenizer(VQVAE(PRESET.vqvae), shift=2)
+    objective = VARObjective(VAR(PRESET.var), tokenizer)
+    objective.after_step(SETTLE - 0.01)
+    assert tokenizer.shift == 2
+    objective.after_step(SETTLE)
+    assert tokenizer.shift == 0

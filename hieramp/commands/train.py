@@ -78,7 +78,7 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     if args.learning_rate:
         recipe = replace(recipe, learning_rate=args.learning_rate)
     if args.shift is not None:
-        recipe = replace(recipe, shift=args.shift)
+        recipe = replace(recipe, shift=_shift(args, preset.vqvae.image_size))
     preset = replace(preset, **{recipe_name: recipe})
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
@@ -90,6 +90,14 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         )
     _report(args, name, outcome)
     return outcome
+
+
+def _shift(args: argparse.Namespace, image_size: int) -> int:
+    if args.part not in ("all", "var"):
+        raise ValueError(f"--shift moves the images that var learns from; {args.part} takes none: leave it out")
+    if args.shift >= image_size:
+        raise ValueError(f"--shift is {args.shift}, but the images have {image_size} pixels a side: give fewer")
+    return args.shift
 
 
 def _check_disk(folder: Path) -> None:

@@ -31,7 +31,7 @@ PRESETS = {
         var=VARConfig(depth=8, width=384, num_heads=6, ffn_ratio=3.5, shared_adaln=True),
         classifier=ClassifierConfig(),
         vqvae_recipe=Recipe(256, 40, 2e-3, "muon", hold=0.4, decay="linear"),
-        var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
+        var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02, shift=2),
         class_token_recipe=Recipe(256, 5, 2e-3),
         classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear"),
     ),

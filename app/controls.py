@@ -70,7 +70,7 @@ def build(desk: Desk) -> Controls:
     mode = gr.Radio(MODES, value="logit", label="Mode", interactive=True, elem_id="mode")
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
         guidance = _slider_of(model, "guidance", 0.1, "Guidance")
-        power = _slider_of(model, "guidance_power", 0.05, "Guidance's growth (0: the same at all scales)")
+        power = _slider_of(model, "guidance_power", 0.05, "Guidance power (0: the same at all scales)")
         top_k = _slider_of(model, "top_k", 1, "Top-k (0 is off)", precision=0)
         top_p = _slider_of(model, "top_p", 0.01, "Top-p (0 is off)")
         temperatures = [

@@ -10,6 +10,7 @@ from hieramp.analysis.fidelity import accuracy
 from hieramp.analysis.limits import Loss, halves, losses, measure_limits, worst_scale
 from hieramp.analysis.measure import as_bytes, draw_set
 from hieramp.classifier import Classifier
+from hieramp.commands.card import _limits
 from hieramp.config import ClassifierConfig
 from hieramp.data import DecodedImages
 from hieramp.generation.sampling import Sampling
@@ -53,6 +54,17 @@ def test_one_guidance_cannot_tell_sampling_from_the_transformer(drawings: dict |
 
 def test_the_worst_scale_is_the_one_whose_drawing_costs_most() -> None:
     assert worst_scale(LIMITS) == (1, pytest.approx(0.12))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [(0.60, "is scale 0: 6.0 points."), (0.80, "No scale costs names where it is drawn instead of given.")],
+)
+def test_the_card_names_no_scale_that_costs_nothing(accuracy: float, said: str) -> None:
+    rows = [(None, 0.7), (1, 0.66), (0, accuracy)]
+    limits = {"guidance": 4.0, "images": 10, "others": 10}
+    limits["rows"] = [{"given": given, "accuracy": named, "fid": 1.0} for given, named in rows]
+    assert said in _limits(limits, None, None)
 
 
 def test_halves_are_even_and_apart() -> None:

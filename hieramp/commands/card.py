@@ -131,15 +131,12 @@ def _limits(
     num_scales = max(row["given"] or 0 for row in limits["rows"])
     body = [[_what(row["given"], num_scales), f"{row['accuracy']:.1%}", f"{row['fid']:.2f}"] for row in limits["rows"]]
     found = losses(limits, drawings)
-    scale, cost = worst_scale(limits)
-    accuracy = f" (token accuracy under teacher forcing {transformer[scale]['accuracy']:.1%})" if transformer else ""
     return (
         "## What limits it\n\n"
         f"{limits['images']} test images, their reconstructions, and images whose first scales are the real ones of "
         f"such an image of their class and whose others are drawn at {setting_of(limits)}; FID against the "
         f"{limits['others']} other test images.\n\n{_table(['images', 'named right', 'FID'], body)}\n\n"
-        f"{_verdict(found)} The scale that costs most names where it is drawn instead of given is scale {scale}: "
-        f"{_points(cost)}{accuracy}.\n\n"
+        f"{_verdict(found)} {_worst(limits, transformer)}\n\n"
         "The autoencoder's share is the step from test images to reconstructions, the sampling's what the best "
         "setting of the table above wins over the one in use, the transformer's the rest of the step from "
         "reconstructions to images drawn whole. A negative share is a gain."
@@ -152,6 +149,16 @@ def _what(given: int | None, num_scales: int) -> str:
     if given == num_scales:
         return f"all {given} scales real: the reconstructions"
     return f"first {given} scale{'s' * (given > 1)} real" if given else "all drawn"
+
+
+def _worst(limits: dict[str, Any], transformer: list[dict[str, Any]] | None) -> str:
+    """The scale that costs most names."""
+    scale, cost = worst_scale(limits)
+    if cost <= 0:
+        return "No scale costs names where it is drawn instead of given."
+    accuracy = f" (token accuracy under teacher forcing {transformer[scale]['accuracy']:.1%})" if transformer else ""
+    costs = f"is scale {scale}: {_points(cost)}{accuracy}"
+    return f"The scale that costs most names where it is drawn instead of given {costs}."
 
 
 def _verdict(found: list[Loss]) -> str:

@@ -34,11 +34,8 @@ DEFAULTS: dict[str, Any] = {
     "painted": "",
 }
 FIELDS = tuple(DEFAULTS)
-RANGES: dict[str, tuple[float, float]] = {
-    "guidance": (0, 10),
-    "guidance_power": (0, 2),
-    "top_p": (0, 1),
-}  # of the sliders
+# of the sliders
+RANGES: dict[str, tuple[float, float]] = {"guidance": (0, 10), "guidance_power": (0, 2), "top_p": (0, 1)}
 RANGES |= dict.fromkeys(TEMPERATURES, (0, 1.5))
 RANGES |= {name: (0.01, 1) if name.endswith("rho") else (0, 10) for name in STAGE_FIELDS}
 IN_ADDRESS = {"class_name": "class", "painted": "paint"}  # the others go by their own names

@@ -518,7 +518,7 @@ def test_images_are_shifted_by_up_to_so_many_pixels() -> None:
 def test_the_last_fifth_of_a_run_sees_images_where_they_are() -> None:
     tokenizer = Tokenizer(VQVAE(PRESET.vqvae), shift=2)
     objective = VARObjective(VAR(PRESET.var), tokenizer)
-    objective.after_step(SETTLE - 0.01)
+    objective.before_step(SETTLE - 0.01)
     assert tokenizer.shift == 2
-    objective.after_step(SETTLE)
+    objective.before_step(SETTLE)
     assert tokenizer.shift == 0

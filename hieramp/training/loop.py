@@ -38,6 +38,9 @@ class Objective(nn.Module):
 
     model: nn.Module  # what is averaged and shipped
 
+    def before_step(self, progress: float) -> None:
+        """Whatever depends on how far the run is, from 0 to 1."""
+
     def after_step(self, progress: float) -> dict[str, Tensor]:
         """Whatever follows an optimiser's step; returns more values to log."""
         return {}
@@ -177,6 +180,7 @@ class _Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * self.recipe.rate(progress)
+        self.objective.before_step(progress)
         losses: dict[str, Tensor] = self.wrapped(images, labels)
         self.accelerator.backward(losses["loss"])
         if self.recipe.clip:

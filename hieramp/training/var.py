@@ -31,10 +31,9 @@ class VARObjective(Objective):
         loss_BL = token_loss(result.logits_BLV, batch.tokens_BL)
         return {"loss": mean_of(loss_BL, open_BL), **per_scale(self.model, loss_BL.detach(), open_BL)}
 
-    def after_step(self, progress: float) -> dict[str, Tensor]:
+    def before_step(self, progress: float) -> None:
         if progress >= SETTLE:
             self.tokenizer.shift = 0
-        return {}
 
     def matrices(self) -> set[str]:
         return block_matrices(self)

@@ -82,17 +82,6 @@ def test_a_later_pass_knows_the_tokens_before_it_and_no_others(patient: hieramp.
         assert torch.equal(differs_N, pass_N > number)
 
 
-def test_weights_of_one_pass_begin_a_model_of_four(patient: hieramp.Model) -> None:
-    one = build_model(replace(TINY_VAR, read_only_class_tokens=True))
-    four = build_model(patient.var.config)
-    four.var.load_state_dict(four.var.widened(one.var.state_dict()))
-    before, after = one.generate(LABELS, SEEDS, ALL), four.generate(LABELS, SEEDS, ALL)
-    assert same(before.tokens, after.tokens)  # what is known has no weight yet
-    assert same(tuple(four.var.widened(four.var.state_dict()).values()), tuple(four.var.state_dict().values()))
-    narrow = {**one.var.state_dict(), "word_embed.weight": torch.zeros(64, 5)}
-    assert four.var.widened(narrow)["word_embed.weight"].shape == (64, 5)  # foreign: left to be refused
-
-
 def test_an_image_depends_on_its_own_seed_only(kind: hieramp.Model) -> None:
     mixed = [None, ALL, WEAK, FINE, replace(ALL, where="random")]
     together = kind.generate(LABELS, SEEDS, mixed)

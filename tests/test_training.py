@@ -242,6 +242,28 @@ def test_a_transformer_of_one_pass_begins_one_of_several(trained: Path, image_fo
         runs.train_var(str(image_folder), narrow, RunSettings(one, "var", warm_start=four))
 
 
+def test_a_shallow_transformer_begins_a_deeper_one(
+    trained: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.json", "vqvae.safetensors"):
+        shutil.copy(trained / name, tmp_path / name)
+    still = [*TRAIN, "var", "--data", str(image_folder), "--out", str(tmp_path), "--learning-rate", "1e-9"]
+    deeper = PRESET.var.depth + 1
+    main([*still, "--warm-start", str(trained), "--depth", str(deeper)])
+    before, after = hieramp.load(trained, "cpu"), hieramp.load(tmp_path, "cpu")
+    assert after.var.config.depth == deeper
+    plain = [model.generate([0, 1], [3, 4], guidance=0).images for model in (before, after)]
+    assert (plain[0] - plain[1]).abs().mean() < 0.01  # kept in float16, a token may change
+    main([*still, "--warm-start", str(tmp_path)])
+    assert hieramp.load(tmp_path, "cpu").var.config.depth == deeper  # of the start, where the preset has fewer
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*still, "--warm-start", str(tmp_path), "--depth", str(deeper - 1)])
+    assert stopped.value.code == 2
+    said = f"--depth is {deeper - 1}, but {tmp_path} has {deeper} blocks: a warm start may add some, not drop any"
+    assert said in capsys.readouterr().err
+
+
 def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:
     torch.manual_seed(0)
     vqvae, latent = VQVAE(PRESET.vqvae), torch.randn(4, 8, 8, 8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hieramp.checkpoints import CONDITIONS, model_folder
+from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings, progress_of
@@ -33,6 +33,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", help="cpu to leave a GPU unused")
     parser.add_argument(
         "--shift", type=shared.whole_number, help="var: move images at random by up to so many pixels (default: 0)"
+    )
+    parser.add_argument(
+        "--depth",
+        type=shared.positive,
+        help="var: blocks of the transformer (default: the preset's, or those of --warm-start if it has more)",
     )
     tokens = parser.add_argument_group("class-tokens")
     tokens.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped; all: both)")
@@ -80,6 +85,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     if args.shift is not None:
         recipe = replace(recipe, shift=_shift(args, preset.vqvae.image_size))
     preset = replace(preset, **{recipe_name: recipe})
+    if part == "var" or args.depth:
+        preset = replace(preset, var=replace(preset.var, depth=_depth(args, preset.var.depth)))
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
         condition = name.removeprefix("class_tokens-")
@@ -98,6 +105,18 @@ def _shift(args: argparse.Namespace, image_size: int) -> int:
     if args.shift >= image_size:
         raise ValueError(f"--shift is {args.shift}, but the images have {image_size} pixels a side: give fewer")
     return args.shift
+
+
+def _depth(args: argparse.Namespace, usual: int) -> int:
+    if args.part not in ("all", "var"):
+        raise ValueError(f"--depth is the number of blocks of var; {args.part} takes none: leave it out")
+    found = args.warm_start is not None and (args.warm_start / "config.json").exists()
+    had = read_config(args.warm_start).get("var", {}).get("depth", 0) if found else 0
+    if args.depth and args.depth < had:
+        raise ValueError(
+            f"--depth is {args.depth}, but {args.warm_start} has {had} blocks: a warm start may add some, not drop any"
+        )
+    return args.depth or max(usual, had)
 
 
 def _check_disk(folder: Path) -> None:

@@ -36,6 +36,7 @@ from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective, is_class_token, only_class_tokens
 from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
+from hieramp.var.growth import grown
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -81,7 +82,7 @@ def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
 
 
 def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
-    """Images and the folder's VQ-VAE to var.safetensors."""
+    """Images and the folder's VQ-VAE to var.safetensors; a warm start may begin from a transformer of fewer blocks."""
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
     config = replace(preset.var, num_classes=len(source.class_names))
@@ -90,7 +91,7 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     var.initialize()
     if settings.warm_start:
         _config_with(settings.warm_start, "var")
-        load_strictly(var, var.widened(load_part(settings.warm_start, "var")), str(settings.warm_start))
+        load_strictly(var, grown(load_part(settings.warm_start, "var"), config), str(settings.warm_start))
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "var", model.state_dict())

@@ -3,7 +3,7 @@
 Names of parameters follow the official checkpoints. Letters: B rows, L image tokens, V codes, C width, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -315,13 +315,6 @@ class VAR(nn.Module):
         nothing = self.word_embed.in_features - inputs_BLC.shape[-1]
         inputs_BLC = F.pad(inputs_BLC, (0, nothing)) if nothing > 0 else inputs_BLC
         return self.word_embed(inputs_BLC.to(self.word_embed.weight.dtype))
-
-    def widened(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model that draws its last scale at once, to begin this one, which then foretells the same."""
-        weight = state.get("word_embed.weight")
-        if weight is None or weight.shape[1] != self.config.code_dim:
-            return dict(state)
-        return {**state, "word_embed.weight": F.pad(weight, (0, self.config.input_dim - self.config.code_dim))}
 
     def passes(self, scale: int) -> tuple[Tensor, ...]:
         """The positions that each pass over `scale` draws; empty where one pass draws them all."""

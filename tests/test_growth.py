@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY_VAR, build_model
 
-from hieramp import Amplification
+from hieramp import Amplification, Drawing
 from hieramp.config import VARConfig
 from hieramp.var.growth import grown
 from hieramp.var.model import VAR
@@ -16,13 +16,15 @@ LABELS, SEEDS = [0, 1, 2, 3, 1], [5, 6, 7, 8, 9]
 READ_ONLY = replace(TINY_VAR, read_only_class_tokens=True)
 
 
+def same_tokens(a: Drawing, b: Drawing) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.tokens, b.tokens, strict=True))
+
+
 def test_weights_of_one_pass_begin_a_model_of_four() -> None:
     one, four = build_model(READ_ONLY), build_model(replace(READ_ONLY, last_passes=4))
     four.var.load_state_dict(grown(one.var.state_dict(), four.var.config))
     before, after = one.generate(LABELS, SEEDS, ALL), four.generate(LABELS, SEEDS, ALL)
-    assert all(
-        torch.equal(a, b) for a, b in zip(before.tokens, after.tokens, strict=True)
-    )  # no weight yet on what is known
+    assert same_tokens(before, after)  # no weight yet on what is known
 
 
 @pytest.mark.parametrize(
@@ -33,28 +35,27 @@ def test_a_shallow_model_begins_a_deeper_one(config: VARConfig, depth: int) -> N
     shallow, deep = build_model(config), build_model(replace(config, depth=depth))
     deep.var.load_state_dict(grown(shallow.var.state_dict(), deep.var.config))
     before, after = shallow.generate(LABELS, SEEDS), deep.generate(LABELS, SEEDS)
-    assert all(torch.equal(a, b) for a, b in zip(before.tokens, after.tokens, strict=True))
+    assert same_tokens(before, after)
 
 
 def marked(depth: int) -> dict[str, torch.Tensor]:
-    return {f"blocks.{i}.{name}": torch.tensor(float(i)) for i in range(depth) for name in ("attn.q", "ffn.fc2.bias")}
+    """Block i holds i + 1 where it reads and where it writes."""
+    return {f"blocks.{i}.{name}": torch.tensor(i + 1) for i in range(depth) for name in ("attn.q", "ffn.fc2.bias")}
 
 
 @pytest.mark.parametrize(
-    ("had", "depth", "kept"),
+    ("had", "reads", "writes"),
     [
-        (6, 9, "012345 -> 0 1 1 2 3 3 4 5 5"),
-        (4, 5, "0123 -> 0 1 2 3 3"),
-        (2, 6, "01 -> 0 0 0 1 1 1"),
-        (3, 5, "012 -> 0 1 1 2 2"),
+        (6, [1, 2, 2, 3, 4, 4, 5, 6, 6], [1, 2, 0, 3, 4, 0, 5, 6, 0]),
+        (4, [1, 2, 3, 4, 4], [1, 2, 3, 4, 0]),
+        (2, [1, 1, 1, 2, 2, 2], [1, 0, 0, 2, 0, 0]),
+        (3, [1, 2, 2, 3, 3], [1, 2, 0, 3, 0]),
     ],
 )
-def test_copies_are_spread_evenly(had: int, depth: int, kept: str) -> None:
-    state = grown(marked(had), replace(TINY_VAR, depth=depth))
-    origin = [int(state[f"blocks.{i}.attn.q"]) for i in range(depth)]
-    assert origin == [int(block) for block in kept.split("-> ")[1].split()]
-    speaks = [bool(state[f"blocks.{i}.ffn.fc2.bias"]) for i in range(1, depth) if origin[i]]
-    assert speaks == [origin[i] != origin[i - 1] for i in range(1, depth) if origin[i]]  # copies begin silent
+def test_copies_are_spread_evenly_and_silent(had: int, reads: list[int], writes: list[int]) -> None:
+    state = grown(marked(had), replace(TINY_VAR, depth=len(reads)))
+    assert [int(state[f"blocks.{i}.attn.q"]) for i in range(len(reads))] == reads
+    assert [int(state[f"blocks.{i}.ffn.fc2.bias"]) for i in range(len(reads))] == writes
 
 
 def test_every_new_block_learns_from_the_first_step() -> None:

@@ -110,8 +110,7 @@ def _shift(args: argparse.Namespace, image_size: int) -> int:
 def _depth(args: argparse.Namespace, usual: int) -> int:
     if args.part not in ("all", "var"):
         raise ValueError(f"--depth is the number of blocks of var; {args.part} takes none: leave it out")
-    found = args.warm_start is not None and (args.warm_start / "config.json").exists()
-    had = read_config(args.warm_start).get("var", {}).get("depth", 0) if found else 0
+    had = read_config(args.warm_start).get("var", {}).get("depth", 0) if args.warm_start else 0
     if args.depth and args.depth < had:
         raise ValueError(
             f"--depth is {args.depth}, but {args.warm_start} has {had} blocks: a warm start may add some, not drop any"

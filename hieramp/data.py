@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from hieramp.devices import sent
+
 CACHE_BYTES = 2**32  # decoded sets up to this size are kept in memory
 Batch = tuple[Tensor, Tensor]  # images uint8 (B, 3, H, W), labels int64 (B,)
 
@@ -130,7 +132,7 @@ class DecodedImages(Dataset[Batch]):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        index = torch.as_tensor(indices, device=self.images.device)
+        index = sent(torch.as_tensor(indices), self.images.device)
         return self.images[index], self.labels[index]
 
     def to(self, device: torch.device) -> "DecodedImages":

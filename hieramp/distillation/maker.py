@@ -4,7 +4,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple, Protocol, TypeVar
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hieramp.amplification.settings import Amplification
+from hieramp.devices import sent
 from hieramp.distillation.parts import Made
 from hieramp.distillation.plan import Item
 from hieramp.figures import png_bytes, to_picture
@@ -119,9 +120,10 @@ class Drawer:
 
     def _shares(self, task: Task) -> "list[_Share]":
         model = self._double() if task.exact else self.model
-        with _full_float32():
-            if model.device.type != "cpu":
+        if model.device.type != "cpu":
+            with _full_float32() if model.var.pos_start.dtype.itemsize >= 4 else nullcontext():
                 return [self._draw(model, task)]
+        with _full_float32():
             num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
             cuts = [task.items[i::num_shares] for i in range(num_shares)]
             return side_by_side([partial(self._draw, model, Task(items, task.exact)) for items in cuts if items])
@@ -133,7 +135,8 @@ class Drawer:
         chosen = [i for i, is_clear in enumerate(clear) if is_clear]
         with _beside(model.device) as wait:
             groups = [chosen[i : i + DECODED_AT_ONCE] for i in range(0, len(chosen), DECODED_AT_ONCE)]
-            decoded = [self._decode([level[rows] for level in tokens]) for rows in groups]
+            index = [sent(torch.tensor(rows), model.device) for rows in groups]
+            decoded = [to_host(self._decode([level[rows] for level in tokens])) for rows in index]
         return _Share(task.items, clear, tokens, decoded, wait)
 
     def _tokens(self, model: Model, task: Task) -> tuple[list[Tensor], list[bool]]:
@@ -188,6 +191,14 @@ class _Share(NamedTuple):
         return [(item, next(images) if clear else None) for item, clear in zip(self.items, self.clear, strict=True)]
 
 
+def to_host(images: Tensor) -> Tensor:
+    """The images on the CPU, once what was begun on this stream is done: a thread that reads them need not wait for
+    whatever else the device has to do."""
+    if images.device.type != "cuda":
+        return images
+    return torch.empty(images.shape, dtype=images.dtype, pin_memory=True).copy_(images, non_blocking=True)
+
+
 def finished(index: int, picture: Image.Image, logits: bytes | None, chosen: int = 0) -> Made:
     return Made(index, png_bytes(picture), logits, chosen)
 
@@ -207,7 +218,8 @@ def logits_of(classifier: nn.Module, picture: Image.Image) -> Tensor:
     """The classifier's logits of one picture, float32 on the CPU."""
     device = next(classifier.parameters()).device
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.uint8).copy()).permute(2, 0, 1)
-    logits: Tensor = classifier(pixels[None].to(device).float() / 255)[0]
+    with _full_float32():  # a drawing beside it may have it on or off
+        logits: Tensor = classifier(pixels[None].to(device).float() / 255)[0]
     return logits.float().cpu()
 
 
@@ -231,13 +243,24 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """No TF32 in convolutions: it errs a thousand times more than float32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    """No TF32 in convolutions: it errs a thousand times more than float32. The setting is the whole process's."""
+    with _TF32.lock:
+        if not _TF32.users:
+            _TF32.before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        _TF32.users += 1
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        with _TF32.lock:
+            _TF32.users -= 1
+            if not _TF32.users:
+                torch.backends.cudnn.allow_tf32 = _TF32.before
+
+
+class _TF32:
+    """Who does without it now."""
+
+    lock, users, before = threading.Lock(), 0, True
 
 
 @cache

@@ -46,29 +46,35 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs that share one memory pool: they must be replayed one after the other."""
 
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = torch.device("cuda", torch.cuda.current_device()) if device is None else device
+        with torch.cuda.device(self.device):
+            self.pool = torch.cuda.graph_pool_handle()
+            self.aside = torch.cuda.Stream()  # one: every stream has a workspace of 32 MB for its matrix products
 
     def record(self, run: Callable[[], T]) -> Callable[[], T]:
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):  # libraries set themselves up on first use, which a graph cannot hold
-            run()
-            run()
-        here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # other threads may go on using the card meanwhile
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = run()
+        with torch.cuda.device(self.device):  # the streams below are those of the current device
+            here = torch.cuda.current_stream()
+            self.aside.wait_stream(here)
+            with torch.cuda.stream(self.aside):  # libraries set themselves up on first use, which a graph cannot hold
+                run()
+                run()
+            here.wait_stream(self.aside)
+            graph = torch.cuda.CUDAGraph()
+            # other threads may go on using the card meanwhile; without a stream it would be one of the device that
+            # recorded first in this process
+            with torch.cuda.graph(graph, self.pool, self.aside, capture_error_mode="thread_local"):
+                result = run()
 
         def replay() -> T:
-            graph.replay()
+            with torch.cuda.device(self.device):
+                graph.replay()
             return result
 
         return replay
 
     def finish(self) -> None:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self.device)
 
 
 def bucket(num_rows: int) -> int:
@@ -85,6 +91,15 @@ def copied(tree: Any, rows: Callable[[Tensor], Tensor] = lambda x: x) -> Any:
         values = (copied(value, rows) for value in tree)
         return type(tree)(*values) if hasattr(tree, "_fields") else tuple(values)
     return tree
+
+
+def clear(tree: Any) -> None:
+    """Zeros in the tensors of nested tuples."""
+    if isinstance(tree, Tensor):
+        tree.zero_()
+    elif isinstance(tree, tuple):
+        for value in tree:
+            clear(value)
 
 
 def agree(tree: Any, other: Any) -> bool:
@@ -171,6 +186,7 @@ class Board:
         expected = copied(run())
         try:
             replay = self.recorder.record(run)
+            clear(replay())  # so that a replay that computes nothing shows
             if agree(expected, replay()):
                 return replay
             why = "a recording gave other results"

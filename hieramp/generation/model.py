@@ -4,13 +4,15 @@ import difflib
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OFF, Amplification
-from hieramp.generation.captured import Captured
+from hieramp.devices import prefer_flash
+from hieramp.generation.captured import Captured, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.generation.sampling import PLAIN, Sampling, by_stage
 from hieramp.var.model import VAR
@@ -60,7 +62,10 @@ class Model:
         """
         self.vqvae.to(device)
         self.var.to(device, dtype)
-        self.captured = Captured() if self.device.type == "cuda" else None
+        self.captured = None
+        if self.device.type == "cuda":
+            prefer_flash()
+            self.captured = Captured(partial(CudaRecorder, self.device))
         return self
 
     def label_of(self, name: str | int) -> int:

@@ -117,7 +117,10 @@ def build_optimizers(
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=recipe.betas)
+    # fused: its step counts may lie on the GPU, where a resumed run has them, without being read back
+    fused = True if all(p.is_cuda for p in rest) else None
+    groups = [g for g in groups if g["params"]]
+    adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if chosen:
         muon = Muon(

@@ -70,7 +70,14 @@ class SelfAttention(nn.Module):
         if gain_2H1 is None:
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
             return q, k, v
-        qk_2BHTD = (F.normalize(qkv[:, :, :2], dim=-1) * gain_2H1).permute(2, 0, 3, 1, 4)
+        if qkv.is_cuda:
+            # the same but for rounding, in one kernel, and under autocast without a way through float32
+            width = qkv.shape[-1]
+            unit_BT2HD = F.rms_norm(qkv[:, :, :2], (width,), eps=1e-24)
+            gain_2H1 = (gain_2H1 * width**-0.5).to(unit_BT2HD.dtype)
+        else:
+            unit_BT2HD = F.normalize(qkv[:, :, :2], dim=-1)
+        qk_2BHTD = (unit_BT2HD * gain_2H1).permute(2, 0, 3, 1, 4)
         return qk_2BHTD[0], qk_2BHTD[1], qkv[:, :, 2].transpose(1, 2)
 
     def _project(self, *parts_BHTD: Tensor) -> Tensor:

@@ -41,8 +41,12 @@ class AttentionBlock(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x_BCHW)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
-        h = F.scaled_dot_product_attention(q, k, v)
+        qkv = self.qkv(self.norm(x_BCHW)).flatten(2).transpose(1, 2)
+        if qkv.is_cuda:  # the fused kernels want heads, and channels side by side
+            q, k, v = qkv.contiguous()[:, None].chunk(3, dim=-1)
+            h = F.scaled_dot_product_attention(q, k, v)[:, 0]
+        else:
+            h = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
         return x_BCHW + self.proj_out(h.transpose(1, 2).reshape(x_BCHW.shape))
 
 

@@ -57,8 +57,8 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def teacher_input(self, tokens: Sequence[Tensor]) -> Tensor:
         """The transformer's input for scales 1 … S-1 under teacher forcing, (B, L-1, code_dim)."""
-        f_hat, inputs = torch.zeros(()), []
+        f_hat, inputs = self.quantize.contribution(0, tokens[0]), []
         for scale, idx_BL in enumerate(tokens[:-1]):
-            f_hat = f_hat.to(idx_BL.device) + self.quantize.contribution(scale, idx_BL)
+            f_hat = f_hat + self.quantize.contribution(scale, idx_BL) if scale else f_hat
             inputs.append(self.quantize.next_input(scale + 1, f_hat))
         return torch.cat(inputs, dim=1)

@@ -4,6 +4,7 @@ z_BCHW: batch, code width, height and width of the finest scale; idx_BL: code in
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.config import VQVAEConfig
+from hieramp.devices import sent
 
 
 class Phi(nn.Conv2d):
@@ -38,6 +40,18 @@ def phi_index(scale: int, num_scales: int, num_phi: int) -> int:
     margin = 1 / 3 / num_phi if num_phi == 4 else 1 / 2 / num_phi
     ticks = np.linspace(margin, 1 - margin, num_phi)
     return int(np.argmin(np.abs(ticks - scale / (num_scales - 1))))
+
+
+@cache
+def bicubic(side: int, finest: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Bicubic interpolation of a side × side map as a matrix, (side², finest²).
+
+    PyTorch's kernel for CUDA (up to 2.11 at least) goes through batch and channels one after the other in every thread:
+    6 ms for 256 maps of 32 channels.
+    """
+    pixels = torch.eye(side * side, dtype=torch.float64).view(-1, 1, side, side)
+    matrix = F.interpolate(pixels, size=(finest, finest), mode="bicubic").flatten(1)
+    return sent(matrix.to(dtype), device)
 
 
 @dataclass(frozen=True)
@@ -70,9 +84,14 @@ class Quantizer(nn.Module):
     def contribution(self, scale: int, idx_BL: Tensor) -> Tensor:
         """What the tokens of one scale add to f_hat, (B, C, n, n) at the finest side."""
         side, finest = self.scales.sides[scale], self.scales.sides[-1]
-        h_BCHW = self.embedding(idx_BL).transpose(1, 2).unflatten(2, (side, side))
-        if side != finest:
-            h_BCHW = F.interpolate(h_BCHW, size=(finest, finest), mode="bicubic")
+        h_BCL = self.embedding(idx_BL).transpose(1, 2)
+        if side == finest:
+            h_BCHW = h_BCL.unflatten(2, (side, side))
+        elif h_BCL.is_cuda:
+            matrix_LN = bicubic(side, finest, h_BCL.device, h_BCL.dtype)
+            h_BCHW = (h_BCL @ matrix_LN).unflatten(2, (finest, finest))
+        else:
+            h_BCHW = F.interpolate(h_BCL.unflatten(2, (side, side)), size=(finest, finest), mode="bicubic")
         bank = self.quant_resi.qresi_ls
         return bank[phi_index(scale, len(self.scales), len(bank))](h_BCHW)
 

@@ -58,10 +58,14 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """Move to a device; the transformer computes in `dtype`, the VQ-VAE in float32.
 
+        On a GPU its decoder computes in half precision too, where the transformer does: it is half of the work there.
+
         On a GPU the scales of a batch size are recorded when it is drawn for the second time, and replayed after that.
         """
         self.vqvae.to(device)
         self.var.to(device, dtype)
+        is_half = self.device.type == "cuda" and dtype.itemsize < 4
+        self.vqvae.set_decoder(dtype if is_half else torch.float32)
         self.captured = None
         if self.device.type == "cuda":
             prefer_flash()

@@ -49,6 +49,10 @@ class Objective(nn.Module):
         """Names of the weights that Muon takes."""
         return set()
 
+    def compile_parts(self, backend: str = "inductor") -> bool:
+        """Compile what is worth it on a GPU, in place; names of weights stay. False where nothing is."""
+        return False
+
 
 @dataclass
 class Clock:
@@ -133,6 +137,7 @@ class _Run:
         self.clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
+        self.is_compiled = self.accelerator.device.type == "cuda" and objective.compile_parts()
         optimizers = build_optimizers(objective, recipe, objective.matrices())
         self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe)
         if settings.resume:
@@ -151,9 +156,12 @@ class _Run:
     def loop(self, draw: Callable[[Any], Image] | None) -> Outcome:
         """Step until the schedule or a signal ends it."""
         main = self.accelerator.is_main_process
-        self.clock.started = time.monotonic()
         with stop_on_signal() as stop, _progress_bar(self.settings.part, main) as bar:
             for images, labels in self.loader:
+                if not self.clock.started:
+                    if self.is_compiled:
+                        self._compile(images, labels)
+                    self.clock.started = time.monotonic()
                 progress = self._agreed_progress(stop.is_set())
                 if progress is None or progress >= 1:
                     break
@@ -163,6 +171,12 @@ class _Run:
                 if main:
                     self._keep(draw)
         return Outcome(self.clock.step, self.clock.elapsed, progress is None, self.last)
+
+    def _compile(self, images: Tensor, labels: Tensor) -> None:
+        """A step that changes nothing, before the clock starts: else the rate's warm-up would pass in compiling."""
+        self.accelerator.backward(self.wrapped(images, labels)["loss"])
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
 
     def _agreed_progress(self, stop: bool) -> float | None:
         """The main process's clock, so that all processes use one rate and end together; None to stop now."""

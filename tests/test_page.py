@@ -99,7 +99,7 @@ def test_a_set_is_made_and_fetched_through_the_endpoints(client: Any) -> None:
     ("name", "given", "sentence"),
     [
         ("generate", {"class_name": "../x"}, "Unknown class '../x'"),
-        ("generate", {"class_name": "cat", "coarse_rho": 0}, "Rho of coarse is 0"),
+        ("generate", {"class_name": "cat", "coarse_rho": 0}, "Coarse rho is 0"),
         ("generate", {"class_name": "cat", "seed": "NaN"}, "The seed is 'NaN'; give a number"),
         ("generate", {"class_name": "cat", "count": 10**9}, "The number of images is 1e.09"),
         ("generate", {"class_name": "<b>"}, "Unknown class '&lt;b&gt;'"),

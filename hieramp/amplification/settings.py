@@ -73,11 +73,11 @@ class Amplification:
     ] = "logit"
     blocks: Annotated[
         tuple[int, ...] | None,
-        Knob(Indices("depth - 2"), "Blocks", "Blocks to amplify, from 0; none named: depth - 2.", "place", always=True),
+        Knob(Indices("depth - 2"), "Blocks", "Blocks to amplify, from 0; none: depth - 2.", "location", always=True),
     ] = None
     scales: Annotated[
         tuple[int, ...] | None,
-        Knob(Indices("all scales"), "Scales", "Scales to amplify, from 1; none named: all.", "place", always=True),
+        Knob(Indices("all scales"), "Scales", "Scales to amplify, from 1; none: all.", "location", always=True),
     ] = None
     positions: Annotated[
         Mapping[int, Iterable[int]] | tuple[tuple[int, tuple[int, ...]], ...] | None,  # kept as pairs
@@ -85,13 +85,13 @@ class Amplification:
             Positions(),
             "Positions",
             "Positions to amplify instead: per scale a hexadecimal number, whose bit i is position i.",
-            "place",
+            "location",
             always=True,
             was="painted",
         ),
     ] = None
     where: Annotated[
-        Where, Knob(_WHERE, "Positions chosen", "Which share is amplified; least and random are controls.", "place")
+        Where, Knob(_WHERE, "Positions chosen", "Which share is amplified; least and random are controls.", "location")
     ] = "salient"
 
     def __post_init__(self) -> None:

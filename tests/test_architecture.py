@@ -12,15 +12,15 @@ ALLOWED = {
     "vqvae": set(),
     "var": set(),
     "amplification": set(),
-    "generation": {"vqvae", "var", "amplification"},
+    "generation": {"vqvae", "var", "amplification", "settings"},
     "analysis": {"vqvae", "var", "amplification", "generation"},
     "training": {"vqvae", "var", "amplification", "generation"},
     "imageset": set(),
-    "distillation": {"amplification", "generation", "imageset"},
+    "distillation": {"amplification", "generation", "imageset", "settings"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
     "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }
-PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version", "devices"}
+PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version", "devices", "fields"}
 
 
 def imported(path: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """python -m hieramp distill: a whole set as a zip, a folder or shards."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -67,7 +67,7 @@ def _files(out: Path) -> Iterator[Path]:
     return (file for file in out.rglob("*") if file.is_file()) if out.is_dir() else iter([out])
 
 
-def _progress(args: argparse.Namespace) -> Iterator[Progress]:
+def _progress(args: argparse.Namespace) -> Iterable[Progress]:
     return _drawn(args) if args.method == "hieramp" else _real(args)
 
 
@@ -76,7 +76,7 @@ def _names(args: argparse.Namespace) -> list[str] | None:
     return args.classes.split(";" if ";" in args.classes else ",") if args.classes else None
 
 
-def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
+def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
     if args.data or args.factor:
         raise ValueError("--data and --factor belong to --method random-real and rded; a model draws without them")
     model, names = shared.load_model(args), _names(args)
@@ -84,7 +84,7 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         model,
         args.ipc,
         args.out,
-        amplification=shared.amplification(args),
+        shared.settings(args),
         classes=names,
         size=args.size,
         seed=args.seed,
@@ -95,7 +95,6 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         batch_size=args.batch_size,
         engine=args.engine,
         workers=args.workers,
-        **shared.sampling(args),
     )
 
 

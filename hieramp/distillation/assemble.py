@@ -51,7 +51,7 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
             logits.append(made.logits)
         if item.label in shown and len(shown[item.label]) < SHEET_IMAGES:
             shown[item.label].append(made.png)
-    manifest = plan.identity | {"images": images, "files": {}}
+    manifest = plan.manifest_head | {"images": images, "files": {}}
     contact = contact_sheet([(plan.class_names[label], pngs) for label, pngs in shown.items()])
     files = {METADATA: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest)}
     if logits:

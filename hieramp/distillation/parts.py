@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hieramp.checkpoints import write_text
-from hieramp.distillation.plan import Plan, differences
+from hieramp.distillation.plan import Plan, differences, warn_of_versions
 
 OPEN_BATCHES = 16
 
@@ -159,13 +159,14 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
 def _same_settings(plan: Plan) -> None:
     path = plan.part / "settings.json"
     if not path.is_file():
-        write_text(path, json.dumps(plan.identity))
+        write_text(path, json.dumps(plan.manifest_head))
         return
     try:
         before = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: remove {plan.part} to begin anew") from error
     refuse_others(plan, before, str(plan.part), "an unfinished set")
+    warn_of_versions(before, plan.part)
 
 
 def refuse_others(plan: Plan, before: dict, where: str, what: str) -> None:

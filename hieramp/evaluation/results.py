@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hieramp.checkpoints import write_text
 from hieramp.devices import has_half
+from hieramp.errors import UserError
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.trainer import StudentResult
 from hieramp.version import __version__
@@ -58,7 +59,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         if not isinstance(found, dict) or "key" not in found or "runs" not in found:
             raise ValueError("it holds no evaluation")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to begin anew") from error
+        raise UserError(f"{path} is damaged: {error}; remove it to begin anew") from error
     return found
 
 

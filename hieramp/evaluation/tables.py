@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hieramp.checkpoints import write_text
+from hieramp.errors import UserError
 from hieramp.evaluation.results import save_figure, scores
 from hieramp.evaluation.studies import Cell, Results, Study
 
@@ -167,15 +168,15 @@ def write_into(path: Path, name: str, text: str) -> None:
     """Replace what stands between the markers of a study in a document.
 
     Raises:
-        ValueError: the document is not there, or has no such markers.
+        UserError: the document is not there, or has no such markers.
     """
     begin, end = f"<!-- study {name} -->", f"<!-- end of study {name} -->"
     try:
         document = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ValueError(f"--write is {path}, which does not exist") from error
+        raise UserError(f"--write is {path}, which does not exist") from error
     before, found, rest = document.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
+        raise UserError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
     write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from hieramp.checkpoints import read_safetensors, save_safetensors
 from hieramp.data import DataSource, endless_loader
 from hieramp.devices import has_half
+from hieramp.errors import UserError
 from hieramp.training.recipe import Recipe, build_optimizers
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
@@ -104,7 +105,7 @@ def train(
     Ctrl-C and SIGTERM end the run after the step in hand, with everything saved.
 
     Raises:
-        ValueError: --resume finds a state of another recipe or model, or the loss stops being a number.
+        UserError: --resume finds a state of another recipe or model, or the loss stops being a number.
     """
     run = _Run(objective, source, size, recipe, settings)
     outcome = run.loop(draw)
@@ -197,7 +198,7 @@ class _Run:
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> None:
         self.last = {key: float(value.detach()) for key, value in losses.items()}
         if not math.isfinite(self.last["loss"]):
-            raise ValueError(f"the loss is no longer a number at step {self.clock.step}: lower the learning rate")
+            raise UserError(f"the loss is no longer a number at step {self.clock.step}: lower the learning rate")
         self.accelerator.log(self.last, step=self.clock.step)
         bar.n = round(100 * self.clock.progress, 1)
         bar.set_postfix(step=self.clock.step, loss=f"{self.last['loss']:.3f}")
@@ -258,15 +259,15 @@ class StateKeeper:
 
     def load(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
         if not self.path.is_file():
-            raise ValueError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
+            raise UserError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
         tensors, meta = read_safetensors(self.path), _run_meta(self.path)
         if meta.get("recipe") != self.recipe:
-            raise ValueError(f"cannot resume {self.path}: it was begun with {meta.get('recipe')}, not {self.recipe}")
+            raise UserError(f"cannot resume {self.path}: it was begun with {meta.get('recipe')}, not {self.recipe}")
         try:
             for prefix, module in {"objective": objective, "average": average.module}.items():
                 module.load_state_dict(_under(tensors, prefix))
         except RuntimeError as error:
-            raise ValueError(f"cannot resume {self.path}: it belongs to a model of other sizes") from error
+            raise UserError(f"cannot resume {self.path}: it belongs to a model of other sizes") from error
         for i, optimizer in enumerate(optimizers):
             state = optimizer.state_dict()
             state["state"] = _unflatten(_under(tensors, f"optimizer{i}"))
@@ -276,7 +277,7 @@ class StateKeeper:
     def refuse_to_overwrite(self) -> None:
         """An interrupted run must be resumed or removed, not lost."""
         if self.path.is_file() and _run_meta(self.path).get("progress", 1) < 1:
-            raise ValueError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
+            raise UserError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
 
     @staticmethod
     def _states(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Mapping[str, Tensor]]:
@@ -299,7 +300,7 @@ def _run_meta(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {}).get("run", "{}"))
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: remove it to begin anew ({error})") from error
+        raise UserError(f"{path} is damaged: remove it to begin anew ({error})") from error
 
 
 def progress_of(folder: Path, part: str) -> float | None:

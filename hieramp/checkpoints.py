@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hieramp.errors import UserError
+from hieramp.files import atomic, write_text
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"  # the models that ship
 DEFAULT_MODEL = "cifar10"
@@ -42,16 +43,6 @@ def write_config(folder: Path, **entries: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = read_config(folder) if (folder / "config.json").exists() else {"format": 1}
     write_text(folder / "config.json", json.dumps(config | entries, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -91,16 +82,17 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
 
 
 def save_safetensors(path: Path, state: State, metadata: dict[str, str] | None = None) -> None:
-    """Write one safetensors file as .part, then rename it."""
-    part = path.with_name(path.name + ".part")
+    """Write one safetensors file, whole or not at all."""
+    with atomic(path) as part:
+        _write_safetensors(part, state, metadata)
+
+
+def _write_safetensors(path: Path, state: State, metadata: dict[str, str] | None) -> None:
     try:
-        save_file(dict(state), part, metadata=metadata)
-        part.chmod(0o644)  # safetensors writes files that only their owner may read
-        part.replace(path)
+        save_file(dict(state), path, metadata=metadata)
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def has_part(folder: Path, part: str) -> bool:

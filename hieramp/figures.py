@@ -8,10 +8,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from hieramp.errors import UserError
+from hieramp.files import atomic
 
 SETTINGS_KEY = "hieramp"
 TILE = 128  # small pictures are enlarged to about this many pixels
@@ -93,12 +95,14 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path} must end in .png: the settings are stored inside the PNG")
-    part = path.with_name(path.name + ".part")
-    try:
+    with atomic(path) as part:
         part.write_bytes(png_bytes(picture, settings))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot as PNG; whole or not at all."""
+    with atomic(path) as part:
+        figure.savefig(part, format="png", dpi=150)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

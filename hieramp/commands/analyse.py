@@ -10,13 +10,14 @@ import torch
 from hieramp.analysis.inception import inception_fid
 from hieramp.analysis.judged import Judged, closeness, fid, judge
 from hieramp.analysis.settokens import SetUsage, token_usage
-from hieramp.checkpoints import model_folder, read_config, write_text
+from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
 from hieramp.devices import device_of
 from hieramp.errors import UserError
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
+from hieramp.files import write_text
 from hieramp.training.runs import load_vqvae
 from hieramp.vqvae.model import VQVAE
 

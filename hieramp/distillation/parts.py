@@ -5,7 +5,6 @@ image was chosen among several, <index>.chosen says which.
 """
 
 import json
-import os
 import shutil
 import uuid
 import zipfile
@@ -18,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from hieramp.checkpoints import write_text
 from hieramp.distillation.plan import Plan, differences
 from hieramp.errors import UserError
+from hieramp.files import atomic, write_text
 
 OPEN_BATCHES = 16
 
@@ -78,21 +77,13 @@ class PartFolder:
     def add(self, made: list[Made]) -> None:
         """Put a batch on the disk: written beside, flushed, renamed."""
         path = self.path / f"{made[0].index:09d}-{uuid.uuid4().hex[:8]}.batch"
-        writing = path.with_suffix(".writing")
-        try:
-            with writing.open("wb") as stream:
-                with zipfile.ZipFile(stream, "w") as file:
-                    for image in made:
-                        file.writestr(f"{image.index}.png", image.png)
-                        if image.logits is not None:
-                            file.writestr(f"{image.index}.logits", image.logits)
-                        if self.with_choice:
-                            file.writestr(f"{image.index}.chosen", str(image.chosen))
-                stream.flush()
-                os.fsync(stream.fileno())
-            writing.replace(path)
-        finally:
-            writing.unlink(missing_ok=True)
+        with atomic(path) as part, zipfile.ZipFile(part, "w") as file:
+            for image in made:
+                file.writestr(f"{image.index}.png", image.png)
+                if image.logits is not None:
+                    file.writestr(f"{image.index}.logits", image.logits)
+                if self.with_choice:
+                    file.writestr(f"{image.index}.chosen", str(image.chosen))
         self._register(path, [image.index for image in made])
 
     def read(self, index: int) -> Made:
@@ -146,7 +137,7 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
         raise UserError(f"another run is writing {plan.out} just now: wait for it, or name another place") from error
     try:
         _same_settings(plan)
-        for left in plan.part.glob("*.writing"):
+        for left in plan.part.glob("*.part"):
             left.unlink()
         folder = PartFolder(plan)
         try:

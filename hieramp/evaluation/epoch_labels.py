@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hieramp.checkpoints import read_safetensors, save_safetensors, write_text
+from hieramp.checkpoints import read_safetensors, save_safetensors
 from hieramp.devices import half_where_native
 from hieramp.errors import UserError
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.images import HeldSet
 from hieramp.evaluation.protocols import Training
+from hieramp.files import write_text
 
 ABOUT = "labels.json"
 

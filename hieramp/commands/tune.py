@@ -11,8 +11,8 @@ from hieramp.checkpoints import fingerprint, model_folder, read_config, write_te
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.evaluation.images import HeldSet, aligned, hold_set
-from hieramp.evaluation.results import save_figure
 from hieramp.fields import table
+from hieramp.figures import save_figure
 from hieramp.generation.sampling import Sampling
 from hieramp.tuning.proxies import FidProxy, JudgeProxy, Proxy, StudentProxy
 from hieramp.tuning.search import Search, SearchSettings, Tried, as_json

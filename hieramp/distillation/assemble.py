@@ -1,10 +1,7 @@
 """From the batches on disk to the finished set: one pass in the set's order, then a rename."""
 
-import csv
 import hashlib
-import io
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ from safetensors.torch import save
 
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
+from hieramp.files import csv_text, flush
 from hieramp.imageset.card import SHEET_CLASSES, SHEET_IMAGES, contact_sheet, dataset_card
 from hieramp.imageset.layout import CARD, CONTACT, MANIFEST, METADATA, METADATA_COLUMNS, SOFT_LABELS
 from hieramp.imageset.storage import Sink, create_tree
@@ -31,7 +29,7 @@ def assemble(plan: Plan, folder: PartFolder) -> None:
         _write(plan, folder, sink)
     finally:
         sink.close()
-    _flush(unfinished)
+    flush(unfinished)
     unfinished.replace(plan.out)
 
 
@@ -63,12 +61,11 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
 
 
 def _metadata(plan: Plan, images: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(METADATA_COLUMNS)
-    for row in images:
-        writer.writerow([row["file"].removeprefix("train/"), row["label"], plan.class_names[row["label"]], row["seed"]])
-    return text.getvalue().encode()
+    rows = [
+        [row["file"].removeprefix("train/"), row["label"], plan.class_names[row["label"]], row["seed"]]
+        for row in images
+    ]
+    return csv_text([METADATA_COLUMNS, *rows]).encode()
 
 
 def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
@@ -77,12 +74,3 @@ def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
     about = {"class_names": plan.class_names, "classifier": plan.settings["soft_labels"]}
     # one entry: safetensors writes several in an order of chance
     return save({"logits": values, "labels": labels}, metadata={"about": json.dumps(about)})
-
-
-def _flush(path: os.PathLike[str]) -> None:
-    """A rename is no use if the data is still on its way to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

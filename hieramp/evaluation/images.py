@@ -11,6 +11,7 @@ from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
 from hieramp.data import decode, described_classes, open_source, read_image, to_square
+from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
 
 
@@ -51,7 +52,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
     folder, spread evenly over it.
 
     Raises:
-        ValueError: there is no set at `path`, or it holds no images.
+        UserError: there is no set at `path`, or it holds no images.
     """
     if not _is_distilled(Path(path)):
         return _hold_source(path, "train", size, None, limit)
@@ -59,7 +60,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
         side = size or opened.image_size
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
         if not pictures:
-            raise ValueError(f"{path} holds no images")
+            raise UserError(f"{path} holds no images")
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
         return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
@@ -99,7 +100,7 @@ def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
     The names must be all those of the set, or those that have images in it, one by one alike.
 
     Raises:
-        ValueError: they differ; names the first difference.
+        UserError: they differ; names the first difference.
     """
     if _same(held.class_names, class_names):
         return held
@@ -109,7 +110,7 @@ def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
         new_K[list(held.present)] = torch.arange(len(present))
         return replace(held, labels=new_K[held.labels], class_names=class_names)
     ours = present if len(present) == len(class_names) else held.class_names
-    raise ValueError(f"the classes of {held.name} and {whose} differ: {_difference(ours, class_names)}")
+    raise UserError(f"the classes of {held.name} and {whose} differ: {_difference(ours, class_names)}")
 
 
 def restricted(held: HeldSet, labels: tuple[int, ...]) -> HeldSet:

@@ -22,7 +22,7 @@ def load_teacher(spec: str) -> Teacher:
     """A model with a classifier (by name or folder), a FILE.safetensors of ours, or NAME=FILE.safetensors for timm's.
 
     Raises:
-        ValueError: nothing of the kind is there, or its weights or class names do not fit.
+        UserError: nothing of the kind is there, or its weights or class names do not fit.
     """
     name, found, file = spec.partition("=")
     if found:

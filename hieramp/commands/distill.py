@@ -9,6 +9,7 @@ from tqdm import tqdm
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
 from hieramp.devices import device_of
 from hieramp.distillation.distill import distill
@@ -38,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     real.add_argument("--method", choices=("hieramp", *METHODS), default="hieramp")
     real.add_argument("--data", help="image folder, tar or Hub id, for random-real and rded")
     real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
+    add_data_arguments(parser)
     shared.add_drawing(parser, seed_help="of the whole set")
     shared.add_model(parser)
     parser.set_defaults(run=run)
@@ -110,7 +112,7 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
     folder = args.classifier or model_folder(args.model)
     return collect(
         args.method,
-        open_source(args.data),
+        open_source(data_spec(args, folder)),
         args.ipc,
         args.out,
         classes=_names(args),

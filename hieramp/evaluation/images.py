@@ -81,7 +81,7 @@ def _hold_source(path: str, split: str, size: int | None, resized: int | None, l
     images = decoded.images if resized in (None, size) else center_crop(decoded.images, [size, size])
     names = tuple(described_classes(source.class_names)["class_names"])
     whole = len(images) == len(source)  # nothing was skipped or left out
-    files = tuple(source.reader.filename(i, absolute=True) for i in range(len(source))) if whole else ()
+    files = tuple(source.files.where(i) for i in range(len(source))) if whole else ()
     return _held(images, decoded.labels, names, path, {}, files)
 
 

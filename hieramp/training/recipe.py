@@ -29,6 +29,11 @@ class Recipe:
     ema: float = 0.999
     shift: int = 0  # pixels by which the transformer's images are moved at random, but for the run's last fifth
     seed: int = 0
+    min_steps: int = 1  # however few the images are
+
+    def num_steps(self, num_images: int) -> int:
+        """Length of a run without a budget."""
+        return max(self.min_steps, round(self.epochs * num_images / self.batch_size))
 
     def rate(self, progress: float) -> float:
         """Learning-rate factor at `progress` in [0, 1] of the run."""

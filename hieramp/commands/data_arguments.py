@@ -16,6 +16,6 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True) -> N
 
 
 def data_spec(args: argparse.Namespace, *models: Path | None) -> DataSpec:
-    """--data with what was said about it; labels in the order of the first of the model folders that has the classes."""
+    """--data with what was said about it; labels in the order of the first model folder that has these classes."""
     found = tuple(model for model in models if model is not None)
     return DataSpec(args.data, getattr(args, "split", None), args.image_column, args.label_column, found)

@@ -11,7 +11,7 @@ from hieramp.data.batches import (
 )
 from hieramp.data.names import described_classes
 from hieramp.data.pictures import to_square
-from hieramp.data.source import DataSource, DataSpec, in_order_of_model, open_source, read_image
+from hieramp.data.source import DataSource, DataSpec, has_test_split, in_order_of_model, open_source, read_image
 
 __all__ = [
     "Batch",
@@ -23,6 +23,7 @@ __all__ = [
     "decode_whole",
     "described_classes",
     "endless_loader",
+    "has_test_split",
     "in_order_of_model",
     "open_source",
     "read_image",

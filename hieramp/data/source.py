@@ -13,7 +13,16 @@ from PIL import Image
 
 from hieramp.checkpoints import read_config
 from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, read_tar
-from hieramp.data.layout import ANNOTATIONS, Classes, by_annotations, find_classes, joined
+from hieramp.data.layout import (
+    ANNOTATIONS,
+    TAKEN_FOR,
+    Classes,
+    by_annotations,
+    find_classes,
+    joined,
+    kind_of,
+    splits_of,
+)
 from hieramp.data.names import composed, described_classes, keys_of
 from hieramp.data.pictures import read_picture
 from hieramp.imageset.layout import MANIFEST
@@ -246,6 +255,13 @@ def _set(name: str) -> DataSource:
         files = _SetFiles(Path(name), opened.file_names)
         about = _line(len(opened), len(set(opened.labels)), f"{name} (a distilled set)", "")
         return DataSource(files, opened.labels, names, name, about)
+
+
+def has_test_split(data: str) -> bool:
+    """Whether a folder holds test images (or validation images) beside those to train on."""
+    path = Path(data)
+    splits = splits_of(DiskFolder(path, LeftOut())) if path.is_dir() and not _is_table(path) else {}
+    return any(kind_of(name) in TAKEN_FOR["test"] for name in splits)
 
 
 def in_order_of_model(source: DataSource, *folders: Path | None) -> DataSource:

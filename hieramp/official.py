@@ -12,6 +12,7 @@ from torch import Tensor
 from hieramp.checkpoints import load_strictly
 from hieramp.config import VARConfig, VQVAEConfig
 from hieramp.generation.model import Model
+from hieramp.pickles import unwrapped
 from hieramp.scales import OFFICIAL_SIDES, Scales
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -51,31 +52,6 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] | N
     load_strictly(var, var_state, "the VAR checkpoint")
     names = tuple(str(i) for i in range(var_config.num_classes))
     return Model(vqvae.eval(), var.eval(), names, name=f"var-d{var_config.depth}")
-
-
-# where trainers put the weights inside of what they save, the first that is there being taken
-WRAPPERS = ("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model", "ema", "model_ema", "module", "net")
-PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "var.")  # of DDP, torch.compile, Lightning, …
-
-
-def unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: out of a trainer's dictionaries, without a prefix that all of their names share."""
-    inner = next((state[key] for key in WRAPPERS if _holds_tensors(state.get(key))), None)
-    if inner is not None:
-        return unwrapped(inner)
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
-    while prefix := next((p for p in PREFIXES if tensors and all(key.startswith(p) for key in tensors)), ""):
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return tensors
-
-
-def _holds_tensors(value: object) -> bool:
-    """Whether it is a dictionary with tensors in it, or with one of the wrappers that has."""
-    if not isinstance(value, Mapping):
-        return False
-    return any(isinstance(each, Tensor) for each in value.values()) or any(
-        _holds_tensors(value.get(key)) for key in WRAPPERS
-    )
 
 
 def _sides(var_state: State) -> tuple[int, ...]:

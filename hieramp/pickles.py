@@ -3,13 +3,18 @@
 import argparse
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hieramp.checkpoints import read_safetensors
 
+# where trainers put the weights inside of what they save, the first that is there being taken
+WRAPPERS = ("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model", "ema", "model_ema", "module", "net")
+PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "var.")  # of DDP, torch.compile, Lightning, …
 # what torch's readers raise about files that are none, or are damaged; none of it is a fault of ours
 UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, ValueError, TypeError)
 
@@ -45,3 +50,23 @@ def _wanted(error: Exception) -> str:
     """The type that the pickle asked for, as torch names it: "argparse.Namespace"."""
     words = str(error).split("GLOBAL ")
     return words[1].split(" ")[0] if len(words) > 1 else "objects of Python"
+
+
+def unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: out of a trainer's dictionaries, without a prefix that all of their names share."""
+    inner = next((state[key] for key in WRAPPERS if _holds_tensors(state.get(key))), None)
+    if inner is not None:
+        return unwrapped(inner)
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
+    while prefix := next((p for p in PREFIXES if tensors and all(key.startswith(p) for key in tensors)), ""):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether it is a dictionary with tensors in it, or with one of the wrappers that has."""
+    if not isinstance(value, Mapping):
+        return False
+    return any(isinstance(each, Tensor) for each in value.values()) or any(
+        _holds_tensors(value.get(key)) for key in WRAPPERS
+    )

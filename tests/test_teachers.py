@@ -15,9 +15,9 @@ from torch import nn
 
 import hieramp
 from hieramp import loading, official
+from hieramp.class_names import keys_of, short_name
 from hieramp.commands.main import main
 from hieramp.config import VARConfig
-from hieramp.data.names import keys_of, short_name
 from hieramp.evaluation import teachers
 from hieramp.evaluation.images import HeldSet, aligned, aligned_test
 from hieramp.evaluation.teachers import Teacher, load_teacher

@@ -1,12 +1,13 @@
 """python -m hieramp distill: a whole set as a zip, a folder or shards."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from hieramp.checkpoints import model_folder, read_config
+from hieramp.class_names import described_classes, split_names
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
@@ -73,21 +74,20 @@ def _progress(args: argparse.Namespace) -> Iterator[Progress]:
     return _drawn(args) if args.method == "hieramp" else _real(args)
 
 
-def _names(args: argparse.Namespace) -> list[str] | None:
-    """Class names hold commas on ImageNet; a semicolon then parts them."""
-    return args.classes.split(";" if ";" in args.classes else ",") if args.classes else None
+def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
+    return split_names(args.classes, known) if args.classes else None
 
 
 def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
     if args.data or args.factor:
         raise ValueError("--data and --factor belong to --method random-real and rded; a model draws without them")
-    model, names = shared.load_model(args), _names(args)
+    model = shared.load_model(args)
     return distill(
         model,
         args.ipc,
         args.out,
         amplification=shared.amplification(args),
-        classes=names,
+        classes=_names(args, model.class_names),
         size=args.size,
         seed=args.seed,
         soft_labels=args.soft_labels,
@@ -110,12 +110,13 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
             + " nor --factor" * (args.method != "rded")
         )
     folder = args.classifier or model_folder(args.model)
+    source = open_source(data_spec(args, folder))
     return collect(
         args.method,
-        open_source(data_spec(args, folder)),
+        source,
         args.ipc,
         args.out,
-        classes=_names(args),
+        classes=_names(args, described_classes(source.class_names)["class_names"]),
         size=args.size,
         seed=args.seed,
         factor=args.factor,

@@ -1,5 +1,6 @@
 """Images to train and measure on: folders, tars, Hugging Face data sets and our own sets (docs/data.md)."""
 
+from hieramp.class_names import described_classes
 from hieramp.data.batches import (
     Batch,
     DecodedImages,
@@ -9,7 +10,6 @@ from hieramp.data.batches import (
     endless_loader,
     to_signed,
 )
-from hieramp.data.names import described_classes
 from hieramp.data.pictures import to_square
 from hieramp.data.source import DataSource, DataSpec, has_test_split, in_order_of_model, open_source, read_image
 

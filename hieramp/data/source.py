@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from hieramp.checkpoints import read_config
+from hieramp.class_names import composed, described_classes, keys_of
 from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, read_tar
 from hieramp.data.layout import (
     ANNOTATIONS,
@@ -23,7 +24,6 @@ from hieramp.data.layout import (
     kind_of,
     splits_of,
 )
-from hieramp.data.names import composed, described_classes, keys_of
 from hieramp.data.pictures import read_picture
 from hieramp.imageset.layout import MANIFEST
 from hieramp.imageset.reader import open_set

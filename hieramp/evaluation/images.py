@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
+from hieramp.class_names import keys_of
 from hieramp.data import decode, described_classes, open_source, read_image, to_square
-from hieramp.data.names import keys_of
 from hieramp.imageset.reader import open_set
 
 

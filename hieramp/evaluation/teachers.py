@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.checkpoints import fingerprint, load_strictly, model_folder, read_config
+from hieramp.class_names import keys_of
 from hieramp.classifier import load_classifier
-from hieramp.data.names import keys_of
 from hieramp.evaluation.students import Normalized, load_network
-from hieramp.official import unwrapped
-from hieramp.pickles import read_checkpoint
+from hieramp.pickles import read_checkpoint, unwrapped
 
 IMAGENET_CLASSES = 1000
 

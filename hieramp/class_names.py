@@ -66,3 +66,31 @@ def keys_of(names: Sequence[str]) -> list[tuple[str, int]]:
 def short_name(name: str) -> str:
     """The first of ImageNet's synonyms ("tench" of "tench, Tinca tinca"); any other name whole, commas and all."""
     return name.split(",")[0] if composed(name).casefold() in _imagenet() else name
+
+
+def split_names(text: str, known: Sequence[str]) -> list[str]:
+    """A list of class names as a person writes it: parted by semicolons, or by commas where there are none.
+
+    A name of `known` that has such characters in it ("a,b; c", "tench, Tinca tinca") may be written whole.
+    """
+    keys = {composed(name).casefold() for name in known}
+    pieces = re.split(r"([;,])", text)  # names at even places, what parts them between
+    apart = ";" if ";" in pieces[1::2] else ","
+    found, unknown = [], ""
+    start = 0
+    while start < len(pieces):
+        ends = range(len(pieces), start, -2)
+        whole = next((end for end in ends if composed("".join(pieces[start:end]).strip()).casefold() in keys), None)
+        if whole is not None and not unknown:
+            found.append("".join(pieces[start:whole]).strip())
+            start = whole + 1
+            continue
+        unknown += pieces[start]
+        after = pieces[start + 1] if start + 1 < len(pieces) else apart
+        if after == apart:
+            found.append(unknown.strip())
+            unknown = ""
+        else:
+            unknown += after
+        start += 2
+    return found

@@ -24,11 +24,14 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d30"
+    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d36"
     group.add_argument("--model", default=DEFAULT_MODEL, help=models)
     group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
     group.add_argument(
         "--class-tokens", metavar="WHICH", help="dropped, kept (how they were trained), or a file of others"
+    )
+    group.add_argument(
+        "--classes-from", metavar="PLACE", help="names of a VAR's own classes: its image folder, or a list in a file"
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
@@ -107,7 +110,8 @@ def settings(args: argparse.Namespace) -> Settings:
 
 
 def load_model(args: argparse.Namespace) -> Model:
-    return hieramp.load(args.model, args.device, DTYPES[args.dtype], args.var_checkpoint, args.class_tokens)
+    more = (args.var_checkpoint, args.class_tokens, args.classes_from)
+    return hieramp.load(args.model, args.device, DTYPES[args.dtype], *more)
 
 
 def whole_number(text: str) -> int:

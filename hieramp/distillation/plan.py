@@ -73,11 +73,12 @@ class Plan:
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
-        return class_folders(len(self.class_names), self.wnids)
+        return class_folders(len(self.class_names), self.wnids, self.format, self.classes)
 
     def item(self, index: int) -> Item:
         label, k = self.classes[index // self.ipc], index % self.ipc
-        return Item(index, label, self.seed * MAX_IPC + k * self.candidates, image_name(self.folders[label], k))
+        file = image_name(self.folders[label], k, self.format)
+        return Item(index, label, self.seed * MAX_IPC + k * self.candidates, file)
 
     @property
     def part(self) -> Path:

@@ -100,7 +100,7 @@ def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, ch
     assert orders.from_query(model, orders.to_query(model, order)) == order
     stored = json.loads(json.dumps(orders.described(model, order)))
     assert orders.from_picture(model, stored) == order and not orders.remarks(model, stored)
-    assert orders.read_order(model, orders.values_of(order)) == order
+    assert orders.read_order(model, orders.values_of(model, order)) == order
     one = orders.from_picture(model, orders.described_one(model, order, 8, 0))
     assert one.seeds == (8,) and one.settings.is_off
 
@@ -115,7 +115,7 @@ def test_an_address_may_leave_things_out_but_not_lie(model: hieramp.Model) -> No
 
 def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> None:
     order = an_order(model, guidance=10.0)
-    assert orders.values_on_page(model, order) == orders.values_of(order)
+    assert orders.values_on_page(model, order) == orders.values_of(model, order)
     for changes, said in [
         ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
         ({"top_k": 901}, "900"),

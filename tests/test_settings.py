@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gradio as gr
 import pytest
@@ -19,7 +19,7 @@ from app import orders, page, recipes
 from hieramp import OFF, SCHEDULES, Amplification, Settings, figures
 from hieramp.commands import arguments
 from hieramp.commands.main import main
-from hieramp.fields import Choice, Field, Indices, Number, PerStage, Positions, ShareStrength
+from hieramp.fields import Choice, Field, Indices, Knob, Number, PerStage, Positions, ShareStrength
 from hieramp.generation.model import DESCRIBED
 from hieramp.generation.sampling import Sampling
 from hieramp.settings import PAPER
@@ -218,7 +218,7 @@ def test_the_controls_are_those_of_the_table_in_its_order(demo: gr.Blocks, model
 def test_controls_and_addresses_carry_every_field(demo: gr.Blocks, model: hieramp.Model) -> None:
     asked = functions(demo)["_ask"]
     controls = asked.__self__.controls
-    values = {**orders.values_of(orders.Order(1, (7, 8), EVERY))}
+    values = {**orders.values_of(model, orders.Order(1, (7, 8), EVERY))}
     given = {controls.named[name]: value for name, value in values.items()}
     _, address, _ = asked(gr.Request(session_hash="ann"), given)
     query = json.loads(address)
@@ -237,7 +237,7 @@ def test_a_saved_picture_sets_every_control(demo: gr.Blocks, model: hieramp.Mode
     picture = figures.to_picture(model.generate([1], [7]).images[0])
     figures.save_png(picture, tmp_path / "saved.png", orders.described(model, order))
     shown = functions(demo)["from_picture"](str(tmp_path / "saved.png"))
-    assert shown == controls_of(demo, orders.values_of(order))
+    assert shown == controls_of(demo, orders.values_of(model, order))
 
 
 def test_an_endpoint_takes_every_field(demo: gr.Blocks) -> None:
@@ -266,6 +266,26 @@ def test_a_job_of_the_version_before_is_read() -> None:
         coarse=(0.5, 5.0), positions={3: [0, 1]}, guidance=3.0, temperature=(1, 1, 0.6), guidance_power=0.5
     )
     assert recipes.Recipe.from_json(json.dumps(stored)).settings == wanted
+
+
+# Kinds of models
+
+
+@dataclass(frozen=True)
+class More(Settings):
+    """As a model of another kind would add to it."""
+
+    solver_steps: Annotated[int, Knob(Number(1, whole=True), "Steps", "Of it.", "sampling", models=("other",))] = 25
+
+
+def test_a_setting_of_another_kind_of_model_is_kept_and_refused_where_it_has_no_meaning() -> None:
+    assert list(More.table("var")) == list(TABLE) and list(More.table("other")) == ["solver_steps"]
+    assert More.from_json(More(solver_steps=30.0).to_json()) == More(solver_steps=30)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="solver steps is 0"):
+        More(solver_steps=0)
+    More().check_kind("var")
+    with pytest.raises(ValueError, match="solver steps is set, which is for other models: leave it out for var"):
+        More(solver_steps=30).check_kind("var")
 
 
 # One line

@@ -91,8 +91,8 @@ def test_recorded_scales_draw_the_plain_tokens(
     labels, seeds = [i % 4 for i in range(count)], list(range(count))
     mixed = [[None, ALL, WEAK, OTHER, NAMED, CONTROL][i % 6] for i in range(count)]
     for amplification in (None, ALL, mixed, list(reversed(mixed))):
-        expected = plain.generate(labels, seeds, amplification, guidance)
-        assert same_drawing(ours.generate(labels, seeds, amplification, guidance), expected)
+        expected = plain.generate(labels, seeds, amplification, guidance=guidance)
+        assert same_drawing(ours.generate(labels, seeds, amplification, guidance=guidance), expected)
 
 
 def test_a_scale_is_recorded_once_and_serves_other_strengths_and_counts(model: hieramp.Model) -> None:
@@ -259,8 +259,8 @@ def test_graphs_draw_the_plain_tokens(cuda_pair: tuple[hieramp.Model, hieramp.Mo
     labels, seeds = [i % 4 for i in range(count)], list(range(count))
     for guidance in (0.0, 4.0):
         for amplification in (None, ALL, OTHER, WEAK, NAMED, ALL):
-            expected = plain.generate(labels, seeds, amplification, guidance)
-            assert same_drawing(ours.generate(labels, seeds, amplification, guidance), expected)
+            expected = plain.generate(labels, seeds, amplification, guidance=guidance)
+            assert same_drawing(ours.generate(labels, seeds, amplification, guidance=guidance), expected)
 
 
 @needs_cuda

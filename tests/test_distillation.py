@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import open_source
-from hieramp.distillation import maker
+from hieramp.distillation import distill as planning
+from hieramp.distillation import maker, plan
 from hieramp.distillation.distill import distill, estimate
 from hieramp.distillation.real import collect
 from hieramp.generation import loop
@@ -246,6 +248,52 @@ def test_other_settings_in_the_same_place_are_refused(loaded: hieramp.Model, tmp
     with pytest.raises(ValueError, match="in the way"):
         run(loaded, 4, tmp_path / "mine.zip")
     assert (tmp_path / "mine.zip").read_text() == "a letter"
+
+
+def test_an_upgrade_stops_no_set(
+    loaded: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A set that was begun by other versions goes on and says so; one that is finished is there."""
+    out, versions = tmp_path / "set.zip", plan.versions()
+    going = iter(distill(loaded, 3, out, batch_size=4))
+    while next(going).done < 4:
+        pass
+    going.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr(plan, "versions", lambda: {**versions, "torch": "9.0"})
+    run(loaded, 3, out)
+    (said,) = caplog.messages
+    assert f"begun by other versions (torch was '{versions['torch']}', now '9.0')" in said
+    with hieramp.open_set(out) as image_set:
+        assert image_set.manifest["versions"]["torch"] == "9.0"
+    monkeypatch.setattr(plan, "versions", lambda: {**versions, "torch": "10.0"})
+    caplog.clear()
+    assert run(loaded, 3, out).images_per_second == 0 and not caplog.messages
+
+
+def test_a_set_is_made_by_running_it(loaded: hieramp.Model, tmp_path: Path) -> None:
+    planned = distill(loaded, 1, tmp_path / "set.zip", classes=["cat"])
+    assert not list(tmp_path.iterdir())
+    assert planned.run() == tmp_path / "set.zip" and (tmp_path / "set.zip").is_file()
+    assert [progress.finished for progress in planned] == [True]
+
+
+def test_an_estimate_draws_as_the_set_would(
+    loaded: hieramp.Model, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawers: list[maker.Drawer] = []
+
+    def watched(*args: Any) -> maker.Drawer:
+        drawers.append(maker.Drawer(*args))
+        return drawers[-1]
+
+    monkeypatch.setattr(planning, "Drawer", watched)
+    amplified = hieramp.Settings(mid=(0.3, 2.0), blocks=(0, 1, 2), guidance=2.0)
+    one = estimate(loaded, 10, amplified, candidates=3)
+    assert estimate(loaded, 10, amplified, candidates=3) == one and len(drawers) == 1  # measured once
+    assert (drawers[0].amplification, drawers[0].sampling) == (amplified.amplification, amplified.sampling)
+    assert drawers[0].candidates == 3 and drawers[0].classifier is not None
+    estimate(loaded, 10, hieramp.Settings())
+    assert drawers[1].amplification.is_off and drawers[1].classifier is None
 
 
 def test_seeds_and_settings_decide(loaded: hieramp.Model, tmp_path: Path) -> None:

@@ -443,3 +443,18 @@ def test_class_names(model: hieramp.Model) -> None:
         model.label_of("cet")
     with pytest.raises(ValueError, match="class 17 does not exist"):
         model.label_of("17")
+
+
+def test_a_name_that_looks_like_a_number_is_a_name_first(model: hieramp.Model) -> None:
+    numbered = replace(model, class_names=("1", "2", "3", "²"))
+    assert [numbered.label_of(name) for name in ("1", "2", "²", "0", 1)] == [0, 1, 3, 0, 1]
+    with pytest.raises(ValueError, match="unknown class '³'"):
+        numbered.label_of("³")
+    with pytest.raises(ValueError, match="class -1 does not exist"):
+        numbered.label_of(-1)
+
+
+def test_a_move_keeps_the_precision() -> None:
+    half = build_model().to("cpu", torch.bfloat16)
+    assert half.to("cpu").var.pos_start.dtype == torch.bfloat16
+    assert half.to("cpu", torch.float32).var.pos_start.dtype == torch.float32

@@ -163,6 +163,11 @@ class Model:
         request = self._request(labels, seeds, settings, options, details, given)
         return draw(self.vqvae, self.var, request, memory, self.captured)
 
+    def check(self, settings: Settings) -> None:
+        """Raise ValueError where the settings name what this model does not have."""
+        settings.check_kind(self.kind)
+        settings.check(self.var.scales, self.var.config.depth)
+
     def describe(self, label: int, seeds: Sequence[int], settings: Settings) -> dict[str, Any]:
         """What pictures are drawn with, ready for JSON: it is stored inside them."""
         return {
@@ -202,7 +207,7 @@ class Model:
         if len(samplings) > 1:
             raise ValueError("the images of one call may differ in their amplification alone: draw the others apart")
         for one in set(per_image):
-            one.check(self.var.scales, self.var.config.depth)
+            self.check(one)
         amplifications = tuple(one.amplification for one in per_image)
         return Request(labels, seeds, amplifications, samplings.pop(), details, self._given(given, len(labels)))
 

@@ -39,6 +39,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
+    cuda_graphs: bool = False,
 ) -> Model:
     """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
     "var-d20", "var-d24", "var-d30".
@@ -47,7 +48,7 @@ def load(
     `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
     folder's default.
-    `device` None takes a GPU where there is one.
+    `device` None takes a GPU where there is one; with `cuda_graphs` scales are drawn there as CUDA graphs.
 
     Raises:
         ValueError: an unknown name, a damaged or foreign file, a device that is not there.
@@ -58,7 +59,7 @@ def load(
         loaded = _load_official(name, var_checkpoint)
     else:
         loaded = _load_folder(model_folder(name), var_checkpoint, class_tokens)
-    return loaded.to(target, dtype)
+    return loaded.to(target, dtype, cuda_graphs)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:

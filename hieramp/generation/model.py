@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hieramp.amplification.settings import OFF, Amplification
 from hieramp.devices import prefer_flash
-from hieramp.generation.captured import Captured, CudaRecorder
+from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.generation.sampling import PLAIN, Sampling, by_stage
 from hieramp.var.model import VAR
@@ -40,7 +40,7 @@ class Model:
     name: str = "model"
     folder: Path | None = None
     wnids: tuple[str, ...] = field(default=())  # ImageNet ids of the classes, where they have any
-    captured: Captured | None = field(default=None, repr=False)  # recorded scales, on a GPU
+    captured: CudaGraphCache | None = field(default=None, repr=False)  # recorded scales, on a GPU
 
     @property
     def device(self) -> torch.device:
@@ -55,17 +55,18 @@ class Model:
     def has_class_tokens(self) -> bool:
         return bool(self.var.config.class_token_scales)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32, cuda_graphs: bool = False) -> "Model":
         """Move to a device; the transformer computes in `dtype`, the VQ-VAE in float32.
 
-        On a GPU the scales of a batch size are recorded when it is drawn for the second time, and replayed after that.
+        With `cuda_graphs`, on a GPU, the scales of a batch size are recorded as CUDA graphs when it is drawn for the
+        second time, and replayed after that: the same images with fewer launches.
         """
         self.vqvae.to(device)
         self.var.to(device, dtype)
         self.captured = None
         if self.device.type == "cuda":
             prefer_flash()
-            self.captured = Captured(partial(CudaRecorder, self.device))
+            self.captured = CudaGraphCache(partial(CudaRecorder, self.device)) if cuda_graphs else None
         return self
 
     def label_of(self, name: str | int) -> int:

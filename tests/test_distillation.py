@@ -27,7 +27,7 @@ from hieramp.distillation import distill as planning
 from hieramp.distillation import maker, plan
 from hieramp.distillation.distill import distill, estimate
 from hieramp.distillation.real import collect
-from hieramp.generation import loop
+from hieramp.generation import ambiguity
 from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.imageset.verify import problems
 
@@ -89,7 +89,7 @@ def test_same_bytes_where_every_image_is_in_doubt(
     loaded: hieramp.Model, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Drawn again in float64, every token is what float32 had drawn."""
-    monkeypatch.setattr(loop, "LOGIT_ERROR", 1e3)
+    monkeypatch.setattr(ambiguity, "LOGIT_ERROR", 1e3)
     run(loaded, 5, tmp_path / "set.zip", soft_labels=True)
     assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
 
@@ -100,7 +100,7 @@ def test_doubt_is_what_a_disturbance_can_turn(
 ) -> None:
     """Logits disturbed by less than the tolerance change no token that was called clear, and some that were not."""
     tolerance = 0.05
-    monkeypatch.setattr(loop, "LOGIT_ERROR", tolerance)
+    monkeypatch.setattr(ambiguity, "LOGIT_ERROR", tolerance)
     labels, seeds = [0, 1, 2, 3] * 8, list(range(32))
     steps = list(loaded.steps(labels, seeds, guidance=0.0, top_k=20, top_p=0.9, temperature=temperature))
     generator = torch.Generator().manual_seed(0)
@@ -154,7 +154,7 @@ def test_of_the_candidates_the_surest_is_kept(
     stopped.close()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="candidates was 3, now 2"):
         run(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=2)
-    monkeypatch.setattr(loop, "LOGIT_ERROR", 1e3)  # from here on every candidate is drawn twice
+    monkeypatch.setattr(ambiguity, "LOGIT_ERROR", 1e3)  # from here on every candidate is drawn twice
     run(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=3, batch_size=7)
     assert (tmp_path / "again.zip").read_bytes() == first.read_bytes()
     run(loaded, 1, tmp_path / "hard.zip", candidates=2, classes=[1])

@@ -1,11 +1,11 @@
 """Work on many small things takes a fixed number of kernels, as a GPU wants it, and gives what one by one gave."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY_VQVAE
+from conftest import TINY_VAR, TINY_VQVAE
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,10 +13,13 @@ from torchvision.transforms import v2
 
 from hieramp.evaluation.augment import Box, augmented, cropped
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
-from hieramp.training.recipe import Muon, orthogonalize
+from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
+from hieramp.var.attention import SelfAttention
+from hieramp.vqvae import quantizer
+from hieramp.vqvae.autoencoder import AttentionBlock
 from hieramp.vqvae.model import VQVAE
-from hieramp.vqvae.quantizer import Phi
+from hieramp.vqvae.quantizer import Phi, bicubic
 
 
 class Operations(TorchDispatchMode):
@@ -146,3 +149,56 @@ def test_phi_as_a_product_is_the_convolution() -> None:
     torch.manual_seed(0)
     phi, h = Phi(8, 0.5).double(), torch.randn(3, 8, 5, 7, dtype=torch.float64)
     assert torch.allclose(phi.as_product(h), nn.functional.conv2d(h, phi.weight, phi.bias, padding=1), atol=1e-12)
+
+
+@pytest.fixture
+def fake_gpu() -> Iterator[None]:
+    """A GPU whose tensors have no values: what is asked of it can be seen without one."""
+    bicubic.cache_clear()
+    with FakeTensorMode():
+        yield
+    bicubic.cache_clear()
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_maps_are_enlarged_by_a_product_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's bicubic kernel works through batch and channels one after the other (up to 2.11)."""
+    monkeypatch.setattr(quantizer, "sent", lambda x, device: x.to(device))  # a fake cannot be pinned
+    with torch.device("cuda"):
+        ours, tokens = quantizer.Quantizer(TINY_VQVAE), torch.zeros(5, 9, dtype=torch.long)
+    with torch.no_grad():
+        ours.contribution(2, tokens)  # makes the matrix
+        with Operations() as operations:
+            assert ours.contribution(2, tokens).shape == (5, 8, 8, 8)
+    assert any("mm" in name for name in operations.names) and not any("bicubic" in name for name in operations.names)
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_queries_and_keys_are_normalised_by_one_kernel_on_a_gpu() -> None:
+    """`F.normalize` takes several, and under autocast goes through float32."""
+    with torch.device("cuda"):
+        attention, x = SelfAttention(TINY_VAR, 0), torch.zeros(2, 5, TINY_VAR.width)
+    with Operations() as operations:
+        q, k, v = attention._qkv(x)
+    assert q.shape == k.shape == v.shape
+    assert not any("vector_norm" in name or "clamp_min" in name for name in operations.names)
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_the_vqvaes_attention_is_one_that_the_fused_kernels_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four dimensions, the last one side by side in memory."""
+    asked: list[Tensor] = []
+    attend = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", lambda *qkv: asked.extend(qkv) or attend(*qkv))
+    with torch.device("cuda"):
+        block, x = AttentionBlock(TINY_VQVAE, 32), torch.zeros(2, 32, 4, 4)
+    assert block(x).shape == x.shape
+    assert len(asked) == 3 and all(x.dim() == 4 and x.stride(-1) == 1 for x in asked)
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_adamw_is_fused_on_a_gpu() -> None:
+    """Else it reads its step counts back, which lie on the GPU once a run was resumed."""
+    with torch.device("cuda"):
+        optimizers = build_optimizers(nn.Linear(4, 4), Recipe(4, 1, 1e-3))
+    assert [optimizer.defaults["fused"] for optimizer in optimizers] == [True]

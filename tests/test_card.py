@@ -1,5 +1,7 @@
 """The first minutes on a card, rehearsed on the CPU at tiny size; a part that fails must show."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.card import runner
+from benchmarks.card.begin import begin
 from benchmarks.card.part import read_results
 from benchmarks.card.runner import LIMITS, Run
+from hieramp.checkpoints import model_folder, read_config
+from hieramp.classifier import load_classifier
+from hieramp.commands.main import build_parser
+from hieramp.training.presets import SMALL_SIDES
+from hieramp.training.runs import load_vqvae
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,3 +70,34 @@ def test_a_part_without_time_is_not_begun(tmp_path: Path) -> None:
     run = Run(tmp_path, "cpu", True, False)
     assert run.all(["info", "draw"], seconds=1) == ["info", "draw"]
     assert [row["failed"] for row in read_results(tmp_path)] == ["not begun: no time left"] * 2
+
+
+# the script
+
+
+SCRIPT = ROOT / "benchmarks" / "card" / "first_minutes.sh"
+
+
+def test_a_folder_to_train_in_has_what_a_transformer_needs(tmp_path: Path) -> None:
+    begin(model_folder("cifar10"), tmp_path / "new")
+    config = read_config(tmp_path / "new")
+    assert set(config["trained"]) == {"vqvae", "classifier"} and not {"var", "class_tokens", "title"} & set(config)
+    assert load_vqvae(tmp_path / "new").config.sides == SMALL_SIDES
+    assert load_classifier(tmp_path / "new").config.num_classes == 10
+    with pytest.raises(FileExistsError):
+        begin(model_folder("cifar10"), tmp_path / "new")
+
+
+def test_the_training_of_the_script_can_be_typed() -> None:
+    (line,) = re.findall(r"python3 -m hieramp ([^>]*)", SCRIPT.read_text().replace("\\\n", " "))
+    typed = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line).replace("${budget}", "472").replace('"$@"', "")
+    args = build_parser().parse_args(shlex.split(typed))
+    assert (args.part, args.preset, args.depth, args.shift, args.shift_until) == ("var", "cifar10-small", 12, 2, 0.94)
+    assert (args.batch_size, args.learning_rate, args.budget) == (256, 2e-3, 472)
+    assert args.warm_start == model_folder("cifar10")
+
+
+def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
+    for arguments, said in (([], "call 1"), (["prepare"], "prepare what?"), (["prepare", str(tmp_path / "no")], "no")):
+        done = subprocess.run(["bash", SCRIPT, *arguments], capture_output=True, text=True)
+        assert done.returncode == 1 and said in done.stdout + done.stderr

@@ -34,8 +34,9 @@ def compare(part: Part, variants: Variants, batch: int, dtype: torch.dtype) -> N
     ready: Variants = {}
     for name, (model, amplification) in variants.items():
         with part.attempt(f"{name}, batch {batch}"):
-            ready[name] = recorded(model), amplification
-            alone(part, name, *ready[name], batch, dtype)
+            model = recorded(model)
+            alone(part, name, model, amplification, batch, dtype)
+            ready[name] = model, amplification
     taken: dict[str, list[float]] = {name: [] for name in ready}
     for number in range(2 if part.tiny else 12):
         for name in list(ready) if number % 2 else list(reversed(ready)):

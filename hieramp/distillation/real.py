@@ -22,6 +22,7 @@ from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
+from hieramp.seeds import seed_of
 
 METHODS = ("random-real", "rded")
 FACTORS = (1, 2, 3, 4)
@@ -70,7 +71,9 @@ def collect(
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": _fingerprint(source)}
     if method == "rded":
-        settings |= {"factor": factor, "classifier": fingerprint(classifier.state_dict())} if classifier else {}
+        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed
+        settings |= {"factor": factor, "crops": 2}
+        settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
     plan = Plan(
         out=Path(out),
         method=method,
@@ -185,7 +188,7 @@ class Rded:
     def _crops(self, index: int, label: int) -> torch.Tensor:
         image = vision.pil_to_tensor(read_image(self.shuffled.source, index))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.plan.seed, label, index)))
+            torch.manual_seed(seed_of(self.plan.seed, label, index))
             return torch.stack([self.crop(image) for _ in range(CROPS)])
 
     @torch.no_grad()

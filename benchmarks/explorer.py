@@ -140,7 +140,7 @@ def measure_memory(model: str, device: str | None, counts: tuple[int, int]) -> d
     for number in range(1, counts[1] + 1):
         label = number % len(desk.model.class_names)
         changes = {"class_name": label, "seed": number, "count": 1 + number % 3, "mid_strength": number % 10}
-        order = orders.read_order(desk.model, *{**orders.DEFAULTS, **changes}.values())
+        order = orders.read_order(desk.model, orders.defaults(desk.model) | changes)
         for _ in desk.grow(order):
             pass
         if number in counts:

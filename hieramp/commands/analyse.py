@@ -14,6 +14,7 @@ from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
+from hieramp.data import has_test_split
 from hieramp.devices import device_of
 from hieramp.errors import UserError
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
@@ -83,7 +84,7 @@ def _real(args: argparse.Namespace, classifier: Classifier, names: tuple[str, ..
     size = classifier.config.image_size
     held = aligned(hold_set(args.data, size, args.real_images), names, "the classifier")
     held_out = None
-    if (Path(args.data) / "test").is_dir():
+    if has_test_split(args.data):
         test = aligned(hold_test(args.data, size, HELD_OUT), names, "the classifier")
         held_out = judge(classifier, test.images, test.labels)
     return Real(held, judge(classifier, held.images, held.labels), held_out)

@@ -9,6 +9,7 @@ import torch
 
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
@@ -22,6 +23,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="train a model, or a part: vqvae, then var, class-tokens, classifier")
     parser.add_argument("part", choices=("all", *SHARES), help="all: one after the other")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
+    add_data_arguments(parser)
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
     parser.add_argument("--budget", type=shared.duration, help="time to train in all, like 20m: the schedule follows")
@@ -33,6 +35,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", help="cpu to leave a GPU unused")
     parser.add_argument(
         "--shift", type=shared.whole_number, help="var: move images at random by up to so many pixels (default: 0)"
+    )
+    parser.add_argument(
+        "--shift-until",
+        type=shared.share,
+        metavar="SHARE",
+        help="var: of the run, from where on images stay where they are (default: 0.8; a long run needs less rest)",
     )
     parser.add_argument(
         "--depth",
@@ -48,6 +56,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
+    args.data = data_spec(args, args.out, args.warm_start)
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
         if args.part == "all":
@@ -82,6 +91,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         recipe = replace(recipe, batch_size=args.batch_size)
     if args.learning_rate:
         recipe = replace(recipe, learning_rate=args.learning_rate)
+    if args.shift_until is not None:
+        recipe = replace(recipe, shift_until=args.shift_until)
     if args.shift is not None:
         recipe = replace(recipe, shift=_shift(args, preset.vqvae.image_size))
     preset = replace(preset, **{recipe_name: recipe})

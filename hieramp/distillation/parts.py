@@ -5,7 +5,6 @@ image was chosen among several, <index>.chosen says which.
 """
 
 import json
-import logging
 import shutil
 import uuid
 import zipfile
@@ -18,12 +17,11 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from hieramp.distillation.plan import Plan, differences
+from hieramp.distillation.plan import Plan, differences, warn_of_versions
 from hieramp.errors import UserError
 from hieramp.files import atomic, write_text
 
 OPEN_BATCHES = 16
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
 def _same_settings(plan: Plan) -> None:
     path = plan.part / "settings.json"
     if not path.is_file():
-        write_text(path, json.dumps(plan.identity))
+        write_text(path, json.dumps(plan.manifest_head))
         return
     try:
         before = json.loads(path.read_text())
@@ -165,18 +163,12 @@ def _same_settings(plan: Plan) -> None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: remove {plan.part} to begin anew") from error
     refuse_others(plan, before, str(plan.part), "an unfinished set")
-    changed = differences(plan.identity["versions"], before.get("versions") or {})
-    if changed:
-        log.warning("%s was begun with other versions (%s): later images may differ in places", plan.out, changed[0])
+    warn_of_versions(before, plan.part)
 
 
 def refuse_others(plan: Plan, before: dict, where: str, what: str) -> None:
-    """Raise UserError, naming the differences, where `before` are other settings than the plan's.
-
-    Versions are no settings: an upgrade must not cost a set.
-    """
+    """Raise UserError, naming the differences, where `before` are other settings than the plan's."""
     ours = json.loads(json.dumps(plan.identity))
-    del ours["versions"]
     differing = differences(ours, {key: value for key, value in before.items() if key in ours or key == "model"})
     if differing:
         few = "; ".join(differing[:4]) + ("; …" if len(differing) > 4 else "")

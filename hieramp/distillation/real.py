@@ -106,7 +106,7 @@ def _fingerprint(source: DataSource) -> str:
     """What tells one image folder from another without reading it: names and labels."""
     digest = hashlib.sha256()
     for index, label in enumerate(source.labels()):
-        digest.update(f"{source.reader.filename(index, basename=True)}\n{label}\n".encode())
+        digest.update(f"{source.file_name(index)}\n{label}\n".encode())
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from hieramp.devices import device_of
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
-from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test, restricted
+from hieramp.evaluation.images import HeldSet, aligned, aligned_test, hold_set, hold_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import PREVIEW, build_student, how_trained, save_network
@@ -70,14 +70,15 @@ class Evaluation:
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
         self.teacher = load_teacher(soft) if soft and not labels else None
         held = hold_set(task.set, task.size)
+        if self.teacher:
+            self.teacher = self.teacher.for_classes(held.class_names, held.name)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
         if labels:
             names = tuple(read_about(labels)["class_names"])
         held = aligned(
             held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
         )
-        test = aligned(hold_test(task.test, held.image_size, task.test_images), names, f"the set {held.name}")
-        self.test = restricted(test, held.present).to(self.device)
+        self.test = aligned_test(hold_test(task.test, held.image_size, task.test_images), held).to(self.device)
         self.held = held.to(self.device)
         overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
         count = (task.student, len(held.images), len(held.present), held.image_size)

@@ -5,6 +5,7 @@ Devices and processes are Accelerate's; nothing here knows how many there are.
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,10 @@ class Objective(nn.Module):
     def matrices(self) -> set[str]:
         """Names of the weights that Muon takes."""
         return set()
+
+    def compile_parts(self, backend: str = "inductor") -> bool:
+        """Compile what is worth it on a GPU, in place; names of weights stay. False where nothing is."""
+        return False
 
 
 @dataclass
@@ -142,9 +147,11 @@ class _Run:
             here = self.accelerator.device.type
             raise UserError(f"--device is {settings.device}, but training would run on {here}: give cpu or {here}")
         num_processes = self.accelerator.num_processes
-        self.clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
+        self.clock = Clock(recipe.num_steps(len(source)), settings.budget)
+        self.num_images = len(source)
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
+        self.is_compiled = self.accelerator.device.type == "cuda" and objective.compile_parts()
         optimizers = build_optimizers(objective, recipe, objective.matrices())
         self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe, source)
         if settings.resume:
@@ -164,9 +171,15 @@ class _Run:
     def loop(self, draw: Callable[[Any], Image] | None) -> Outcome:
         """Step until the schedule or a signal ends it."""
         main = self.accelerator.is_main_process
-        self.clock.started = time.monotonic()
+        if main:
+            print(self._expectation(), file=sys.stderr)
+        losses: dict[str, Tensor] = {}
         with stop_on_signal() as stop, _progress_bar(self.settings.part, main) as bar:
             for images, labels in self.loader:
+                if not self.clock.started:
+                    if self.is_compiled:
+                        self._compile(images, labels)
+                    self.clock.started = time.monotonic()
                 progress = self._agreed_progress(stop.is_set())
                 if progress is None or progress >= 1:
                     break
@@ -175,7 +188,24 @@ class _Run:
                     self._log(losses, bar)
                 if main:
                     self._keep(draw)
+            if losses and self.clock.step % LOG_STEPS:
+                self._log(losses, bar)  # the last values of a run of a few steps
         return Outcome(self.clock.step, self.clock.elapsed, progress is None, self.last)
+
+    def _compile(self, images: Tensor, labels: Tensor) -> None:
+        """A step that changes nothing, before the clock starts: else the rate's warm-up would pass in compiling."""
+        self.accelerator.backward(self.wrapped(images, labels)["loss"])
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def _expectation(self) -> str:
+        """What the run will do, in a line."""
+        size, budget = self.recipe.batch_size, self.clock.budget
+        if budget is not None:
+            return f"{self.settings.part}: {budget:.0f} s in all, in steps of {size} images"
+        count = self.clock.num_steps
+        passes = f"{count * size / self.num_images:.3g} passes over {self.num_images} images"
+        return f"{self.settings.part}: {count} steps of {size} images, {passes}; --budget would end it by the clock"
 
     def _agreed_progress(self, stop: bool) -> float | None:
         """The main process's clock, so that all processes use one rate and end together; None to stop now."""

@@ -98,8 +98,9 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
         save_part(settings.folder, "var", model.state_dict())
         _write_about(settings, source, outcome, preset.var_recipe, var=to_json(config))
 
-    objective = VARObjective(var, Tokenizer(vqvae, preset.var_recipe.shift))
-    return train(objective, source, vqvae.config.image_size, preset.var_recipe, settings, _class_sheet(vqvae), write)
+    recipe = preset.var_recipe
+    objective = VARObjective(var, Tokenizer(vqvae, recipe.shift), recipe.shift_until)
+    return train(objective, source, vqvae.config.image_size, recipe, settings, _class_sheet(vqvae), write)
 
 
 def train_class_tokens(

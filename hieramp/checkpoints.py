@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from hieramp.errors import UserError
 from hieramp.files import atomic, flush, part_of, write_text
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"  # the models that ship
+_PACKAGE = Path(__file__).resolve().parent
+# The models that ship: inside the package where it was installed, beside it in a checkout.
+ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
 DEFAULT_MODEL = "cifar10"
 CONDITIONS = ("dropped", "kept")  # of the class, where class tokens are trained
 SHARD_BYTES = 16_000_000

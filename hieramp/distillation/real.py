@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -173,8 +174,8 @@ class Rded:
     def __call__(self, item: Item) -> Image.Image:
         count, k = self.factor**2, item.index % self.plan.ipc
         patches = self.best(item.label)[k * count : (k + 1) * count]
-        grid = [torch.cat(list(patches[row : row + self.factor]), dim=2) for row in range(0, count, self.factor)]
-        picture = vision.to_pil_image(torch.cat(grid, dim=1))
+        mosaic = rearrange(patches, "(rows columns) c h w -> c (rows h) (columns w)", rows=self.factor)
+        picture = vision.to_pil_image(mosaic)
         return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)
 
     def _best(self, label: int) -> torch.Tensor:

@@ -16,20 +16,23 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from tiny_train import PRESET, PRESETS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import hieramp
+from hieramp import state_file
 from hieramp.analysis.measure import better_condition
 from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.card import write_card
 from hieramp.commands.main import main
 from hieramp.data import open_source
+from hieramp.errors import UserError
 from hieramp.training import loop, runs
 from hieramp.training.augment import randomly_shifted
 from hieramp.training.classifier import ClassifierObjective
-from hieramp.training.loop import Clock, Objective, RunSettings
+from hieramp.training.loop import Clock, Objective, Outcome, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective
@@ -326,6 +329,72 @@ def test_resume_refuses_another_recipe(trained: Path, image_folder: Path, capsys
     with pytest.raises(SystemExit) as stopped:
         main([*TRAIN, "vqvae", "--data", str(image_folder), "--out", str(trained), "--resume", "--batch-size", "7"])
     assert stopped.value.code == 2 and "it was begun with" in capsys.readouterr().err
+
+
+def test_resume_refuses_other_data(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("blue", "orange"):  # as many classes and images
+        shutil.copytree(image_folder / "train" / "blue", tmp_path / "train" / name)
+    with pytest.raises(UserError, match="begun with other data \\(48 images of blue, red\\)"):
+        runs.train_vqvae(str(tmp_path), PRESET, RunSettings(trained, "vqvae", resume=True))
+
+
+@pytest.mark.parametrize("name", ["cdua", "cuda:7", "meta"])
+def test_a_device_that_is_not_there_is_refused(
+    name: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*TRAIN, "vqvae", "--data", str(image_folder), "--out", str(tmp_path / "m"), "--device", name])
+    assert stopped.value.code == 2 and f"device '{name}'" in capsys.readouterr().err and not (tmp_path / "m").exists()
+
+
+def test_weights_that_are_no_numbers_never_take_the_place_of_the_last_state(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 4 of 30 breaks the weights; every step is saved, the loss is looked at every tenth."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(state_file, "SAVING_SHARE", 1e9)
+    taken = VQVAEObjective.after_step
+
+    def breaking(self: VQVAEObjective, progress: float) -> dict[str, torch.Tensor]:
+        if progress * 30 > 3.5:
+            self.model.encoder.conv_in.weight.data.fill_(math.nan)
+        return taken(self, progress)
+
+    monkeypatch.setattr(VQVAEObjective, "after_step", breaking)
+    with pytest.raises(UserError, match="weights are no longer numbers at step 5"):
+        runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae"))
+    kept = load_file(tmp_path / "training" / "vqvae.safetensors")
+    assert all(value.isfinite().all() for value in kept.values()) and not list(tmp_path.glob("vqvae*"))
+    monkeypatch.setattr(VQVAEObjective, "after_step", taken)
+    outcome = runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae", resume=True))
+    assert outcome.steps == 30
+
+
+def test_a_kill_between_weights_and_state_leaves_a_run_that_goes_on(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    command = [*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path)]
+    with monkeypatch.context() as killing:
+        killing.setattr(runs, "save_part", killed)
+        with pytest.raises(SystemExit):
+            main(command)
+    main([*command, "--resume"])
+    assert hieramp.load(tmp_path, "cpu").has_class_tokens
+
+
+def test_the_card_names_the_device_that_trained(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the GPU of a machine that was told to leave it unused."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "an unused GPU")
+    settings, outcome = RunSettings(tmp_path, "vqvae", device="cpu"), Outcome(1, 1.0, False, {})
+    runs._write_about(settings, open_source(str(image_folder)), outcome, PRESET.vqvae_recipe)
+    assert "CPU cores" in read_config(tmp_path)["trained"]["vqvae"]["machine"]
 
 
 def test_the_learning_rate_is_the_one_asked_for(

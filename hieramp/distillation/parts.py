@@ -130,6 +130,9 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
         raise UserError(f"{plan.out} cannot be made: the folder {plan.out.parent} does not exist") from error
     except FileExistsError as error:
         raise UserError(f"{plan.part} is in the way: it is no folder of an unfinished set; move it") from error
+    foreign = _foreign(plan)
+    if foreign:
+        raise UserError(f"{plan.part} is in the way: it holds {foreign[0]}, which no unfinished set has; move it")
     lock = FileLock(plan.part / "lock")
     try:
         lock.acquire(timeout=0)
@@ -155,7 +158,9 @@ def _same_settings(plan: Plan) -> None:
         return
     try:
         before = json.loads(path.read_text())
-    except ValueError as error:
+        if not isinstance(before, dict):
+            raise ValueError("it holds no settings")
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: remove {plan.part} to begin anew") from error
     refuse_others(plan, before, str(plan.part), "an unfinished set")
     warn_of_versions(before, plan.part)
@@ -171,4 +176,14 @@ def refuse_others(plan: Plan, before: dict, where: str, what: str) -> None:
 
 
 def remove(plan: Plan) -> None:
-    shutil.rmtree(plan.part, ignore_errors=True)
+    """Remove the folder of the unfinished set; a folder of that name that holds anything else is not ours."""
+    if plan.part.is_dir() and not _foreign(plan):
+        shutil.rmtree(plan.part, ignore_errors=True)
+
+
+OURS = ("settings.json", "lock", "set", "set.zip", "*.batch", "*.part")
+
+
+def _foreign(plan: Plan) -> list[str]:
+    """What is in the folder that no run of ours puts there."""
+    return sorted(path.name for path in plan.part.iterdir() if not any(path.match(pattern) for pattern in OURS))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -22,6 +23,7 @@ from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
+from hieramp.seeds import seed_of
 
 METHODS = ("random-real", "rded")
 FACTORS = (1, 2, 3, 4)
@@ -70,7 +72,9 @@ def collect(
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": _fingerprint(source)}
     if method == "rded":
-        settings |= {"factor": factor, "classifier": fingerprint(classifier.state_dict())} if classifier else {}
+        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed
+        settings |= {"factor": factor, "crops": 2}
+        settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
     plan = Plan(
         out=Path(out),
         method=method,
@@ -170,8 +174,8 @@ class Rded:
     def __call__(self, item: Item) -> Image.Image:
         count, k = self.factor**2, item.index % self.plan.ipc
         patches = self.best(item.label)[k * count : (k + 1) * count]
-        grid = [torch.cat(list(patches[row : row + self.factor]), dim=2) for row in range(0, count, self.factor)]
-        picture = vision.to_pil_image(torch.cat(grid, dim=1))
+        mosaic = rearrange(patches, "(rows columns) c h w -> c (rows h) (columns w)", rows=self.factor)
+        picture = vision.to_pil_image(mosaic)
         return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)
 
     def _best(self, label: int) -> torch.Tensor:
@@ -185,7 +189,7 @@ class Rded:
     def _crops(self, index: int, label: int) -> torch.Tensor:
         image = vision.pil_to_tensor(read_image(self.shuffled.source, index))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.plan.seed, label, index)))
+            torch.manual_seed(seed_of(self.plan.seed, label, index))
             return torch.stack([self.crop(image) for _ in range(CROPS)])
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ from hieramp.checkpoints import (
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
-from hieramp.devices import has_half
+from hieramp.devices import device_of, has_half
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
@@ -165,14 +165,15 @@ def _write_about(
 ) -> None:
     """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
-    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(torch.device('cpu')) else ''}"
+    device = device_of(settings.device)
+    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(device) else ''}"
     trained: dict[str, Any] = {
         "steps": outcome.steps,
         "seconds": round(outcome.seconds),
         "batch_size": recipe.batch_size,
         "seed": recipe.seed,
         "images": len(source),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "torch": torch.__version__,
     }
     before = _runs_before(known, settings)

@@ -14,7 +14,17 @@ from safetensors.torch import save
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
 from hieramp.imageset.card import SHEET_CLASSES, SHEET_IMAGES, contact_sheet, dataset_card
-from hieramp.imageset.layout import CARD, CLASS_MAP, CONTACT, MANIFEST, METADATA_COLUMNS, class_map, places
+from hieramp.imageset.layout import (
+    CARD,
+    CLASS_MAP,
+    CONTACT,
+    MANIFEST,
+    METADATA_COLUMNS,
+    SHARD_INFO,
+    class_map,
+    places,
+    shard_info,
+)
 from hieramp.imageset.pngtext import with_settings
 from hieramp.imageset.storage import Sink, create_tree
 from hieramp.version import __version__
@@ -58,6 +68,8 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
     contact = contact_sheet([(plan.class_names[label], pngs) for label, pngs in shown.items()])
     where, names = places(plan.format), class_map(plan.class_names, plan.folders)
     files = {where.metadata: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest), CLASS_MAP: names}
+    if plan.format == "webdataset":
+        files[SHARD_INFO] = shard_info(len(images))
     if logits:
         files[where.soft_labels] = _soft_labels(plan, logits)
     for name, data in files.items():

@@ -130,7 +130,7 @@ def _front_matter(manifest: dict[str, Any], storage: str, num_images: int) -> st
     ]
     path = {"webdataset": "*.tar", "zip": "train/**", "folder": "train/**", "rded": "**"}[storage]
     configs = ["configs:", "- config_name: default", "  data_files:", "  - split: train", f'    path: "{path}"']
-    names = unique_names(manifest["class_names"], manifest["class_folders"])
+    names = _label_names(manifest)
     named = [f"        '{label}': {json.dumps(name, ensure_ascii=False)}" for label, name in enumerate(names)]
 
     def feature(name: str, kind: str) -> list[str]:
@@ -155,6 +155,15 @@ def _front_matter(manifest: dict[str, Any], storage: str, num_images: int) -> st
         return "\n".join([*head, *configs, "dataset_info:", "  features:", *columns, "---"])
     columns = [*feature("image", "image"), *label("label"), *feature("class_name", "string"), *feature("seed", "int64")]
     return "\n".join([*head, *configs, "  features:", *columns, "---"])
+
+
+def _label_names(manifest: dict[str, Any]) -> list[str]:
+    """Names of a ClassLabel. `datasets` reads the numbers of a table as texts, and would take 2 for a class called "2"
+    though it is label 8: such names are written "class 2"."""
+    names = unique_names(manifest["class_names"], manifest["class_folders"])
+    if all(not name.isdecimal() or name == str(label) for label, name in enumerate(names)):
+        return names
+    return [f"class {name}" if name.isdecimal() else name for name in names]
 
 
 def _size_category(num_images: int) -> str:

@@ -5,12 +5,13 @@
     dataset.json  README.md  contact.svg  class_map.txt  labels/soft_labels.safetensors
 
 zip, folder and webdataset hold the same tree; a webdataset has its images in tars, each with its label beside it as
-.cls. rded is the tree that RDED's published scripts read (arXiv 2312.03526): class folders 00000, 00001, … of the
-set's own classes at the root, their images called class00000_id00000.png, everything else beside them.
+.cls, and _info.json. rded is the tree that RDED's published scripts read (arXiv 2312.03526): class folders 00000,
+00001, … of the set's own classes at the root, their images called class00000_id00000.png, everything else beside them.
 
 Names are made of labels and numbers alone, so no class name can lead out of the folder.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 FORMAT = 1
+SHARD_FILES = 10_000  # images of one tar, so that any shard loads alike
+SHARD_INFO = "_info.json"
 MANIFEST, CARD, CONTACT, CLASS_MAP = "dataset.json", "README.md", "contact.svg", "class_map.txt"
 METADATA_COLUMNS = ("file_name", "label", "class_name", "seed")
 Format = Literal["zip", "folder", "webdataset", "rded"]
@@ -89,6 +92,18 @@ def class_map(class_names: Sequence[str], folders: Sequence[str]) -> bytes:
     """
     names = folders if all(map(_WNID.fullmatch, folders)) else unique_names(class_names, folders)
     return "".join(" ".join(name.splitlines()) + "\n" for name in names).encode()
+
+
+def shard_name(number: int) -> str:
+    return f"train-{number:06d}.tar"
+
+
+def shard_info(num_images: int) -> bytes:
+    """_info.json of a webdataset, by which timm's `wds/` knows its split, shards and their lengths."""
+    lengths = [min(SHARD_FILES, num_images - start) for start in range(0, num_images, SHARD_FILES)]
+    files = [shard_name(number) for number in range(len(lengths))]
+    split = {"name": "train", "num_samples": num_images, "filenames": files, "shard_lengths": lengths}
+    return (json.dumps({"splits": {"train": split}}) + "\n").encode()
 
 
 def check_name(name: str, where: str) -> None:

@@ -15,11 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from hieramp.imageset.layout import Format, check_name
+from hieramp.imageset.layout import SHARD_FILES, Format, check_name, shard_name
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 MAX_RATIO = 100  # of unpacked to packed bytes; PNGs and tables stay far below, bombs far above
-SHARD_FILES = 10_000  # of one tar, so that any shard loads alike
 T = TypeVar("T")
 
 
@@ -217,7 +216,7 @@ class _ShardSink(_FolderSink):
         if name.endswith(".png"):
             if self.num_files % SHARD_FILES == 0:
                 self._close_shard()
-                shard = self.path / f"train-{self.num_files // SHARD_FILES:06d}.tar"
+                shard = self.path / shard_name(self.num_files // SHARD_FILES)
                 self.tar = tarfile.TarFile(shard, "w", format=tarfile.USTAR_FORMAT)
             self.num_files += 1
         assert self.tar is not None

@@ -51,7 +51,9 @@ class Answers(BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self._answer({"commitUrl": f"{self.server.address}/{self._kind()}me/x/commit/{'0' * 40}", "commitOid": "0" * 40})
+            self._answer(
+                {"commitUrl": f"{self.server.address}/{self._kind()}me/x/commit/{'0' * 40}", "commitOid": "0" * 40}
+            )
         else:
             self._answer({"error": f"unknown call {self.path}"}, 404)
 

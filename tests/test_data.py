@@ -157,7 +157,7 @@ def test_one_line_says_what_was_taken_and_what_was_left_out(tmp_path: Path, caps
         open_source(str(root))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"2 images of 2 classes in {root} (split train); left out: ")
-    for part in ("2 hidden", "train/b/notes.txt", "1 images outside the class folders (train/sheet.png)"):
+    for part in ("hidden: 2", "(train/b/notes.txt)", "images outside the class folders: 1 (train/sheet.png)"):
         assert part in lines[0]
 
 

@@ -13,7 +13,7 @@ from hieramp.data.pictures import MAX_FILE_BYTES, is_picture
 HIDDEN = ("__MACOSX", "@eaDir")  # what macOS and Synology put beside the images
 
 
-NO_IMAGE = "that are no images by their names"
+NO_IMAGE = "no images by their names"
 
 
 class LeftOut:
@@ -26,8 +26,8 @@ class LeftOut:
         self.names.setdefault(reason, []).append(name)
 
     def __str__(self) -> str:
-        """ "2 hidden (.ipynb_checkpoints, ._x.jpg); 1 that is no image (notes.txt)"."""
-        return "; ".join(f"{len(names)} {reason} ({_few(names)})" for reason, names in self.names.items())
+        """ "hidden: 2 (.ipynb_checkpoints, ._x.jpg); no images by their names: 1 (notes.txt)"."""
+        return "; ".join(f"{reason}: {len(names)} ({_few(names)})" for reason, names in self.names.items())
 
 
 def _few(names: list[str], most: int = 2) -> str:
@@ -83,7 +83,7 @@ class DiskFolder:
                 elif entry.is_file():
                     files.append(entry.name)
                 else:
-                    self.left_out.add("neither file nor folder", joined(self.path, entry.name))
+                    self.left_out.add("neither files nor folders", joined(self.path, entry.name))
         return folders, files
 
     @cached_property
@@ -238,7 +238,7 @@ def _members(tar: tarfile.TarFile, prefix: str, left_out: LeftOut) -> dict[str, 
             target = tar.getmember(member.linkname)
             places[name] = (target.offset_data, target.size)
         elif not member.isreg() or member.issparse():
-            left_out.add("no plain file", name)
+            left_out.add("no plain files", name)
         elif name.lower().endswith(".tar"):
             stream = tar.extractfile(member)
             assert stream is not None

@@ -2,10 +2,11 @@
 
 import hashlib
 import multiprocessing
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from hieramp.data.layout import (
 )
 from hieramp.data.pictures import read_picture
 from hieramp.imageset.layout import MANIFEST
-from hieramp.imageset.reader import open_set
+from hieramp.imageset.reader import ImageSet, open_set
 
 
 @dataclass(frozen=True)
@@ -239,12 +240,17 @@ class _SetFiles:
         return f"{self.path}/{self.names[index]}"
 
     def read(self, index: int) -> bytes:
-        with open_set(self.path) as opened:
-            return opened.read(self.names[index])
+        return _opened_set(self.path, self.signature(), os.getpid()).read(self.names[index])
 
     def signature(self) -> str:
         manifest = self.path if self.path.is_file() else self.path / MANIFEST
         return repr((self.path, manifest.stat().st_size, manifest.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=2)
+def _opened_set(path: Path, signature: str, process: int) -> ImageSet:
+    """A set that stays open; every process has its own, since they would move one another's place in the file."""
+    return open_set(path)
 
 
 def _set(name: str) -> DataSource:

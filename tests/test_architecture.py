@@ -12,11 +12,11 @@ ALLOWED = {
     "vqvae": set(),
     "var": set(),
     "amplification": set(),
-    "generation": {"vqvae", "var", "amplification"},
+    "generation": {"vqvae", "var", "amplification", "settings"},
     "analysis": {"vqvae", "var", "amplification", "generation"},
     "training": {"vqvae", "var", "amplification", "generation"},
     "imageset": set(),
-    "distillation": {"amplification", "generation", "imageset"},
+    "distillation": {"amplification", "generation", "imageset", "settings"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
     "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }
@@ -31,6 +31,9 @@ PLAIN = {
     "figures",
     "version",
     "devices",
+    "fields",
+    "files",
+    "errors",
 }
 
 

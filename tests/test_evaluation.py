@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hieramp import devices
+from hieramp import devices, state_file
 from hieramp.checkpoints import ASSETS, save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.commands.main import main
@@ -249,7 +249,8 @@ def test_a_seed_is_a_result() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_a_run_that_was_cut_off_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_ends_as_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_file, "SAVING_SHARE", 1e9)  # after every epoch, whatever it costs
     held, test, training = patterns(4, 0), patterns(5, 1), short("rded", 5)
     whole, _ = train_student(build, Spy(), held, test, training, 0)
     keeper = Keeper(tmp_path / "run-0.safetensors", every=0.0)

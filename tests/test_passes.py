@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_VAR, build_model
+from conftest import SIDES, TINY_VAR, build_model
 from torch import Tensor
 
 import hieramp
@@ -180,3 +180,14 @@ def test_a_config_of_before_draws_in_one_pass_and_a_wrong_one_is_refused(model_f
     with pytest.raises(ValueError, match="depth"):
         from_json(VARConfig, {k: v for k, v in values.items() if k != "depth"})
     assert "last_passes" in json.loads((model_folder / "config.json").read_text())["var"]
+
+
+def test_the_decoder_in_half_precision_gives_nearly_the_same_picture() -> None:
+    model = build_model()
+    f_hat = model.vqvae.embed([torch.randint(0, 64, (2, side * side)) for side in SIDES])
+    single = model.vqvae.to_images(f_hat)
+    model.vqvae.set_decoder(torch.bfloat16)
+    half = model.vqvae.to_images(f_hat)
+    assert half.dtype == torch.float32 and not torch.equal(half, single)
+    assert (half - single).abs().max() < 0.02
+    assert model.vqvae.encoder.conv_in.weight.dtype == torch.float32

@@ -1,5 +1,6 @@
 """The whole chain on a folder of images at tiny size, with the shipped command."""
 
+import copy
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import SETTLE, ClassTokenObjective, VARObjective
+from hieramp.training.var import ClassTokenObjective, VARObjective
 from hieramp.training.vqvae import Codebook, VQVAEObjective
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -537,10 +538,25 @@ def test_images_are_shifted_by_up_to_so_many_pixels() -> None:
         assert set(moved.flatten().tolist()) <= set(image.flatten().tolist())
 
 
-def test_the_last_fifth_of_a_run_sees_images_where_they_are() -> None:
+def test_the_last_part_of_a_run_sees_images_where_they_are() -> None:
     tokenizer = Tokenizer(VQVAE(PRESET.vqvae), shift=2)
-    objective = VARObjective(VAR(PRESET.var), tokenizer)
-    objective.before_step(SETTLE - 0.01)
+    objective = VARObjective(VAR(PRESET.var), tokenizer, shift_until=0.9)
+    objective.before_step(0.89)
     assert tokenizer.shift == 2
-    objective.before_step(SETTLE)
+    objective.before_step(0.9)
     assert tokenizer.shift == 0
+
+
+def test_compiled_blocks_learn_the_same_under_the_same_names() -> None:
+    torch.manual_seed(0)
+    var, tokenizer = VAR(PRESET.var), Tokenizer(VQVAE(PRESET.vqvae))
+    plain, compiled = VARObjective(var, tokenizer), VARObjective(copy.deepcopy(var), tokenizer)
+    compiled.compile_parts(backend="aot_eager")
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    images, labels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1])
+    for objective in (plain, compiled):
+        torch.manual_seed(1)
+        objective(images, labels)["loss"].backward()
+    for name, parameter in plain.named_parameters():
+        expected, found = parameter.grad, compiled.get_parameter(name).grad
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")

@@ -1,7 +1,7 @@
 """python -m hieramp distill: a whole set as a zip, a folder or shards."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -70,7 +70,7 @@ def _files(out: Path) -> Iterator[Path]:
     return (file for file in out.rglob("*") if file.is_file()) if out.is_dir() else iter([out])
 
 
-def _progress(args: argparse.Namespace) -> Iterator[Progress]:
+def _progress(args: argparse.Namespace) -> Iterable[Progress]:
     return _drawn(args) if args.method == "hieramp" else _real(args)
 
 
@@ -78,7 +78,7 @@ def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
     return split_names(args.classes, known) if args.classes else None
 
 
-def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
+def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
     if args.data or args.factor:
         raise ValueError("--data and --factor belong to --method random-real and rded; a model draws without them")
     model = shared.load_model(args)
@@ -86,7 +86,7 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         model,
         args.ipc,
         args.out,
-        amplification=shared.amplification(args),
+        shared.settings(args),
         classes=_names(args, model.class_names),
         size=args.size,
         seed=args.seed,
@@ -97,7 +97,6 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         batch_size=args.batch_size,
         engine=args.engine,
         workers=args.workers,
-        **shared.sampling(args),
     )
 
 

@@ -17,7 +17,7 @@ from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
-from hieramp.generation.sampling import PLAIN, Sampling
+from hieramp.generation.sampling import Sampling
 
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
@@ -30,32 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", required=True, help="folder with train/ and test/ of the images it was trained on")
     add_data_arguments(parser, split=False)
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        nargs="+",
-        default=SWEEP,
-        help="to draw at (default: 1 2 3 4 6 8); 4, or else the first, is amplified too and shows what limits it",
-    )
-    parser.add_argument(
-        "--guidance-power",
-        type=float,
-        nargs="+",
-        default=[Sampling.guidance_power],
-        metavar="P",
-        help="each at every guidance, like 1 0.5 0 (default: 1)",
-    )
-    parser.add_argument(
-        "--top-p", type=float, nargs="+", default=[Sampling.top_p], help="each at every guidance (default: 0.95)"
-    )
-    parser.add_argument(
-        "--temperature",
-        type=shared.temperature,
-        nargs="+",
-        default=[PLAIN],
-        metavar="T",
-        help="each at every guidance and top-p, like 1 0.8 fine=0.6 (default: 1)",
-    )
+    shared.add_sweep(parser.add_argument_group("drawing"), guidance=SWEEP)
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -64,13 +39,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     # a bad value is told before hours of measuring
-    samplings = [
-        Sampling(guidance, top_p=top_p, temperature=temperature, guidance_power=power)
-        for temperature in args.temperature
-        for top_p in args.top_p
-        for power in args.guidance_power
-        for guidance in args.guidance
-    ]
+    samplings = shared.sweep(args)
     shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device)

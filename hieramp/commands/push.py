@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hieramp.checkpoints import model_folder, read_config
+from hieramp.errors import UserError
 from hieramp.imageset.card import dataset_card
 from hieramp.imageset.layout import CARD, MANIFEST
 from hieramp.imageset.reader import ImageSet, open_set
@@ -36,7 +37,7 @@ def push(what: str, name: str, private: bool = False) -> str:
     """Upload a set or a model; the address of what was uploaded. A set is verified first.
 
     Raises:
-        ValueError: it is neither set nor model, it is damaged, or the name cannot be one.
+        UserError: it is neither set nor model, it is damaged, or the name cannot be one.
         OSError: the Hub cannot be reached, or does not let us in.
     """
     path = Path(what)
@@ -46,7 +47,7 @@ def push(what: str, name: str, private: bool = False) -> str:
             return _upload(Path(temporary), name, "dataset", private)
     folder = model_folder(what)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{what} is neither a distilled set nor a model folder: give one of them")
+        raise UserError(f"{what} is neither a distilled set nor a model folder: give one of them")
     read_config(folder)
     return _upload(folder, name, "model", private)
 
@@ -57,7 +58,7 @@ def _unpack(image_set: ImageSet, folder: Path, name: str) -> None:
     A zip is unpacked, since the Hub shows the images of folders and shards alone.
     """
     if wrong := next(problems(image_set), None):
-        raise ValueError(f"{image_set.path} is damaged, and was not uploaded: {wrong}")
+        raise UserError(f"{image_set.path} is damaged, and was not uploaded: {wrong}")
     files = list(image_set.manifest["files"])
     if image_set.format == "webdataset":
         files += [shard.name for shard in image_set.path.glob("*.tar")]
@@ -82,7 +83,7 @@ def _unpack(image_set: ImageSet, folder: Path, name: str) -> None:
 
 def _upload(folder: Path, name: str, kind: str, private: bool) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     unreachable: tuple[type[Exception], ...] = (OfflineModeIsEnabled, OSError, *_transport_errors())
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
@@ -104,8 +105,8 @@ def _upload(folder: Path, name: str, kind: str, private: bool) -> str:
                 repo_type=kind,
                 commit_message="Its card",
             )
-    except HFValidationError as error:
-        raise ValueError(f"{name!r} cannot be a name on the Hub: {error}") from error
+    except ValueError as error:  # a name that cannot be one, a card whose head is no YAML
+        raise UserError(f"the Hub does not take {name!r}: {str(error).strip().splitlines()[0]}") from error
     except LocalTokenNotFoundError as error:
         raise OSError("you are not logged in to the Hub: run hf auth login, or set HF_TOKEN") from error
     except HfHubHTTPError as error:

@@ -37,6 +37,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--shift", type=shared.whole_number, help="var: move images at random by up to so many pixels (default: 0)"
     )
     parser.add_argument(
+        "--shift-until",
+        type=shared.share,
+        metavar="SHARE",
+        help="var: of the run, from where on images stay where they are (default: 0.8; a long run needs less rest)",
+    )
+    parser.add_argument(
         "--depth",
         type=shared.positive,
         help="var: blocks of the transformer (default: the preset's, or those of --warm-start if it has more)",
@@ -85,6 +91,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         recipe = replace(recipe, batch_size=args.batch_size)
     if args.learning_rate:
         recipe = replace(recipe, learning_rate=args.learning_rate)
+    if args.shift_until is not None:
+        recipe = replace(recipe, shift_until=args.shift_until)
     if args.shift is not None:
         recipe = replace(recipe, shift=_shift(args, preset.vqvae.image_size))
     preset = replace(preset, **{recipe_name: recipe})

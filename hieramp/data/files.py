@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hieramp.data.pictures import MAX_FILE_BYTES, is_picture
+from hieramp.errors import UserError
 
 HIDDEN = ("__MACOSX", "@eaDir")  # what macOS and Synology put beside the images
 
@@ -159,7 +160,7 @@ class DiskFiles:
         """
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is far too large for a picture.
+            UserError: it is far too large for a picture.
         """
         path = self.root / self.paths[index]
         check_size(path.stat().st_size)
@@ -172,9 +173,9 @@ class DiskFiles:
 
 
 def check_size(num_bytes: int) -> None:
-    """Raise ValueError where a file is too large to be a picture."""
+    """Raise UserError where a file is too large to be a picture."""
     if num_bytes > MAX_FILE_BYTES:
-        raise ValueError(f"it has {num_bytes} bytes, more than any picture: at most {MAX_FILE_BYTES} are read")
+        raise UserError(f"it has {num_bytes} bytes, more than any picture: at most {MAX_FILE_BYTES} are read")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def read_tar(path: Path, left_out: LeftOut) -> tuple[TarFolder, dict[str, tuple[
     """The folders of a tar, and where each of its files lies. A tar inside (ImageNet's) counts as a folder.
 
     Raises:
-        ValueError: it is truncated, compressed, or no tar.
+        UserError: it is truncated, compressed, or no tar.
     """
     try:
         with tarfile.TarFile(path) as tar:
@@ -218,7 +219,7 @@ def read_tar(path: Path, left_out: LeftOut) -> tuple[TarFolder, dict[str, tuple[
     except (tarfile.TarError, EOFError, ValueError) as error:
         compressed = path.open("rb").read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7")
         reason = "is compressed: unpack it, and give the folder" if compressed else f"is truncated or no tar ({error})"
-        raise ValueError(f"{path} {reason}") from error
+        raise UserError(f"{path} {reason}") from error
     if len(tops := {name.split("/")[0] for name in places}) == 1 and tops == {path.stem}:
         # `tar cf images.tar images` puts the folder's own name before each path
         places = {name.split("/", 1)[1]: place for name, place in places.items() if "/" in name}

@@ -1,10 +1,7 @@
 """From the batches on disk to the finished set: one pass in the set's order, then a rename."""
 
-import csv
 import hashlib
-import io
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ from safetensors.torch import save
 
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
+from hieramp.files import csv_text, flush
 from hieramp.imageset.card import SHEET_CLASSES, SHEET_IMAGES, contact_sheet, dataset_card
 from hieramp.imageset.layout import (
     CARD,
@@ -43,7 +41,7 @@ def assemble(plan: Plan, folder: PartFolder) -> None:
         _write(plan, folder, sink)
     finally:
         sink.close()
-    _flush(unfinished)
+    flush(unfinished)
     unfinished.replace(plan.out)
 
 
@@ -64,7 +62,7 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
             logits.append(made.logits)
         if item.label in shown and len(shown[item.label]) < SHEET_IMAGES:
             shown[item.label].append(made.png)
-    manifest = plan.identity | {"images": images, "files": {}}
+    manifest = plan.manifest_head | {"images": images, "files": {}}
     contact = contact_sheet([(plan.class_names[label], pngs) for label, pngs in shown.items()])
     where, names = places(plan.format), class_map(plan.class_names, plan.folders)
     files = {where.metadata: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest), CLASS_MAP: names}
@@ -99,13 +97,11 @@ def _picture_settings(plan: Plan, label: int, seed: int) -> dict[str, Any]:
 
 
 def _metadata(plan: Plan, images: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(METADATA_COLUMNS)
     before = places(plan.format).images
-    for row in images:
-        writer.writerow([row["file"].removeprefix(before), row["label"], plan.class_names[row["label"]], row["seed"]])
-    return text.getvalue().encode()
+    rows = [
+        [row["file"].removeprefix(before), row["label"], plan.class_names[row["label"]], row["seed"]] for row in images
+    ]
+    return csv_text([METADATA_COLUMNS, *rows]).encode()
 
 
 def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
@@ -114,12 +110,3 @@ def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
     about = {"class_names": plan.class_names, "classifier": plan.settings["soft_labels"]}
     # one entry: safetensors writes several in an order of chance
     return save({"logits": values, "labels": labels}, metadata={"about": json.dumps(about)})
-
-
-def _flush(path: os.PathLike[str]) -> None:
-    """A rename is no use if the data is still on its way to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

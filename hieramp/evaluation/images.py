@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional import center_crop
 from hieramp.checkpoints import fingerprint
 from hieramp.class_names import keys_of
 from hieramp.data import decode, described_classes, open_source, read_image, to_square
+from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
 
 
@@ -53,7 +54,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
     folder, spread evenly over it.
 
     Raises:
-        ValueError: there is no set at `path`, or it holds no images.
+        UserError: there is no set at `path`, or it holds no images.
     """
     if not _is_distilled(Path(path)):
         return _hold_source(path, "train", size, None, limit)
@@ -61,7 +62,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
         side = size or opened.image_size
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
         if not pictures:
-            raise ValueError(f"{path} holds no images")
+            raise UserError(f"{path} holds no images")
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
         return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
@@ -102,7 +103,7 @@ def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
     00000, 00001, … (as RDED writes them) are taken by their number, which is told.
 
     Raises:
-        ValueError: a class that has images is not among `class_names`.
+        UserError: a class that has images is not among `class_names`.
     """
     ours, theirs = keys_of(held.class_names), keys_of(class_names)
     if ours == theirs:
@@ -115,7 +116,7 @@ def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
     if strange:
         names = ", ".join(repr(name) for name in strange[:3])
         known = ", ".join(class_names[:3])
-        raise ValueError(
+        raise UserError(
             f"the classes of {held.name} and {whose} differ: {whose} does not know {names} "
             f"({len(strange)} of {len(held.present)}); it knows {known}, …"
         )
@@ -127,7 +128,7 @@ def aligned_test(test: HeldSet, held: HeldSet) -> HeldSet:
     """Test images of the classes that have images in `held`, with its labels; others are left out, which is told.
 
     Raises:
-        ValueError: a class of the set has no test images.
+        UserError: a class of the set has no test images.
     """
     if _is_numbered(test.class_names) and len(test.class_names) == len(held.class_names):
         test = aligned(test, held.class_names, held.name)
@@ -137,7 +138,7 @@ def aligned_test(test: HeldSet, held: HeldSet) -> HeldSet:
     lacking = [held.class_names[label] for key, label in wanted.items() if key not in found]
     if lacking:
         names = ", ".join(repr(name) for name in lacking[:3])
-        raise ValueError(
+        raise UserError(
             f"the classes of {test.name} and the set {held.name} differ: there are no test images of {names} "
             f"({len(lacking)} of {len(wanted)} classes)"
         )

@@ -27,7 +27,8 @@ class Recipe:
     final: float = 0.01  # last rate over first
     clip: float = 2.0  # of the gradient's norm
     ema: float = 0.999
-    shift: int = 0  # pixels by which the transformer's images are moved at random, but for the run's last fifth
+    shift: int = 0  # pixels by which the transformer's images are moved at random
+    shift_until: float = 0.8  # of the run; then they stay where they are
     seed: int = 0
     min_steps: int = 1  # however few the images are
 

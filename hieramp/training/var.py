@@ -10,18 +10,20 @@ from hieramp.var.model import VAR, token_loss
 from hieramp.var.passes import knowing
 
 LABEL_DROP = 0.1
-SETTLE = 0.8  # of a run; after it images stay where they are, so that none is drawn shifted
 
 
 class VARObjective(Objective):
-    """(images uint8, labels) to the loss of every scale."""
+    """(images uint8, labels) to the loss of every scale.
+
+    From `shift_until` of the run on images stay where they are, so that none is drawn shifted.
+    """
 
     model: VAR
 
-    def __init__(self, var: VAR, tokenizer: Tokenizer) -> None:
+    def __init__(self, var: VAR, tokenizer: Tokenizer, shift_until: float = 0.8) -> None:
         super().__init__()
         self.model = var
-        self.tokenizer = tokenizer
+        self.tokenizer, self.shift_until = tokenizer, shift_until
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         batch = self.tokenizer(images_BCHW)
@@ -32,11 +34,16 @@ class VARObjective(Objective):
         return {"loss": mean_of(loss_BL, open_BL), **per_scale(self.model, loss_BL.detach(), open_BL)}
 
     def before_step(self, progress: float) -> None:
-        if progress >= SETTLE:
+        if progress >= self.shift_until:
             self.tokenizer.shift = 0
 
     def matrices(self) -> set[str]:
         return block_matrices(self)
+
+    def compile_parts(self, backend: str = "inductor") -> bool:
+        for block in self.model.blocks:  # alike: one compilation serves them all
+            block.compile(fullgraph=True, backend=backend)
+        return True
 
 
 class ClassTokenObjective(Objective):

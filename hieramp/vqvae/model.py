@@ -51,8 +51,14 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def to_images(self, f_hat_BCHW: Tensor) -> Tensor:
-        """A latent grid to images (B, 3, H, W) in [0, 1]."""
-        return to_unit(self.decode(f_hat_BCHW))
+        """A latent grid to images (B, 3, H, W) in [0, 1], float32 whatever the decoder computes in."""
+        return to_unit(self.decode(f_hat_BCHW.to(self.post_quant_conv.weight.dtype)).float())
+
+    def set_decoder(self, dtype: torch.dtype) -> None:
+        """Decode in this precision; channels last in half precision, as a GPU's convolutions want it."""
+        layout = torch.channels_last if dtype.itemsize < 4 else torch.contiguous_format
+        for part in (self.post_quant_conv, self.decoder):
+            part.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def teacher_input(self, tokens: Sequence[Tensor]) -> Tensor:

@@ -1,6 +1,5 @@
 """Sets as other libraries read them: the same images, and the label numbers of the user's own folders."""
 
-import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torchvision
 from PIL import Image
 
 import hieramp
+from app import orders
 from hieramp import figures
 from hieramp.data import open_source
 from hieramp.distillation.real import collect
@@ -189,15 +189,16 @@ def test_a_picture_of_a_set_tells_how_it_was_drawn(model: hieramp.Model, tmp_pat
 
 
 def test_a_picture_of_a_set_opens_in_the_page(model: hieramp.Model, tmp_path: Path) -> None:
-    from app import orders
-
     amp = replace(hieramp.SCHEDULES["all"], positions={2: (0, 3)})
     for _ in hieramp.distill(model, 1, tmp_path / "set", format="folder", amplification=amp):
         pass
     settings = figures.read_settings(tmp_path / "set" / "train" / "00001" / "00000.png")
-    order = orders.from_settings(model, settings)
+    order = orders.from_picture(model, settings)
     assert order.label == 1 and order.seeds == (0,)
-    assert json.dumps(settings)  # nothing that JSON cannot hold
+    assert order.settings.named_positions == {2: (0, 3)} and (order.settings.coarse, order.settings.fine) == (
+        amp.coarse,
+        amp.fine,
+    )
 
 
 def test_settings_do_not_change_with_batches(model: hieramp.Model, tmp_path: Path) -> None:
@@ -213,4 +214,6 @@ def test_two_classes_of_one_name(model: hieramp.Model, tmp_path: Path) -> None:
         pass
     rows = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.features["label"].names == ["crane (00000)", "dog", "crane (00002)", "猫"]
-    assert rows["label"] == [0, 1, 2, 3] or list(rows["label"]) == [0, 1, 2, 3]
+    assert list(rows["label"]) == [0, 1, 2, 3]
+    settings = figures.read_settings(tmp_path / "set" / "train" / "00002" / "00000.png")
+    assert orders.from_picture(twins, settings).label == 2

@@ -72,3 +72,15 @@ def test_too_few_test_images_are_told_before_anything_is_measured(
     with pytest.raises(SystemExit) as ended:
         main(["measure", "--model", str(trained), "--data", str(image_folder), "--test-images", "2", "--device", "cpu"])
     assert ended.value.code == 2 and "fewer than 2 of the 2 test images" in capsys.readouterr().err
+
+
+def test_class_tokens_of_other_classes_are_refused(image_folder: Path, trained: Path, tmp_path: Path) -> None:
+    """As many classes, one of them renamed: the labels would mean something else."""
+    shutil.copytree(trained, tmp_path / "m")
+    shutil.copytree(image_folder, tmp_path / "images")
+    for split in ("train", "test"):
+        (tmp_path / "images" / split / "blue").rename(tmp_path / "images" / split / "zinc")
+    with pytest.raises(ValueError, match="has a class 'zinc', which the VAR in .* does not know: give its own data"):
+        runs.train_class_tokens(
+            str(tmp_path / "images"), PRESET, RunSettings(tmp_path / "m", "class_tokens-kept"), "kept", False, False
+        )

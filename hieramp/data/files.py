@@ -228,6 +228,7 @@ def read_tar(path: Path, left_out: LeftOut) -> tuple[TarFolder, dict[str, tuple[
 
 def _members(tar: tarfile.TarFile, prefix: str, left_out: LeftOut) -> dict[str, tuple[int, int]]:
     places: dict[str, tuple[int, int]] = {}
+    named = {member.name: member for member in tar.getmembers()}
     for member in tar.getmembers():
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         name = "/".join([prefix, *parts] if prefix else parts)
@@ -235,8 +236,8 @@ def _members(tar: tarfile.TarFile, prefix: str, left_out: LeftOut) -> dict[str, 
             continue
         if any(map(is_hidden, parts)):
             left_out.add("hidden", name)
-        elif member.islnk() and member.linkname in tar.getnames():
-            target = tar.getmember(member.linkname)
+        elif member.islnk() and member.linkname in named:
+            target = named[member.linkname]
             places[name] = (target.offset_data, target.size)
         elif not member.isreg() or member.issparse():
             left_out.add("no plain files", name)

@@ -77,21 +77,18 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
 
 
 # settings of a whole set that do not tell how one of its pictures is drawn
-_NOT_OF_A_PICTURE = ("device", "batch_size", "soft_labels", "positions", "candidates", "chosen_by")
+_NOT_OF_A_PICTURE = ("device", "batch_size", "soft_labels", "candidates", "chosen_by")
 
 
 def _picture_settings(plan: Plan, label: int, seed: int) -> dict[str, Any]:
     """What a picture was drawn with, under the names that `python -m hieramp generate` stores."""
     assert plan.model is not None
-    positions = plan.settings.get("positions") or {}
-    painted = ";".join(f"{scale}:{sum(1 << i for i in chosen):x}" for scale, chosen in positions.items())
     return {
         "model": plan.model["name"],
         "class": plan.class_names[label],
         "label": label,
         "seeds": [seed],
         **{name: value for name, value in plan.settings.items() if name not in _NOT_OF_A_PICTURE},
-        **({"painted": painted} if painted else {}),
         "hieramp": __version__,
     }
 

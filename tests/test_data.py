@@ -194,6 +194,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert opened(tmp_path / "splits") == (("a",), [1])
 
 
+def test_hard_links_in_a_tar_are_read(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "a/1.png")
+    (root / "b").mkdir()
+    os.link(root / "a" / "1.png", root / "b" / "2.png")
+    found = open_source(str(packed(root, tmp_path / "s.tar")))
+    assert found.labels() == [0, 1]
+    assert np.array_equal(np.asarray(read_image(found, 0)), np.asarray(read_image(found, 1)))
+
+
 def test_a_tar_of_tars_and_damaged_tars(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         for wnid in ("n01443537", "n01440764"):

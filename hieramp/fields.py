@@ -384,23 +384,23 @@ class Part:
     stage: str | None = None
 
 
-_TABLES: dict[tuple[type, str], dict[str, Field]] = {}
+_TABLES: dict[tuple[type, str | None], dict[str, Field]] = {}
 
 
-def table(cls: type, model_kind: str = "var") -> dict[str, Field]:
-    """The settings of a class by their names, in order, as far as models of this kind have them."""
+def table(cls: type, model_kind: str | None = None) -> dict[str, Field]:
+    """The settings of a class by their names, in order; those that models of a kind have, or all."""
     if (cls, model_kind) not in _TABLES:
         _TABLES[cls, model_kind] = _rows(cls, model_kind)
     return _TABLES[cls, model_kind]
 
 
-def _rows(cls: type, model_kind: str) -> dict[str, Field]:
+def _rows(cls: type, model_kind: str | None) -> dict[str, Field]:
     hints, rows = get_type_hints(cls, include_extras=True), {}
     for field in fields(cls):
         hint = hints[field.name]
         knobs = [extra for extra in get_args(hint) if isinstance(extra, Knob)] if get_origin(hint) is Annotated else []
         assert len(knobs) == 1 and field.default is not MISSING, f"{field.name} needs a Knob and a default"
-        if model_kind in knobs[0].models:
+        if model_kind is None or model_kind in knobs[0].models:
             rows[field.name] = Field(**vars(knobs[0]), name=field.name, default=field.default)
     return rows
 

@@ -42,6 +42,7 @@ def load(
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
     classes_from: str | Path | None = None,
+    cuda_graphs: bool = False,
 ) -> Model:
     """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
     "var-d20", "var-d24", "var-d30" (256 px), "var-d36" (512 px).
@@ -51,7 +52,7 @@ def load(
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
     folder's default. `classes_from` names the classes of a VAR that was trained on others than ImageNet's: the image
     folder it was trained on, or a file with a list of names in label order (JSON, or a name a line).
-    `device` None takes a GPU where there is one.
+    `device` None takes a GPU where there is one; with `cuda_graphs` scales are drawn there as CUDA graphs.
 
     Raises:
         UserError: an unknown name, a damaged or foreign file, a device that is not there.
@@ -64,7 +65,7 @@ def load(
         if classes_from is not None:
             raise UserError(f"{name} names its classes itself: classes_from is for {', '.join(OFFICIAL)}")
         loaded = _load_folder(model_folder(name), var_checkpoint, class_tokens)
-    return loaded.to(target, dtype)
+    return loaded.to(target, dtype, cuda_graphs)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:

@@ -97,7 +97,7 @@ def distill(
         raise ValueError("a set is drawn with one amplification: give one, not several")
     if engine not in ("local", "ray"):
         raise ValueError(f"engine is {engine!r}; it must be 'local' or 'ray'")
-    drawn_with.check(model.var.scales, model.var.config.depth)
+    model.check(drawn_with)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
     batch_size = BATCH_SIZE.get(model.device.type, 32) if batch_size is None else batch_size

@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from hieramp.distillation.plan import Plan, differences, warn_of_versions
 from hieramp.errors import UserError
@@ -62,7 +64,7 @@ class PartFolder:
             with zipfile.ZipFile(path) as file:
                 indices = [int(name.removesuffix(".png")) for name in file.namelist() if name.endswith(".png")]
                 complete = len(file.namelist()) == (1 + self.with_logits + self.with_choice) * len(indices)
-                whole = file.testzip() is None and complete
+                whole = file.testzip() is None and complete and all(is_png(file.read(f"{i}.png")) for i in indices)
             if whole and all(0 <= index < self.num_images for index in indices):
                 self._register(path, indices)
                 return
@@ -116,6 +118,16 @@ class PartFolder:
             self.opened.popitem()[1].close()
 
 
+def is_png(data: bytes) -> bool:
+    """Whether a picture is whole, by its checksums."""
+    try:
+        with Image.open(BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
 @contextmanager
 def part_folder(plan: Plan) -> Iterator[PartFolder]:
     """The part folder of a plan, made or taken up, and held against a second run.
@@ -130,6 +142,7 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
         raise UserError(f"{plan.out} cannot be made: the folder {plan.out.parent} does not exist") from error
     except FileExistsError as error:
         raise UserError(f"{plan.part} is in the way: it is no folder of an unfinished set; move it") from error
+    _refuse_foreign(plan.part)
     lock = FileLock(plan.part / "lock")
     try:
         lock.acquire(timeout=0)
@@ -148,6 +161,20 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
         lock.release()
 
 
+OURS = ("lock", "settings.json", "settings.json.part")
+
+
+def _refuse_foreign(part: Path) -> None:
+    """Raise UserError where a folder is somebody's else: all that is in it is removed when the set is finished."""
+    names = sorted(path.name for path in part.iterdir())
+    foreign = [name for name in names if name not in OURS]
+    if foreign and "settings.json" not in names:
+        raise UserError(
+            f"{part} is in the way: it holds {foreign[0]}, and is no folder of an unfinished set; move it, or name "
+            "another --out"
+        )
+
+
 def _same_settings(plan: Plan) -> None:
     path = plan.part / "settings.json"
     if not path.is_file():
@@ -157,6 +184,8 @@ def _same_settings(plan: Plan) -> None:
         before = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is damaged: remove {plan.part} to begin anew") from error
+    if not isinstance(before, dict):
+        raise UserError(f"{path} is damaged: remove {plan.part} to begin anew")
     refuse_others(plan, before, str(plan.part), "an unfinished set")
     warn_of_versions(before, plan.part)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hieramp import SCHEDULES, Model, Settings
+from hieramp.class_names import short_name
 from hieramp.fields import Number, Part
 from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
@@ -195,7 +196,9 @@ def from_picture(model: Model, stored: Any) -> Order:
     settings = Settings.from_json(stored, beside=DESCRIBED)
     if settings.blocks == PAPER.resolved_blocks(model.var.config.depth):
         settings = replace(settings, blocks=None)
-    request = {"class_name": str(stored["class"]), "seed": seeds[0], "count": len(seeds)}
+    label, name = stored.get("label"), str(stored["class"])
+    is_ours = isinstance(label, int) and 0 <= label < len(model.class_names) and model.class_names[label] == name
+    request = {"class_name": label if is_ours else name, "seed": seeds[0], "count": len(seeds)}
     return read_order(model, request | settings.to_parts(model.kind))
 
 
@@ -210,11 +213,6 @@ def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
 
 
 # Words
-
-
-def short_name(class_name: str) -> str:
-    """The first of ImageNet's synonyms: "tench, Tinca tinca"."""
-    return class_name.split(",")[0]
 
 
 GREEK = {"logit": "β", "attention": "γ"}

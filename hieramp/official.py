@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hieramp.checkpoints import load_strictly
 from hieramp.config import VARConfig, VQVAEConfig
+from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.pickles import unwrapped
 from hieramp.scales import OFFICIAL_SIDES, Scales
@@ -31,7 +32,7 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] | N
     have as many positions.
 
     Raises:
-        ValueError: a tensor is missing, foreign or of another shape, or the sides do not fit.
+        UserError: a tensor is missing, foreign or of another shape, or the sides do not fit.
     """
     vae_state, var_state = _vae_tensors(vae_state), _var_tensors(var_state)
     sides = _sides(var_state) if sides is None else sides
@@ -40,13 +41,13 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] | N
         var_config = _var_config(var_state, tuple(sides))
     except (KeyError, IndexError) as error:
         found = ", ".join(list(var_state)[:3]) or "no tensors at all"
-        raise ValueError(f"not an official VAR checkpoint: it has no tensor {error}; it has {found}, …") from error
+        raise UserError(f"not an official VAR checkpoint: it has no tensor {error}; it has {found}, …") from error
     ours, theirs = ((c.num_codes, c.code_dim) for c in (var_config, vae_config))
     if ours != theirs:
-        raise ValueError(f"the VAR was trained on (codes, width) {ours}, this VQ-VAE has {theirs}: take its own")
+        raise UserError(f"the VAR was trained on (codes, width) {ours}, this VQ-VAE has {theirs}: take its own")
     length, needed = var_state["pos_1LC"].shape[1], Scales(tuple(sides)).num_tokens
     if length != needed:
-        raise ValueError(f"the VAR has {length} positions, sides {tuple(sides)} make {needed}: give its own sides")
+        raise UserError(f"the VAR has {length} positions, sides {tuple(sides)} make {needed}: give its own sides")
     vqvae, var = VQVAE(vae_config), VAR(var_config)
     load_strictly(vqvae, vae_state, "the VQ-VAE checkpoint")
     load_strictly(var, var_state, "the VAR checkpoint")

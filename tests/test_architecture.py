@@ -33,6 +33,7 @@ PLAIN = {
     "devices",
     "fields",
     "files",
+    "state_file",
     "errors",
 }
 

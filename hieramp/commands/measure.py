@@ -12,6 +12,7 @@ from hieramp.analysis import measure
 from hieramp.analysis.limits import halves, measure_limits
 from hieramp.analysis.measure import better_condition, most_named_right, setting_name
 from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
+from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
@@ -147,7 +148,7 @@ def _write_sheet(model: hieramp.Model, path: Path, sampling: Sampling) -> None:
     for label, name in enumerate(names):
         drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS), **sampling.options())
         tiles = [figures.enlarged(figures.to_picture(image), 96) for image in drawing.images]
-        rows.append((name.split(",")[0], tiles))
+        rows.append((short_name(name), tiles))
     figures.save_png(
         figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))} | sampling.options()
     )

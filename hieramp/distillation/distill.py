@@ -11,7 +11,7 @@ import torch
 
 from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import fingerprint, read_config
-from hieramp.classifier import Classifier, load_classifier
+from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Drawer, Task
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
@@ -138,7 +138,7 @@ def _identity(
 
 
 def _judge(model: Model, folder: str | Path | None) -> Classifier:
-    """The classifier of soft labels and candidates, its classes being the model's in the model's order.
+    """The classifier of soft labels and candidates, its classes being the model's, put into the model's order.
 
     Raises:
         ValueError: there is none, or its classes are others.
@@ -149,17 +149,7 @@ def _judge(model: Model, folder: str | Path | None) -> Classifier:
             f"soft labels and candidates need a classifier, and {model.name} has none: name the folder of one"
         )
     judge = load_classifier(folder)
-    check_class_order(model.class_names, read_config(folder)["class_names"], str(folder))
-    return judge.to(model.device)
-
-
-def check_class_order(ours: Sequence[str], theirs: Sequence[str], whose: str) -> None:
-    """Raise ValueError, naming the first difference, where two lists of classes are not the same."""
-    if len(ours) != len(theirs):
-        raise ValueError(f"the classifier in {whose} knows {len(theirs)} classes, the images have {len(ours)}")
-    for label, (our, their) in enumerate(zip(ours, theirs, strict=True)):
-        if our != their:
-            raise ValueError(f"class {label} is {our!r} here, but {their!r} to the classifier in {whose}")
+    return in_order(judge, read_config(folder)["class_names"], model.class_names, str(folder)).to(model.device)
 
 
 @dataclass(frozen=True)

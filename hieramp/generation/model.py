@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hieramp.class_names import composed
 from hieramp.devices import prefer_flash
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
@@ -91,7 +92,7 @@ class Model:
             ValueError: there is no such class; names the nearest ones.
         """
         text = str(name).strip()
-        found = None if isinstance(name, int) else self._named(text.lower())
+        found = None if isinstance(name, int) else self._named(composed(text).casefold())
         if found is not None:
             return found
         if re.fullmatch(r"-?[0-9]{1,18}", text):
@@ -105,9 +106,9 @@ class Model:
         raise ValueError(f"unknown class {text!r}; {'the nearest are' if near else 'there are'}: {hint}")
 
     def _named(self, text: str) -> int | None:
-        """The label of the class of this name, in lower case."""
+        """The label of the class of this name, composed and in lower case."""
         for names in (self.class_names, self.wnids):
-            lowered = [entry.lower() for entry in names]
+            lowered = [composed(entry).casefold() for entry in names]
             if text in lowered:
                 return lowered.index(text)
             # ImageNet names list synonyms: "tench, Tinca tinca"

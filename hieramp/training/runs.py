@@ -23,6 +23,7 @@ from hieramp.checkpoints import (
     save_part,
     write_config,
 )
+from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
@@ -209,6 +210,14 @@ def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
     found = len(source.class_names)
     if found != num_classes:
         raise UserError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
+    known = read_config(folder).get("class_names", [])
+    if sorted(keys_of(known)) != sorted(keys_of(source.class_names)):
+        odd = next(
+            name for name, key in zip(source.class_names, keys_of(source.class_names)) if key not in keys_of(known)
+        )
+        raise UserError(
+            f"{source.name} has a class {odd!r}, which the VAR in {folder} does not know: give its own data"
+        )
 
 
 def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[VAR], Image.Image]:

@@ -6,15 +6,15 @@ from tiny_train import PRESET
 
 import hieramp
 from benchmarks import phases, precision, training
-from benchmarks.measuring import paired_ratio
+from benchmarks.measuring import in_turns, paired_ratio
 from hieramp import SCHEDULES
-from hieramp.generation import scale
+from hieramp.generation import loop
 
 
 def test_the_shares_of_all_phases_are_the_whole(model: hieramp.Model) -> None:
-    guide = scale.guide
+    guide = loop.guide
     shares = phases.phases_of(lambda: model.generate([0, 1], [0, 1], SCHEDULES["all"]), cuda=False)
-    assert scale.guide is guide
+    assert loop.guide is guide
     assert abs(sum(shares.values()) - 1) < 1e-9 and all(share >= 0 for share in shares.values())
     per_phase = {phase: sum(s for (p, _), s in shares.items() if p == phase) for phase, _ in shares}
     assert set(per_phase) == {phases.LOOP, *(phase for phase, _, _ in phases.PHASES)}
@@ -71,3 +71,14 @@ def test_training_steps_train_in_both_precisions() -> None:
         assert all(stepper.step(dtype) > 0 for dtype in training.PRECISIONS.values())
         after = dict(objective.named_parameters())
         assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_runs_take_turns_and_the_first_round_is_not_counted() -> None:
+    order: list[str] = []
+
+    def run(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    seconds = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, rounds=2)
+    assert "".join(order) == "baabba" and seconds == {"a": [3.0, 6.0], "b": [4.0, 5.0]}

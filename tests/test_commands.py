@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+import hieramp
 from hieramp.commands.main import main
 from hieramp.figures import read_settings
 
@@ -53,6 +57,26 @@ def test_the_same_settings_make_the_same_file(model_folder: Path, tmp_path: Path
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.parametrize("more", [[], ["--steps"]])
+def test_generate_lets_go_of_each_scale(
+    more: list[str], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step holds the logits and noise of its scale: thirty megabytes an image of a large model."""
+    drawn, steps = [], hieramp.Model.steps
+
+    def watched(*args: Any, **options: Any) -> Iterator[hieramp.Step]:
+        for step in steps(*args, **options):
+            drawn.append(weakref.ref(step))
+            yield step
+            del step
+            assert sum(kept() is not None for kept in drawn) <= 1
+
+    monkeypatch.setattr(hieramp.Model, "steps", watched)
+    out = str(tmp_path / "x.png")
+    main(["generate", "--class", "cat", "--count", "2", "--out", out, "--model", str(model_folder), *more])
+    assert len(drawn) == 6
+
+
 def test_saliency_shows_every_scale(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(["saliency", "--class", "frog", "--out", str(tmp_path / "s.png"), "--model", str(model_folder)])
     assert "at 6 scales" in capsys.readouterr().out
@@ -64,15 +88,15 @@ def test_saliency_shows_every_scale(model_folder: Path, tmp_path: Path, capsys: 
     ("arguments", "said"),
     [
         (["--class", "cta"], "unknown class 'cta'; the nearest are: cat"),
-        (["--class", "cat", "--stages", "coarse=0%:5"], "rho of coarse is 0"),
+        (["--class", "cat", "--stages", "coarse=0%:5"], "coarse rho is 0"),
         (["--class", "cat", "--stages", "nonsense"], "cannot read stage 'nonsense'"),
         (["--class", "cat", "--out", "x.jpg"], "must end in .png"),
         (["--class", "cat", "--out", "nowhere/x.png"], "the folder nowhere does not exist"),
         (["--class", "cat", "--count", "1000"], "--count is 1000"),
         (["--class", "cat", "--blocks", "9"], "block 9 does not exist"),
         (["--class", "cat", "--guidance", "-2"], "guidance is -2"),
-        (["--class", "cat", "--guidance-power", "-2"], "the power of guidance is -2"),
-        (["--class", "cat", "--temperature", "-2"], "the temperature of coarse is -2"),
+        (["--class", "cat", "--guidance-power", "-2"], "guidance power is -2"),
+        (["--class", "cat", "--temperature", "-2"], "coarse temperature is -2"),
         (["--class", "cat", "--temperature", "fine=warm"], "'fine=warm' is no temperature"),
         (["--class", "cat", "--temperature", "last=1"], "'last=1' is no temperature: give a number, or coarse=1"),
         (["--class", "cat", "--model", "nope"], "there is no model 'nope'"),

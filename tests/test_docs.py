@@ -160,7 +160,8 @@ def test_the_readmes_figures_are_those_measured() -> None:
 
 def test_no_path_of_one_machine() -> None:
     """Folders of whoever measured mean nothing to a reader: docs/measured/README.md says what to write instead."""
-    for path in [*PAGES, *(ROOT / "docs").rglob("*.json")]:
+    workplace = ROOT / "docs" / "card.md"  # what to type on the machine where a card may be lent
+    for path in [page for page in PAGES if page != workplace] + [*(ROOT / "docs").rglob("*.json")]:
         found = re.search(r"(?<![\w.:/])/(work|tmp|home|root|Users|mnt)/[\w/.-]*", path.read_text(encoding="utf-8"))
         assert not found, f"{name(path)} names {found[0]}"
 

@@ -1,16 +1,16 @@
 """What a study came to: markdown with the figures published beside it, CSV, and a plot."""
 
-import csv
-import io
 import re
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from hieramp.checkpoints import write_text
-from hieramp.evaluation.results import save_figure, scores
+from hieramp.errors import UserError
+from hieramp.evaluation.results import scores
 from hieramp.evaluation.studies import Cell, Results, Study
+from hieramp.figures import save_figure
+from hieramp.files import csv_text, markdown_table, write_text
 
 MISSING = "–"
 COLORS = ("#1c1b22", "#b5483a", "#4a6fa5", "#7a8b4f", "#c9a13b", "#8a6aa8", "#5f9ea0", "#a0a0a0")
@@ -47,7 +47,7 @@ def figures(study: Study, results: Results) -> str:
     for name in study.row_names():
         cells = {study.heading(cell): result for cell, result in results.items() if study.row_name(cell) == name}
         rows.append([name, *(_figure(cells[heading]) if heading in cells else "" for heading in headings)])
-    return _table(["", *headings], rows)
+    return markdown_table(["", *headings], rows)
 
 
 def published(study: Study) -> str:
@@ -55,7 +55,7 @@ def published(study: Study) -> str:
     named = dict.fromkeys(column for row in study.published.values() for column in row)
     columns = [*(c for c in study.columns if c in named), *(c for c in named if c not in study.columns)]
     rows = [[name, *(row.get(column, "") for column in columns)] for name, row in study.published.items()]
-    return _table(["", *columns], rows)
+    return markdown_table(["", *columns], rows)
 
 
 def _figure(result: dict[str, Any] | None) -> str:
@@ -87,7 +87,7 @@ def details(measured: dict[Cell, dict[str, Any]]) -> str:
             ]
         )
     header = ["row", "images", "best %", "last epoch %", "seeds", "teacher", "protocol", "time", "machine", "preview"]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _notes(measured: dict[Cell, dict[str, Any]]) -> list[str]:
@@ -106,11 +106,6 @@ def _commands(measured: dict[Cell, dict[str, Any]]) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def write_tables(study: Study, results: Results, folder: Path) -> str:
     """table.md, table.csv and table.png; returns the markdown."""
     text = markdown(study, results)
@@ -123,14 +118,12 @@ def write_tables(study: Study, results: Results, folder: Path) -> str:
 
 
 def _csv(results: Results) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "column", "teacher", "student", "seed", "best", "last", "seconds"])
+    rows: list[list[Any]] = [["row", "column", "teacher", "student", "seed", "best", "last", "seconds"]]
     for cell, result in results.items():
         for run in result["runs"] if result else []:
             head = [cell.row, cell.column, cell.teacher or "", cell.student]
-            writer.writerow([*head, run["seed"], run["best"], run["last"], run["seconds"]])
-    return text.getvalue()
+            rows.append([*head, run["seed"], run["best"], run["last"], run["seconds"]])
+    return csv_text(rows)
 
 
 def plot(study: Study, results: Results) -> Figure:
@@ -186,15 +179,15 @@ def write_into(path: Path, name: str, text: str) -> None:
     """Replace what stands between the markers of a study in a document.
 
     Raises:
-        ValueError: the document is not there, or has no such markers.
+        UserError: the document is not there, or has no such markers.
     """
     begin, end = f"<!-- study {name} -->", f"<!-- end of study {name} -->"
     try:
         document = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ValueError(f"--write is {path}, which does not exist") from error
+        raise UserError(f"--write is {path}, which does not exist") from error
     before, found, rest = document.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
+        raise UserError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
     write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")

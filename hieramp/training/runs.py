@@ -27,6 +27,7 @@ from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
 from hieramp.devices import has_half
+from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.training.classifier import ClassifierObjective
@@ -47,7 +48,7 @@ def load_vqvae(folder: Path) -> VQVAE:
     """The VQ-VAE of a model folder, in evaluation mode.
 
     Raises:
-        ValueError: the folder has none, or its weights do not fit its config.
+        UserError: the folder has none, or its weights do not fit its config.
     """
     config = _config_with(folder, "vqvae")
     vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
@@ -58,7 +59,7 @@ def load_vqvae(folder: Path) -> VQVAE:
 def _config_with(folder: Path, part: str) -> dict:
     config = read_config(folder) if folder.is_dir() else {}
     if part not in config:
-        raise ValueError(f"{folder} has no {part} yet: run python -m hieramp train {part} --out {folder} first")
+        raise UserError(f"{folder} has no {part} yet: run python -m hieramp train {part} --out {folder} first")
     return config
 
 
@@ -198,7 +199,7 @@ def _check_fits(vqvae: VQVAEConfig, var: VARConfig, folder: Path) -> None:
     for name in ("sides", "num_codes", "code_dim"):
         ours, theirs = getattr(var, name), getattr(vqvae, name)
         if ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"{name} of the VQ-VAE in {folder} is {theirs}, of this preset {ours}: use one preset for both"
             )
 
@@ -206,7 +207,7 @@ def _check_fits(vqvae: VQVAEConfig, var: VARConfig, folder: Path) -> None:
 def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
     found = len(source.class_names)
     if found != num_classes:
-        raise ValueError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
+        raise UserError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
 
 
 def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[VAR], Image.Image]:

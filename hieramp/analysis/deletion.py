@@ -1,4 +1,4 @@
-"""The deletion test: does a saliency map point at what makes an image its class? (docs/method.md)
+"""The deletion test: does a saliency map point at what makes an image its class? (method.md)
 
 The salient positions are replaced by the image's blur, and so are as many random ones: a useful map makes a
 classifier's confidence in the class fall clearly faster.

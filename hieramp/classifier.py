@@ -1,6 +1,6 @@
 """The classifier that judges images: timm's ResNet with the stem of the student protocol.
 
-Images come in [0, 1], (B, 3, H, W); ImageNet mean and standard deviation even on CIFAR (student-protocol.md).
+Images come in [0, 1], (B, 3, H, W); ImageNet mean and standard deviation even on CIFAR (docs/protocols.md).
 """
 
 from collections.abc import Sequence

@@ -71,7 +71,7 @@ class VARConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A ResNet of basic blocks; the defaults are the ResNet-18 for CIFAR of student-protocol.md."""
+    """A ResNet of basic blocks; the defaults are the ResNet-18 for CIFAR of docs/protocols.md."""
 
     image_size: int = 32
     num_classes: int = 10

@@ -42,7 +42,7 @@ class Scales:
 
     @cached_property
     def stages(self) -> dict[str, tuple[int, ...]]:
-        """The scales of each stage. Scale 0 has one position and belongs to none (method.md).
+        """The scales of each stage. Scale 0 has one position and belongs to none (docs/method.md).
 
         Scales 1 … S-1 in three contiguous groups as equal as possible; the finer groups take the remainder.
         """

@@ -1,6 +1,6 @@
 """What to amplify: ρ and strength for each stage, how, and in which blocks.
 
-method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
+docs/method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
 """
 
 from collections.abc import Iterable, Mapping

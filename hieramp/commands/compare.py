@@ -12,7 +12,7 @@ from hieramp.commands import arguments as shared
 from hieramp.commands import distill, evaluate
 from hieramp.evaluation.results import read_result, write_result
 from hieramp.evaluation.studies import Cell, Study, filled, read_study, slug, study_of_sets
-from hieramp.evaluation.tables import write_into, write_tables
+from hieramp.evaluation.tables import summary, write_into, write_tables
 
 OUT = Path("runs/compare")
 
@@ -149,7 +149,7 @@ def _do(steps: list[list[str]]) -> None:
 
 
 def _write(args: argparse.Namespace, study: Study, folder: Path) -> str:
-    text = write_tables(study, {cell: read_result(_results(args, study, cell)) for cell in study.cells()}, folder)
+    results = {cell: read_result(_results(args, study, cell)) for cell in study.cells()}
     if args.write:
-        write_into(args.write, study.name, text)
-    return text
+        write_into(args.write, study.name, summary(study, results))
+    return write_tables(study, results, folder)

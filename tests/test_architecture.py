@@ -35,6 +35,7 @@ PLAIN = {
     "files",
     "state_file",
     "errors",
+    "seeds",
 }
 
 

@@ -92,7 +92,7 @@ def test_every_command_is_explained() -> None:
 
 @pytest.mark.parametrize("page", CURRENT, ids=name)
 def test_flags_of_the_page_exist(page: Path) -> None:
-    source = (ROOT / "app.py").read_text(encoding="utf-8")
+    source = (ROOT / "app" / "serve.py").read_text(encoding="utf-8")
     for arguments in commands(page, "python app.py"):
         flags = [argument for argument in arguments if argument.startswith("--")]
         assert all(f'"{flag}"' in source for flag in flags), (name(page), arguments)

@@ -24,7 +24,7 @@ import hieramp
 from benchmarks import phases, reference
 from benchmarks.measuring import paired_ratio, peak_of
 from hieramp import SCHEDULES, Amplification, Model
-from hieramp.training.var import is_class_token
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 
 VARIANTS = ("base", "+ class tokens", "+ amplification")

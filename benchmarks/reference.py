@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measuring import peak_of
 from hieramp import SCHEDULES, Amplification, Model, from_official
 from hieramp.config import VARConfig
-from hieramp.training.var import is_class_token
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 

@@ -209,7 +209,9 @@ def draw(
 
 
 def _num_halves(var: VAR, request: Request) -> int:
-    return 2 if request.sampling.guidance > 0 or not var.config.class_token_scales else 1
+    """2 with an unconditional half: for guidance, or for a saliency that is made of it or read there."""
+    reads_conditional = var.config.class_token_scales and not var.config.own_class_tokens
+    return 1 if request.sampling.guidance == 0 and reads_conditional else 2
 
 
 @contextmanager

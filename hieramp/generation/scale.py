@@ -159,6 +159,9 @@ class _Look:
     def __call__(self, block: int, weights_BHL: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         m_BL = self.given
         if weights_BHL is not None:
+            if self.plan.var.config.own_class_tokens:
+                # the unconditional half's for both, where there is one: a token that sees the label need not look
+                weights_BHL = weights_BHL[-self.num_rows :].repeat(self.plan.halves, 1, 1)
             m_BL = class_token_saliency(weights_BHL)
             if self.plan.details:
                 self.seen.append(weights_BHL[: self.num_rows])
@@ -268,7 +271,8 @@ def draw_scale(
         noise=noise,
         f_hat=f_hat + vqvae.quantize.contribution(scale, picked.tokens),
         weights=torch.stack(hook.seen, 1) if hook.seen else None,
-        beliefs=None if beliefs is None else beliefs[:num_rows],
+        # of the half whose map it is
+        beliefs=None if beliefs is None else beliefs[-num_rows:] if var.config.own_class_tokens else beliefs[:num_rows],
         class_saliency=hook.saliency,
         both_logits=untold,
         chosen_from=tuple(hook.chosen_from),

@@ -1,0 +1,104 @@
+"""Training class tokens with projections of their own: they name the class from what they look at, nothing else."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hieramp.training.loop import Objective
+from hieramp.training.tokens import Tokenizer, drop_labels
+from hieramp.training.var import LABEL_DROP, SETTLE, block_matrices, mean_of, part_known, per_scale
+from hieramp.var.class_tokens import Reading
+from hieramp.var.model import VAR, token_loss
+
+
+@dataclass(frozen=True)
+class ClassTokenOptions:
+    """What kind of class tokens are trained, and how."""
+
+    attention: Literal["own", "shared"] = "own"
+    with_backbone: bool = False
+    # of class tokens with projections of their own; the defaults are what served best (docs/notebook)
+    watch_block: int | None = None  # where they look; None: depth - 2
+    width: int | None = None  # of their keys and values; None: the transformer's
+    same_map: float = 1.0  # weight of the penalty on what the maps of all pictures have in common
+    left_out: float = 0.0  # weight of the penalty on naming the class from what the map leaves out
+    narrow: float = 0.0  # weight of the penalty on narrow maps; below 0 it is one on wide maps
+    # of class tokens that share the blocks' projections
+    condition: str = "dropped"
+    read_only: bool = False
+
+
+class OwnClassTokenObjective(Objective):
+    """L_cls (HierAmp, Eq. 6) of class tokens that look with the label hidden, and what keeps their maps honest.
+
+    A class token answers from its values under its map alone. Three penalties shape the map besides:
+    same_map on KL(mean map of the batch ‖ uniform): a map that is one fixed pattern of positions pays;
+    left_out on the chance of the right class when the map is turned round, values and head standing still: a map pays
+    for the parts of an object that it passes over;
+    narrow on the mean of KL(map ‖ uniform) over the batch.
+    All are in nats, or a chance, and means over the scales. Scale 0 has one position and counts for nothing.
+    """
+
+    model: VAR
+
+    def __init__(self, var: VAR, tokenizer: Tokenizer, options: ClassTokenOptions) -> None:
+        super().__init__()
+        self.model = var
+        self.tokenizer = tokenizer
+        self.options = options
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        batch = self.tokenizer(images_BCHW)
+        logged: dict[str, Tensor] = {}
+        # the finest scale is read as its first pass finds it, with nothing known
+        reading = self.model.look(batch.inputs_BLC)
+        logits_BSK = self.model.answer(reading)
+        terms: dict[str, list[Tensor]] = {"class_loss": [], "same_map": [], "left_out": [], "narrow": []}
+        for i, scale in enumerate(self.model.config.class_token_scales):
+            if scale == 0:
+                continue
+            logits_BK = logits_BSK[:, i]
+            logged[f"class_accuracy/scale{scale}"] = (logits_BK.argmax(-1) == labels_B).float().mean()
+            terms["class_loss"].append(F.cross_entropy(logits_BK, labels_B))
+            span = self.model.scales.spans[scale]
+            weights_BHL = reading.weights_BHSL[:, :, i, span]
+            m_BL = weights_BHL.mean(1)
+            terms["same_map"].append(_from_uniform(m_BL.mean(0)))
+            terms["narrow"].append(_from_uniform(m_BL).mean())
+            if self.options.left_out:
+                terms["left_out"].append(self._left_out(weights_BHL, reading.values_BHLD[:, :, span], labels_B))
+        means = {name: torch.stack(values).mean() for name, values in terms.items() if values}
+        weights = {name: getattr(self.options, name) for name in means if name != "class_loss"}
+        loss = means["class_loss"] + sum(weight * means[name] for name, weight in weights.items())
+        logged |= {name: mean.detach() for name, mean in means.items()}
+        if self.options.with_backbone:
+            labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
+            inputs, open_BL = part_known(self.model, batch)
+            loss_BL = token_loss(self.model(labels, inputs, class_tokens=False).logits_BLV, batch.tokens_BL)
+            loss = loss + mean_of(loss_BL, open_BL)
+            logged |= per_scale(self.model, loss_BL.detach(), open_BL)
+        return {"loss": loss, **logged}
+
+    def _left_out(self, weights_BHL: Tensor, values_BHLD: Tensor, labels_B: Tensor) -> Tensor:
+        """The chance of the right class in what is read with every head's map turned round."""
+        turned_BHL = weights_BHL.amax(-1, keepdim=True) - weights_BHL
+        turned_BHL = turned_BHL / turned_BHL.sum(-1, keepdim=True).clamp_min(1e-6)
+        read_BW = Reading(turned_BHL[:, :, None], values_BHLD.detach()).read()[:, 0]
+        head = self.model.class_head
+        chances_BK = F.linear(read_BW, head.weight.detach(), head.bias.detach()).float().softmax(-1)
+        return chances_BK.gather(1, labels_B[:, None]).mean()
+
+    def before_step(self, progress: float) -> None:
+        if self.options.with_backbone and progress >= SETTLE:
+            self.tokenizer.shift = 0
+
+    def matrices(self) -> set[str]:
+        return block_matrices(self)
+
+
+def _from_uniform(m_L: Tensor) -> Tensor:
+    """KL(map ‖ uniform) in nats over the last dimension."""
+    return (m_L * (m_L * m_L.shape[-1]).clamp_min(1e-9).log()).sum(-1)

@@ -105,7 +105,8 @@ class ClassifierConfig:
 
 
 T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig)
-LATER = {"last_passes", "class_token_attention", "class_token_block", "class_token_width"}  # sizes that models of before do not name: they have the default
+# sizes that models of before do not name: they have the default
+LATER = {"last_passes", "class_token_attention", "class_token_block", "class_token_width"}
 
 
 def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig) -> dict[str, Any]:

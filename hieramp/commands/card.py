@@ -21,6 +21,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
         _deletion(measured.get("deletion"), config),
+        _saliency(measured.get("saliency")),
         _samples(folder, measured.get("drawings")),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
@@ -202,3 +203,81 @@ def _deletion(measured: dict[str, Any] | None, config: dict[str, Any]) -> str:
         "Fall of the classifier's confidence when the top ρ positions of a scale are blurred, against random ones, on "
         f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}{chosen}"
     )
+
+
+def saliency_in_short(row: dict[str, Any]) -> str:
+    """One scale of the saliency test for the terminal: each family, by each judge, in deletion."""
+    said = []
+    for family, fixed in row["fixed_share"].items():
+        named = f", names {row['named']:.0%}" if family == "class tokens" and "named" in row else ""
+        gains = [
+            f"{judge}: {_over(figures, family, 'another picture', 'deletion')} over another picture's, "
+            f"{_over(figures, family, 'centre', 'deletion')} over the centre"
+            for judge, figures in row["judges"].items()
+        ]
+        said.append(f"{family}: fixed share {fixed:.2f}{named}; {'; '.join(gains)}")
+    return " | ".join(said)
+
+
+def _over(figures: dict[str, Any], family: str, rival: str, way: str) -> str:
+    mean, error = figures["over"][family][rival][way]
+    return f"{mean:+.3f} ± {error:.3f}"
+
+
+def _saliency(measured: dict[str, Any] | None) -> str:
+    """What the maps follow: a table of shares, then one of effects for each set of pictures and judge."""
+    if not measured:
+        return ""
+    judges = ", ".join(f"{name} ({row['accuracy']:.1%} of the test images)" for name, row in measured["judges"].items())
+    intro = (
+        "## What the saliency follows\n\n"
+        "Fixed share: how much of the maps' variance is one pattern of positions, the same for every picture; equal "
+        "maps have 100%, maps with nothing in common 0%. Named: how many of the pictures the class token names by what "
+        "it looks at, the class hidden from it. Effects are in nats of the picture's class, mean ± standard error of "
+        f"the paired differences: by how much more it costs a classifier when the {measured['rho']:.0%} most salient "
+        "positions are blurred (deletion), and by how much more it has when they alone are not (insertion), than with "
+        "the same share by another ranking. The ceiling is the classifier's own loss at each position. "
+        f"Judges: {judges}."
+    )
+    parts = [intro]
+    for what, found in measured["on"].items():
+        parts.append(f"### On {found['images']} {what}")
+        parts.append(_shares(found["rows"]))
+        parts += [_effects(found["rows"], judge) for judge in measured["judges"]]
+    return "\n\n".join(parts)
+
+
+def _shares(rows: list[dict[str, Any]]) -> str:
+    families = list(rows[0]["fixed_share"])
+    body = []
+    for row in rows:
+        named = f"{row['named']:.1%}" if "named" in row else "–"
+        body.append([_grid(row), *(f"{row['fixed_share'][family]:.0%}" for family in families), named])
+    text = _table(["scale", *(f"fixed share, {family}" for family in families), "named"], body)
+    for row in rows:
+        for family, shares in row.get("share_of_passes", {}).items():
+            told = ", ".join(f"{share:.1%}" for share in shares)
+            text += f"\n\nOf the finest maps ({family}), as much lies where each pass draws: {told}."
+    return text
+
+
+def _effects(rows: list[dict[str, Any]], judge: str) -> str:
+    header = ["scale", "map", "way", "another picture's", "random", "centre", "the average map", "ceiling minus map"]
+    body = []
+    for row in rows:
+        figures = row["judges"][judge]
+        for family in figures["over"]:
+            for way in ("deletion", "insertion"):
+                rivals = [
+                    _over(figures, family, rival, way)
+                    for rival in ("another picture", "random", "centre", "average map")
+                ]
+                left = "–"
+                if "occlusion" in figures["means"]:
+                    left = f"{figures['means']['occlusion'][way] - figures['means'][family][way]:.3f}"
+                body.append([_grid(row), family, way, *rivals, left])
+    return f"By {judge}, the map over …\n\n{_table(header, body)}"
+
+
+def _grid(row: dict[str, Any]) -> str:
+    return f"{row['side']}×{row['side']}"

@@ -3,23 +3,30 @@
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import hieramp
 from hieramp import figures
-from hieramp.analysis import measure
+from hieramp.analysis import faithfulness, measure
 from hieramp.analysis.limits import halves, measure_limits
 from hieramp.analysis.measure import better_condition, most_named_right, setting_name
 from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
-from hieramp.commands.card import write_card
+from hieramp.commands.card import saliency_in_short, write_card
 from hieramp.data import DecodedImages, decode, open_source
+from hieramp.devices import half_where_native
+from hieramp.evaluation.teachers import load_teacher
 from hieramp.generation.sampling import PLAIN, Sampling
 
 SHEET_PER_CLASS = 10
-FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
+FIGURES = ("autoencoder", "transformer", "deletion", "saliency", "drawings", "limits")
+JUDGE2 = "judge2.safetensors"  # in the model folder: the second judge where none is named
+SALIENCY_RHO = 0.5  # what amplification takes by default
 SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
 
 
@@ -54,6 +61,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="T",
         help="each at every guidance and top-p, like 1 0.8 fine=0.6 (default: 1)",
     )
+    parser.add_argument(
+        "--judge2",
+        metavar="FILE",
+        help="a second judge of saliency, of another architecture: what evaluate --student convnet --save wrote, "
+        f"or NAME=FILE for timm's NAME (default: {JUDGE2} in the model folder, where there is one)",
+    )
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -87,6 +100,8 @@ def run(args: argparse.Namespace) -> None:
         keep("deletion", rows)
         _make_default(folder, better_condition(rows.values()))
         model = hieramp.load(folder, args.device)
+    if "saliency" in args.only:
+        keep("saliency", _saliency(model, classifier, test, args))
     if "autoencoder" in args.only:
         keep("autoencoder", measure.measure_autoencoder(model, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
@@ -130,6 +145,43 @@ def _deletion(folder: Path, classifier: Classifier, test: DecodedImages) -> dict
             for stage, row in rows[name]["stages"].items():
                 shared.say(f"deletion, {name}, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
     return rows
+
+
+def _saliency(
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
+) -> dict[str, Any]:
+    """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
+    found = {"classifier": classifier.eval()} | _second_judge(model, args.judge2)
+    judges = {name: partial(_on, network, model.device) for name, network in found.items()}
+    real = faithfulness.with_tokens(model, test.images, test.labels)
+    drawn = faithfulness.drawn_pictures(model, -(-len(real.labels) // len(model.class_names)))
+    figures: dict[str, Any] = {"rho": SALIENCY_RHO, "judges": {}, "on": {}}
+    for name, judge in judges.items():
+        figures["judges"][name] = {"accuracy": faithfulness.accuracy_of(judge, real)}
+    for what, pictures in {"test images": real, "drawings": drawn}.items():
+        rows = []
+        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO, with_ceiling=True):
+            rows.append(row)
+            shared.say(f"saliency on {what}, scale {row['scale']}: " + saliency_in_short(row))
+        figures["on"][what] = {"images": len(pictures.labels), "rows": rows}
+    return figures
+
+
+def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.nn.Module]:
+    assert model.folder is not None
+    beside = model.folder / JUDGE2
+    if wanted is None and not beside.is_file():
+        shared.say(f"one judge alone: give a second one, of another architecture, with --judge2 or as {beside}")
+        return {}
+    judge = load_teacher(wanted or str(beside))
+    if judge.class_names != model.class_names:
+        raise ValueError(f"--judge2 {judge.name} was trained on other classes than {model.name}: give one of its own")
+    return {judge.name: judge.network.to(model.device)}
+
+
+def _on(network: torch.nn.Module, device: torch.device, images_NCHW: torch.Tensor) -> torch.Tensor:
+    with half_where_native(device):
+        return network(images_NCHW.to(device))
 
 
 def _make_default(folder: Path, condition: str) -> None:

@@ -57,7 +57,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     own, defaults = parser.add_argument_group("class-tokens with --attention own"), ClassTokenOptions()
     own.add_argument("--watch-block", type=shared.whole_number, help="the block where they look (default: depth - 2)")
-    own.add_argument("--token-width", type=shared.positive, help="of their keys and values (default: the transformer's)")
+    own.add_argument(
+        "--token-width", type=shared.positive, help="of their keys and values (default: the transformer's)"
+    )
     for name, what in PENALTIES.items():
         own.add_argument(
             f"--{name.replace('_', '-')}",

@@ -52,9 +52,20 @@ class OwnClassTokenObjective(Objective):
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         batch = self.tokenizer(images_BCHW)
-        logged: dict[str, Tensor] = {}
         # the finest scale is read as its first pass finds it, with nothing known
-        reading = self.model.look(batch.inputs_BLC)
+        losses = self.looking(self.model.watched_input(batch.inputs_BLC), labels_B)
+        if self.options.with_backbone:
+            labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
+            inputs, open_BL = part_known(self.model, batch)
+            loss_BL = token_loss(self.model(labels, inputs, class_tokens=False).logits_BLV, batch.tokens_BL)
+            losses["loss"] = losses["loss"] + mean_of(loss_BL, open_BL)
+            losses |= per_scale(self.model, loss_BL.detach(), open_BL)
+        return losses
+
+    def looking(self, image_BLC: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        """The loss of class tokens that look at these image tokens, as they enter the watched block, and its terms."""
+        logged: dict[str, Tensor] = {}
+        reading = self.model.read_all(image_BLC)
         logits_BSK = self.model.answer(reading)
         terms: dict[str, list[Tensor]] = {"class_loss": [], "same_map": [], "left_out": [], "narrow": []}
         for i, scale in enumerate(self.model.config.class_token_scales):
@@ -74,12 +85,6 @@ class OwnClassTokenObjective(Objective):
         weights = {name: getattr(self.options, name) for name in means if name != "class_loss"}
         loss = means["class_loss"] + sum(weight * means[name] for name, weight in weights.items())
         logged |= {name: mean.detach() for name, mean in means.items()}
-        if self.options.with_backbone:
-            labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
-            inputs, open_BL = part_known(self.model, batch)
-            loss_BL = token_loss(self.model(labels, inputs, class_tokens=False).logits_BLV, batch.tokens_BL)
-            loss = loss + mean_of(loss_BL, open_BL)
-            logged |= per_scale(self.model, loss_BL.detach(), open_BL)
         return {"loss": loss, **logged}
 
     def _left_out(self, weights_BHL: Tensor, values_BHLD: Tensor, labels_B: Tensor) -> Tensor:

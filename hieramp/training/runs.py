@@ -191,7 +191,7 @@ def _calibrate(var: VAR, tokenizer: Tokenizer, source: DataSource, settings: Run
     var.to(device)
     with half_where_native(device):
         parts = [var.watched_input(tokenizer(part.to(device)).inputs_BLC).float() for part in images.split(50)]
-    var.class_attention.calibrate(torch.cat(parts), var.scales.spans)
+    var.class_attention.calibrate(torch.cat(parts))
 
 
 def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcome:

@@ -33,45 +33,63 @@ class Reading(NamedTuple):
 class ClassTokenAttention(nn.Module):
     """Attention of class tokens over image tokens as they enter a block.
 
-    Image tokens are first compared with what stood at their position in training (`calibrate`), on average: most of a
-    token says where it is, and a map made of that would be the same for every picture. A class token is its own query,
-    since a projection of a constant is a constant.
+    Image tokens are brought to mean 0 and spread 1 over all pictures (`calibrate`): what they have in common is larger
+    than what tells them apart. A class token is its own query, since a projection of a constant is a constant. Its
+    logits are averaged over neighbouring positions (`neighbourhood`), as objects hang together.
     """
 
-    mean_LC: Tensor
-    spread_LC: Tensor
+    mean_SC: Tensor
+    spread_SC: Tensor
+    scale_L: Tensor
+    smooth_LL: Tensor
 
-    def __init__(self, width: int, own_width: int, num_heads: int, num_positions: int) -> None:
+    def __init__(self, width: int, own_width: int, num_heads: int, sides: Sequence[int]) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.sides = num_heads, tuple(sides)
         self.key = nn.Linear(width, own_width, bias=False)
         self.value = nn.Linear(width, own_width)
-        self.register_buffer("mean_LC", torch.zeros(num_positions, width))
-        self.register_buffer("spread_LC", torch.ones(num_positions, width))
+        self.register_buffer("mean_SC", torch.zeros(len(sides), width))
+        self.register_buffer("spread_SC", torch.ones(len(sides), width))
+        scales = [scale for scale, side in enumerate(sides) for _ in range(side * side)]
+        self.register_buffer("scale_L", torch.tensor(scales), persistent=False)
+        self.register_buffer("smooth_LL", torch.block_diag(*map(neighbourhood, sides)), persistent=False)
 
     @torch.no_grad()
-    def calibrate(self, image_BLC: Tensor, spans: Sequence[slice]) -> None:
-        """Take from many pictures what to compare with: the mean of every position, the spread of every scale."""
-        x_BLC = F.layer_norm(image_BLC.float(), image_BLC.shape[-1:])
-        self.mean_LC.copy_(x_BLC.mean(0))
-        variance_LC = x_BLC.var(0)
-        for span in spans:
-            self.spread_LC[span] = variance_LC[span].mean(0).sqrt().clamp_min(1e-2)
+    def calibrate(self, image_BLC: Tensor) -> None:
+        """Take mean and spread of each scale from the image tokens of many pictures, all scales of each."""
+        parts = F.layer_norm(image_BLC.float(), image_BLC.shape[-1:]).split([side * side for side in self.sides], 1)
+        self.mean_SC.copy_(torch.stack([part.mean((0, 1)) for part in parts]))
+        self.spread_SC.copy_(torch.stack([part.std((0, 1), correction=0) for part in parts]).clamp_min(1e-2))
 
     def forward(
         self, tokens_SW: Tensor, image_BLC: Tensor, at: slice = slice(None), mask_SL: Tensor | None = None
     ) -> Reading:
         """Look at the image tokens of the positions `at`; `mask_SL` is additive, -inf where a token may not look."""
         x_BLC = F.layer_norm(image_BLC, image_BLC.shape[-1:])
-        x_BLC = ((x_BLC - self.mean_LC[at]) / self.spread_LC[at]).to(x_BLC.dtype)
+        scale_L = self.scale_L[at]
+        x_BLC = ((x_BLC - self.mean_SC[scale_L]) / self.spread_SC[scale_L]).to(x_BLC.dtype)
         key_BHLD, value_BHLD = (
             project(x_BLC).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for project in (self.key, self.value)
         )
         query_HSD = tokens_SW.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
-        logits_BHSL = query_HSD.to(key_BHLD.dtype) @ key_BHLD.mT
+        logits_BHSL = query_HSD.to(key_BHLD.dtype) @ key_BHLD.mT @ self.smooth_LL[at, at].to(key_BHLD.dtype).mT
         logits_BHSL = logits_BHSL.to(torch.promote_types(logits_BHSL.dtype, torch.float32))
         weights_BHSL = (logits_BHSL if mask_SL is None else logits_BHSL + mask_SL).softmax(-1)
         return Reading(weights_BHSL, value_BHLD)
+
+
+def neighbourhood(side: int) -> Tensor:
+    """The weights by which each position of a map is averaged with those around it, (side², side²); rows sum to 1.
+
+    Binomial, 1-2-1 both ways, the border repeated; maps of fewer than 4 × 4 positions stay as they are.
+    """
+    if side < 4:
+        return torch.eye(side * side)
+    line = torch.zeros(side, side)
+    for position in range(side):
+        for step, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)):
+            line[position, min(max(position + step, 0), side - 1)] += weight
+    return torch.kron(line, line)
 
 
 def is_class_token(key: str) -> bool:

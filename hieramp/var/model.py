@@ -99,7 +99,7 @@ class VAR(nn.Module):
             self.cls_tokens = nn.ParameterDict(tokens)
             self.class_head = nn.Linear(token_width, config.num_classes)
         if config.class_token_scales and config.own_class_tokens:
-            attention = ClassTokenAttention(width, config.own_width, config.num_heads, self.scales.num_tokens)
+            attention = ClassTokenAttention(width, config.own_width, config.num_heads, config.sides)
             self.cls_attn = nn.ModuleDict({str(config.watched_block): attention})
         self.head_nm = HeadNorm(config)
         self.head = nn.Linear(width, config.num_codes)
@@ -198,7 +198,7 @@ class VAR(nn.Module):
             x = self._image_blocks(below, modulations[watched:], watched)
             if not class_tokens:
                 return TeacherForced(self._logits(x, head), None, None)
-            reading = self._read_all(below)
+            reading = self.read_all(below)
             return TeacherForced(self._logits(x, head), self.answer(reading), reading.weights_BHSL)
         tokens = [self.cls_tokens[str(s)] for s in self.config.class_token_scales]
         tokens_BSC = torch.cat(tokens, dim=1).expand(len(x), -1, -1).to(x.dtype)
@@ -231,11 +231,8 @@ class VAR(nn.Module):
         attention: Any = self.cls_attn[str(self.config.watched_block)]
         return attention
 
-    def look(self, inputs_BLC: Tensor) -> Reading:
-        """What class tokens of their own see of images whose class is not told to them."""
-        return self._read_all(self.watched_input(inputs_BLC))
-
-    def _read_all(self, image_BLC: Tensor) -> Reading:
+    def read_all(self, image_BLC: Tensor) -> Reading:
+        """What class tokens of their own see of the image tokens that enter the watched block."""
         tokens_SW = torch.cat([self.cls_tokens[str(s)] for s in self.config.class_token_scales], dim=1)[0]
         num_image = image_BLC.shape[1]
         return self.class_attention(tokens_SW, image_BLC, mask_SL=self.mask_TT[num_image:, :num_image])

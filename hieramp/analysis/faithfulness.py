@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from hieramp.amplification.saliency import guidance_saliency, num_salient, salient_positions
-from hieramp.analysis.deletion import blurred, delete
 from hieramp.data import to_signed
 from hieramp.generation.model import Model
 
 FAMILIES = ("class tokens", "guidance")  # where a map comes from
 RIVALS = ("another picture", "random", "centre", "average map")
-CEILING = "occlusion"  # what the judge itself loses at every position, blurred alone: no map can know it better
+CEILING = "attribution"  # the judge's own: a map cannot be expected to know it better
 BATCH = 50
 Judge = Callable[[Tensor], Tensor]  # pictures in [0, 1], (N, 3, H, W), to class logits (N, K)
 
@@ -97,6 +98,21 @@ def centre_prior(side: int) -> Tensor:
     return (-(at[:, None].square() + at[None].square()) / (side / 2) ** 2).exp().flatten()
 
 
+def blurred(images_BCHW: Tensor) -> Tensor:
+    """The images without detail: a Gaussian of an eighth of their side."""
+    size = images_BCHW.shape[-1]
+    kernel = size // 4 * 2 + 1
+    return gaussian_blur(images_BCHW, [kernel, kernel], [size / 8, size / 8])
+
+
+def delete(images_BCHW: Tensor, chosen_BL: Tensor) -> Tensor:
+    """Replace the chosen positions of an n×n grid by the blur of the image."""
+    side = int(chosen_BL.shape[1] ** 0.5)
+    grid = chosen_BL.view(-1, 1, side, side).float()
+    mask = F.interpolate(grid, size=images_BCHW.shape[-2:], mode="nearest")
+    return torch.lerp(images_BCHW, blurred(images_BCHW), mask)
+
+
 def another_of_class(labels_N: Tensor) -> Tensor:
     """For each picture the next of its class, (N,); the only one of a class stands for itself."""
     other_N = torch.arange(len(labels_N))
@@ -123,15 +139,28 @@ def accuracy_of(judge: Judge, pictures: Pictures) -> float:
     return float((guessed == pictures.labels).float().mean())
 
 
-def occlusion(judge: Judge, pictures: Pictures, side: int) -> Tensor:
-    """What each position, blurred alone, costs the judge in nats, (N, side²)."""
-    images, whole_N = pictures.images.float() / 255, log_chances(judge, pictures.images / 255, pictures.labels)
-    costs = []
-    for position in range(side * side):
-        chosen_NL = torch.zeros(len(images), side * side, dtype=torch.bool)
-        chosen_NL[:, position] = True
-        costs.append(whole_N - log_chances(judge, delete(images, chosen_NL), pictures.labels))
-    return torch.stack(costs, dim=1)
+def attribution(judge: Judge, pictures: Pictures, steps: int = 6) -> Tensor:
+    """What each pixel does for a judge's log probability, in nats, (N, H, W): it sums to picture less blurred picture.
+
+    Integrated gradients (arXiv 1703.01365) from the blurred picture to the picture.
+    """
+    parts = []
+    for images, labels in zip(pictures.images.split(BATCH), pictures.labels.split(BATCH), strict=True):
+        whole = images.float() / 255
+        nothing = blurred(whole)
+        sums = torch.zeros_like(whole)
+        for step in range(steps):
+            between = torch.lerp(nothing, whole, (step + 0.5) / steps).requires_grad_()
+            with torch.enable_grad():
+                chances = judge(between).float().log_softmax(-1).cpu().gather(1, labels[:, None])
+                sums += torch.autograd.grad(chances.sum(), between)[0]
+        parts.append((sums / steps * (whole - nothing)).sum(1))
+    return torch.cat(parts)
+
+
+def on_grid(x_NHW: Tensor, side: int) -> Tensor:
+    """Pixels to the mean of each of side × side positions, (N, side²)."""
+    return F.adaptive_avg_pool2d(x_NHW[:, None], side).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -184,7 +213,12 @@ def rivals_of(maps_NL: Tensor, labels_N: Tensor, seed: int = 0) -> dict[str, Ten
 
 
 def judged(
-    judge: Judge, pictures: Pictures, maps: Mapping[str, tuple[Tensor, ...]], scale: int, rho: float, ceiling: bool
+    judge: Judge,
+    pictures: Pictures,
+    maps: Mapping[str, tuple[Tensor, ...]],
+    scale: int,
+    rho: float,
+    attribution_NHW: Tensor,
 ) -> dict[str, Any]:
     """All of the test at one scale, for one judge: means of every ranking, and each family against its rivals."""
     rankings: dict[str, Tensor] = {}
@@ -194,9 +228,8 @@ def judged(
         for rival in ("another picture", "average map"):
             rankings[f"{family}, {rival}"] = rivals[rival]
         rankings |= {rival: rivals[rival] for rival in ("random", "centre")}
-    if ceiling:
-        side = round(next(iter(maps.values()))[scale].shape[1] ** 0.5)
-        rankings[CEILING] = occlusion(judge, pictures, side)
+    side = round(next(iter(maps.values()))[scale].shape[1] ** 0.5)
+    rankings[CEILING] = on_grid(attribution_NHW, side)
     found = effects(judge, pictures, rankings, rho)
     against = {
         family: {rival: found[family].over(found.get(f"{family}, {rival}") or found[rival]) for rival in RIVALS}
@@ -224,7 +257,7 @@ def drawn_pictures(model: Model, per_class: int) -> Pictures:
 
 
 def saliency_figures(
-    model: Model, judges: Mapping[str, Judge], pictures: Pictures, rho: float, with_ceiling: bool
+    model: Model, judges: Mapping[str, Judge], pictures: Pictures, rho: float
 ) -> Iterator[dict[str, Any]]:
     """The whole test on one set of pictures, a row for every scale but the first, which has one position.
 
@@ -232,6 +265,7 @@ def saliency_figures(
     lies on the positions of each pass; and per judge what `judged` finds.
     """
     maps = maps_of(model, pictures)
+    own = {name: attribution(judge, pictures) for name, judge in judges.items()}
     for scale, side in enumerate(model.var.scales.sides):
         if scale == 0:
             continue
@@ -248,6 +282,6 @@ def saliency_figures(
                 family: share_of_passes(per_scale[scale], passes) for family, per_scale in maps.by_family.items()
             }
         row["judges"] = {
-            name: judged(judge, pictures, maps.by_family, scale, rho, with_ceiling) for name, judge in judges.items()
+            name: judged(judge, pictures, maps.by_family, scale, rho, own[name]) for name, judge in judges.items()
         }
         yield row

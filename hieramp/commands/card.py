@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hieramp.analysis.faithfulness import CEILING, RIVALS
 from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
 from hieramp.analysis.measure import baselines, most_named_right, setting_name
 from hieramp.checkpoints import read_config, write_text
@@ -20,7 +21,6 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _transformer(measured.get("transformer"), config["var"].get("last_passes", 1)),
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
-        _deletion(measured.get("deletion"), config),
         _saliency(measured.get("saliency")),
         _samples(folder, measured.get("drawings")),
     ]
@@ -176,35 +176,6 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
-def _deletion(measured: dict[str, Any] | None, config: dict[str, Any]) -> str:
-    """Rows by name; "compared" in config.json are rows of class tokens that are no longer there."""
-    if not measured:
-        return ""
-    compared = config.get("compared", {})
-    if "stages" in measured:  # of an older version: one row, named here or in "compared"
-        measured = {} if compared else {f"these, ρ {measured['rho']:.0%}": measured}
-    named = compared | measured
-    body = [
-        [name, stage, f"{s['salient']:.3f}", f"{s['random']:.3f}", f"{s['gain']:+.3f} ± {s['gain_std_over_seeds']:.3f}"]
-        for name, result in named.items()
-        for stage, s in result["stages"].items()
-    ]
-    table = _table(["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body)
-    row = next(iter(named.values()))
-    others = [c for c in config.get("class_token_variants", {}) if c != config["class_tokens"]["condition"]]
-    chosen = ""
-    if others:
-        default = config["class_tokens"]["condition"]
-        chosen = (
-            f"\n\nThe ones with the condition {default} load by default, `--class-tokens {others[0]}` takes the others."
-        )
-    return (
-        "## Deletion test\n\n"
-        "Fall of the classifier's confidence when the top ρ positions of a scale are blurred, against random ones, on "
-        f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}{chosen}"
-    )
-
-
 def saliency_in_short(row: dict[str, Any]) -> str:
     """One scale of the saliency test for the terminal: each family, by each judge, in deletion."""
     said = []
@@ -236,7 +207,7 @@ def _saliency(measured: dict[str, Any] | None) -> str:
         "it looks at, the class hidden from it. Effects are in nats of the picture's class, mean ± standard error of "
         f"the paired differences: by how much more it costs a classifier when the {measured['rho']:.0%} most salient "
         "positions are blurred (deletion), and by how much more it has when they alone are not (insertion), than with "
-        "the same share by another ranking. The ceiling is the classifier's own loss at each position. "
+        "the same share by another ranking. The ceiling is the classifier's own attribution (integrated gradients). "
         f"Judges: {judges}."
     )
     parts = [intro]
@@ -268,13 +239,8 @@ def _effects(rows: list[dict[str, Any]], judge: str) -> str:
         figures = row["judges"][judge]
         for family in figures["over"]:
             for way in ("deletion", "insertion"):
-                rivals = [
-                    _over(figures, family, rival, way)
-                    for rival in ("another picture", "random", "centre", "average map")
-                ]
-                left = "–"
-                if "occlusion" in figures["means"]:
-                    left = f"{figures['means']['occlusion'][way] - figures['means'][family][way]:.3f}"
+                rivals = [_over(figures, family, rival, way) for rival in RIVALS]
+                left = f"{figures['means'][CEILING][way] - figures['means'][family][way]:.3f}"
                 body.append([_grid(row), family, way, *rivals, left])
     return f"By {judge}, the map over …\n\n{_table(header, body)}"
 

@@ -13,8 +13,8 @@ import hieramp
 from hieramp import figures
 from hieramp.analysis import faithfulness, measure
 from hieramp.analysis.limits import halves, measure_limits
-from hieramp.analysis.measure import better_condition, most_named_right, setting_name
-from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
+from hieramp.analysis.measure import most_named_right, setting_name
+from hieramp.checkpoints import model_folder, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import saliency_in_short, write_card
@@ -24,7 +24,7 @@ from hieramp.evaluation.teachers import load_teacher
 from hieramp.generation.sampling import PLAIN, Sampling
 
 SHEET_PER_CLASS = 10
-FIGURES = ("autoencoder", "transformer", "deletion", "saliency", "drawings", "limits")
+FIGURES = ("autoencoder", "transformer", "saliency", "drawings", "limits")
 JUDGE2 = "judge2.safetensors"  # in the model folder: the second judge where none is named
 SALIENCY_RHO = 0.5  # what amplification takes by default
 SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
@@ -89,17 +89,13 @@ def run(args: argparse.Namespace) -> None:
     test = decode(open_source(args.data, "test"), model.image_size, limit=args.test_images)
     path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    measured.pop("deletion", None)  # of an older version
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
 
     def keep(name: str, figures: Any) -> None:
         measured[name] = figures
         write_text(path, json.dumps(measured, indent=1) + "\n")
 
-    if "deletion" in args.only and model.has_class_tokens:
-        rows = _deletion(folder, classifier, test)
-        keep("deletion", rows)
-        _make_default(folder, better_condition(rows.values()))
-        model = hieramp.load(folder, args.device)
     if "saliency" in args.only:
         keep("saliency", _saliency(model, classifier, test, args))
     if "autoencoder" in args.only:
@@ -134,19 +130,6 @@ def _drawings(
     return rows
 
 
-def _deletion(folder: Path, classifier: Classifier, test: DecodedImages) -> dict[str, Any]:
-    """The deletion test of all class tokens in the folder, at every share."""
-    rows: dict[str, Any] = {}
-    for condition in class_token_variants(folder):
-        model = hieramp.load(folder, classifier.mean.device, class_tokens=condition)
-        for rho in measure.DELETION_RHOS:
-            name = f"condition {condition}, ρ {rho:.0%}"
-            rows[name] = {"condition": condition} | measure.measure_deletion(model, classifier, test, rho)
-            for stage, row in rows[name]["stages"].items():
-                shared.say(f"deletion, {name}, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
-    return rows
-
-
 def _saliency(
     model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -160,7 +143,7 @@ def _saliency(
         figures["judges"][name] = {"accuracy": faithfulness.accuracy_of(judge, real)}
     for what, pictures in {"test images": real, "drawings": drawn}.items():
         rows = []
-        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO, with_ceiling=True):
+        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO):
             rows.append(row)
             shared.say(f"saliency on {what}, scale {row['scale']}: " + saliency_in_short(row))
         figures["on"][what] = {"images": len(pictures.labels), "rows": rows}
@@ -182,14 +165,6 @@ def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.n
 def _on(network: torch.nn.Module, device: torch.device, images_NCHW: torch.Tensor) -> torch.Tensor:
     with half_where_native(device):
         return network(images_NCHW.to(device))
-
-
-def _make_default(folder: Path, condition: str) -> None:
-    """Class tokens of this condition load from now on where none are named."""
-    variants = class_token_variants(folder)
-    if condition != next(iter(variants)):
-        write_config(folder, class_tokens=variants[condition])
-        shared.say(f"class tokens with the condition {condition} are the better ones: they load by default now")
 
 
 def _limits(

@@ -16,10 +16,10 @@ from hieramp.training.presets import PRESETS
 
 # of the budget of `train all`: the transformer decides most of what the pictures look like (docs/training.md)
 SHARES = {"vqvae": 0.2, "var": 0.62, "class-tokens": 0.06, "classifier": 0.12}
-PENALTIES = {
-    "same_map": "what the maps of all pictures have in common",
-    "left_out": "naming the class from what the map leaves out",
-    "narrow": "narrow maps; below 0 on wide ones",
+SHAPES = {  # of the maps of class tokens with projections of their own
+    "same_map": "share of the maps' variance that may be one pattern of positions; more is penalised",
+    "left_out": "weight of the penalty on naming the class from what the map leaves out",
+    "narrow": "weight of the penalty on narrow maps; below 0 on wide ones",
 }
 FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
 
@@ -60,13 +60,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     own.add_argument(
         "--token-width", type=shared.positive, help="of their keys and values (default: the transformer's)"
     )
-    for name, what in PENALTIES.items():
+    for name, what in SHAPES.items():
         own.add_argument(
             f"--{name.replace('_', '-')}",
             type=float,
             default=getattr(defaults, name),
-            metavar="WEIGHT",
-            help=f"of the penalty on {what} (default: %(default)s)",
+            metavar="NUMBER",
+            help=f"{what} (default: %(default)s)",
         )
     paper = parser.add_argument_group("class-tokens with --attention shared")
     paper.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped)")
@@ -132,7 +132,7 @@ def _class_token_options(args: argparse.Namespace) -> ClassTokenOptions:
         width=args.token_width,
         condition=args.condition or "dropped",
         read_only=args.read_only,
-        **{name: getattr(args, name) for name in PENALTIES},
+        **{name: getattr(args, name) for name in SHAPES},
     )
 
 

@@ -13,6 +13,8 @@ from hieramp.training.var import LABEL_DROP, SETTLE, block_matrices, mean_of, pa
 from hieramp.var.class_tokens import Reading
 from hieramp.var.model import VAR, token_loss
 
+FIXED_WEIGHT = 2.0  # of the penalty on a fixed share beyond what is allowed
+
 
 @dataclass(frozen=True)
 class ClassTokenOptions:
@@ -23,8 +25,8 @@ class ClassTokenOptions:
     # of class tokens with projections of their own; the defaults are what served best (docs/notebook)
     watch_block: int | None = None  # where they look; None: depth - 2
     width: int | None = None  # of their keys and values; None: the transformer's
-    same_map: float = 1.0  # weight of the penalty on what the maps of all pictures have in common
-    left_out: float = 0.0  # weight of the penalty on naming the class from what the map leaves out
+    same_map: float = 0.33  # share of the maps' variance that may be one pattern of positions; more is penalised
+    left_out: float = 2.0  # weight of the penalty on naming the class from what the map leaves out
     narrow: float = 0.0  # weight of the penalty on narrow maps; below 0 it is one on wide maps
     # of class tokens that share the blocks' projections
     condition: str = "dropped"
@@ -35,11 +37,12 @@ class OwnClassTokenObjective(Objective):
     """L_cls (HierAmp, Eq. 6) of class tokens that look with the label hidden, and what keeps their maps honest.
 
     A class token answers from its values under its map alone. Three penalties shape the map besides:
-    same_map on KL(mean map of the batch ‖ uniform): a map that is one fixed pattern of positions pays;
-    left_out on the chance of the right class when the map is turned round, values and head standing still: a map pays
-    for the parts of an object that it passes over;
-    narrow on the mean of KL(map ‖ uniform) over the batch.
-    All are in nats, or a chance, and means over the scales. Scale 0 has one position and counts for nothing.
+    the share of the maps' variance over the batch that is one fixed pattern of positions, as far as it is more than
+    same_map (`analysis.faithfulness.fixed_share` measures the same);
+    left_out times the chance of the right class when the map is turned round, values and head standing still: a map
+    pays for the parts of an object that it passes over;
+    narrow times the mean of KL(map ‖ uniform) over the batch.
+    All are means over the scales. Scale 0 has one position and counts for nothing.
     """
 
     model: VAR
@@ -67,7 +70,8 @@ class OwnClassTokenObjective(Objective):
         logged: dict[str, Tensor] = {}
         reading = self.model.read_all(image_BLC)
         logits_BSK = self.model.answer(reading)
-        terms: dict[str, list[Tensor]] = {"class_loss": [], "same_map": [], "left_out": [], "narrow": []}
+        terms: dict[str, list[Tensor]] = {"class_loss": [], "fixed_share": [], "left_out": [], "narrow": []}
+        too_fixed: list[Tensor] = []
         for i, scale in enumerate(self.model.config.class_token_scales):
             if scale == 0:
                 continue
@@ -77,13 +81,17 @@ class OwnClassTokenObjective(Objective):
             span = self.model.scales.spans[scale]
             weights_BHL = reading.weights_BHSL[:, :, i, span]
             m_BL = weights_BHL.mean(1)
-            terms["same_map"].append(_from_uniform(m_BL.mean(0)))
+            terms["fixed_share"].append(_share_in_common(m_BL))
+            too_fixed.append((terms["fixed_share"][-1] - self.options.same_map).clamp_min(0))
             terms["narrow"].append(_from_uniform(m_BL).mean())
             if self.options.left_out:
                 terms["left_out"].append(self._left_out(weights_BHL, reading.values_BHLD[:, :, span], labels_B))
         means = {name: torch.stack(values).mean() for name, values in terms.items() if values}
-        weights = {name: getattr(self.options, name) for name in means if name != "class_loss"}
-        loss = means["class_loss"] + sum(weight * means[name] for name, weight in weights.items())
+        loss = (
+            means["class_loss"] + FIXED_WEIGHT * torch.stack(too_fixed).mean() + self.options.narrow * means["narrow"]
+        )
+        if self.options.left_out:
+            loss = loss + self.options.left_out * means["left_out"]
         logged |= {name: mean.detach() for name, mean in means.items()}
         return {"loss": loss, **logged}
 
@@ -102,6 +110,12 @@ class OwnClassTokenObjective(Objective):
 
     def matrices(self) -> set[str]:
         return block_matrices(self)
+
+
+def _share_in_common(m_BL: Tensor) -> Tensor:
+    """The share, in [0, 1], of the maps' squared distances from uniform that their mean accounts for."""
+    away_BL = m_BL - 1 / m_BL.shape[1]
+    return away_BL.mean(0).square().mean() / away_BL.square().mean().clamp_min(1e-12)
 
 
 def _from_uniform(m_L: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def fixed_share(maps_NL: Tensor) -> float:
     """
     away_NL = maps_NL.double() - 1 / maps_NL.shape[1]
     total = away_NL.square().mean()
-    return float(away_NL.mean(0).square().mean() / total) if total > 0 else 0.0
+    within_rounding = total < (1e-6 / maps_NL.shape[1]) ** 2
+    return 0.0 if within_rounding else float(away_NL.mean(0).square().mean() / total)
 
 
 def centre_prior(side: int) -> Tensor:
@@ -105,12 +106,12 @@ def blurred(images_BCHW: Tensor) -> Tensor:
     return gaussian_blur(images_BCHW, [kernel, kernel], [size / 8, size / 8])
 
 
-def delete(images_BCHW: Tensor, chosen_BL: Tensor) -> Tensor:
-    """Replace the chosen positions of an n×n grid by the blur of the image."""
+def delete(images_BCHW: Tensor, chosen_BL: Tensor, blurred_BCHW: Tensor | None = None) -> Tensor:
+    """Replace the chosen positions of an n×n grid by the blur of the image; `blurred_BCHW` is that, where known."""
     side = int(chosen_BL.shape[1] ** 0.5)
     grid = chosen_BL.view(-1, 1, side, side).float()
     mask = F.interpolate(grid, size=images_BCHW.shape[-2:], mode="nearest")
-    return torch.lerp(images_BCHW, blurred(images_BCHW), mask)
+    return torch.lerp(images_BCHW, blurred(images_BCHW) if blurred_BCHW is None else blurred_BCHW, mask)
 
 
 def another_of_class(labels_N: Tensor) -> Tensor:
@@ -188,14 +189,15 @@ def mean_and_error(x_N: Tensor) -> tuple[float, float]:
 def effects(judge: Judge, pictures: Pictures, rankings: Mapping[str, Tensor], rho: float) -> dict[str, Effect]:
     """The effect of each ranking (N, L) of the positions of one scale, at the share `rho`."""
     images, labels = pictures.images.float() / 255, pictures.labels
-    whole_N, nothing_N = log_chances(judge, images, labels), log_chances(judge, blurred(images), labels)
+    nothing = blurred(images)
+    whole_N, nothing_N = log_chances(judge, images, labels), log_chances(judge, nothing, labels)
     found = {}
     for name, scores_NL in rankings.items():
         count_N = torch.full((len(scores_NL),), num_salient(rho, scores_NL.shape[1]))
         chosen_NL = salient_positions(scores_NL, count_N)
         found[name] = Effect(
-            whole_N - log_chances(judge, delete(images, chosen_NL), labels),
-            log_chances(judge, delete(images, ~chosen_NL), labels) - nothing_N,
+            whole_N - log_chances(judge, delete(images, chosen_NL, nothing), labels),
+            log_chances(judge, delete(images, ~chosen_NL, nothing), labels) - nothing_N,
         )
     return found
 

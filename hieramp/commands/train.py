@@ -56,7 +56,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="projections of their own, read at one block (default), or the blocks' own, as in the paper",
     )
     own, defaults = parser.add_argument_group("class-tokens with --attention own"), ClassTokenOptions()
-    own.add_argument("--watch-block", type=shared.whole_number, help="the block where they look (default: depth - 2)")
+    own.add_argument(
+        "--watch-block", type=shared.whole_number, help="the block where they look (default: two thirds up)"
+    )
     own.add_argument(
         "--token-width", type=shared.positive, help="of their keys and values (default: the transformer's)"
     )
@@ -76,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
+    _class_token_options(args)  # what cannot be is told before hours of training
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
         if args.part == "all":

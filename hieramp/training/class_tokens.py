@@ -23,9 +23,9 @@ class ClassTokenOptions:
     attention: Literal["own", "shared"] = "own"
     with_backbone: bool = False
     # of class tokens with projections of their own; the defaults are what served best (docs/notebook)
-    watch_block: int | None = None  # where they look; None: depth - 2
+    watch_block: int | None = None  # where they look; None: two thirds up
     width: int | None = None  # of their keys and values; None: the transformer's
-    same_map: float = 0.33  # share of the maps' variance that may be one pattern of positions; more is penalised
+    same_map: float = 0.42  # share of the maps' variance that may be one pattern of positions; more is penalised
     left_out: float = 2.0  # weight of the penalty on naming the class from what the map leaves out
     narrow: float = 0.0  # weight of the penalty on narrow maps; below 0 it is one on wide maps
     # of class tokens that share the blocks' projections

@@ -165,7 +165,7 @@ def _with_class_tokens(plain: VARConfig, options: ClassTokenOptions) -> VARConfi
         config,
         read_only_class_tokens=True,
         class_token_attention="own",
-        class_token_block=config.watched_block if options.watch_block is None else options.watch_block,
+        class_token_block=(2 * config.depth - 1) // 3 if options.watch_block is None else options.watch_block,
         class_token_width=options.width or config.width,
     )
 

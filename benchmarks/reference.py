@@ -30,7 +30,7 @@ from benchmarks.measuring import in_turns, peak_of
 from hieramp import SCHEDULES, Amplification, Model, from_official
 from hieramp.config import VARConfig
 from hieramp.files import markdown_table
-from hieramp.training.var import is_class_token
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 

@@ -1,7 +1,7 @@
 """Sizes of the networks: one frozen dataclass per component."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hieramp.scales import OFFICIAL_SIDES, Scales
 
@@ -48,11 +48,24 @@ class VARConfig:
     shared_adaln: bool = False
     class_token_scales: tuple[int, ...] = ()  # scales that have a class token
     read_only_class_tokens: bool = False  # image tokens may not attend to the class token
+    # "shared": class tokens take part in every block, with its projections (the paper's); "own": they read at one
+    # block, with projections of their own (hieramp.var.class_tokens)
+    class_token_attention: Literal["shared", "own"] = "shared"
+    class_token_block: int | None = None  # that block; None: depth - 2
+    class_token_width: int | None = None  # of their keys and values; None: the transformer's
     last_passes: int = 1  # in how many passes the last scale is drawn: 1, as in VAR, 2 or 4 (hieramp.var.passes)
 
     def __post_init__(self) -> None:
         if self.last_passes not in (1, 2, 4):
             raise ValueError(f"last_passes is {self.last_passes}; the last scale is drawn in 1, 2 or 4 passes")
+        if self.class_token_attention not in ("shared", "own"):
+            raise ValueError(f"class_token_attention is {self.class_token_attention!r}: give shared or own")
+        if self.own_class_tokens and not self.read_only_class_tokens:
+            raise ValueError("class tokens with projections of their own only read: set read_only_class_tokens")
+        if not 0 <= self.watched_block < max(1, self.depth):
+            raise ValueError(f"class_token_block is {self.class_token_block}: there are blocks 0 to {self.depth - 1}")
+        if self.own_width % self.num_heads:
+            raise ValueError(f"class_token_width is {self.own_width}: give a multiple of the {self.num_heads} heads")
 
     @property
     def scales(self) -> Scales:
@@ -60,8 +73,18 @@ class VARConfig:
 
     @property
     def watched_block(self) -> int:
-        """The block whose saliency is read and amplified by default: depth - 2 (method.md)."""
-        return max(0, self.depth - 2)
+        """The block where saliency is read: depth - 2 (method.md) unless class tokens of their own name another."""
+        return max(0, self.depth - 2) if self.class_token_block is None else self.class_token_block
+
+    @property
+    def own_class_tokens(self) -> bool:
+        """Whether class tokens have projections of their own."""
+        return self.class_token_attention == "own"
+
+    @property
+    def own_width(self) -> int:
+        """Width of the keys and values of class tokens that have their own."""
+        return self.class_token_width or self.width
 
     @property
     def input_dim(self) -> int:
@@ -82,7 +105,8 @@ class ClassifierConfig:
 
 
 T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig)
-LATER = {"last_passes"}  # sizes that models of before do not name: they have the default
+# sizes that models of before do not name: they have the default
+LATER = {"last_passes", "class_token_attention", "class_token_block", "class_token_width"}
 
 
 def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.pickles import read_checkpoint
+from hieramp.var.class_tokens import class_token_sizes
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -83,8 +84,7 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     tokens, read_only = _class_tokens(folder, class_tokens)
     if tokens:
         var_config = replace(var_config, read_only_class_tokens=read_only)
-    scales = sorted(int(key.split(".")[1]) for key in {**state, **tokens} if key.startswith("cls_tokens."))
-    var = VAR(replace(var_config, class_token_scales=tuple(scales)))
+    var = VAR(replace(var_config, **class_token_sizes({**state, **tokens})))
     load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)

@@ -15,6 +15,7 @@ from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.pickles import unwrapped
 from hieramp.scales import OFFICIAL_SIDES, Scales
+from hieramp.var.class_tokens import class_token_sizes
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -95,7 +96,6 @@ def _vqvae_config(state: State, sides: tuple[int, ...]) -> VQVAEConfig:
 
 def _var_config(state: State, sides: tuple[int, ...]) -> VARConfig:
     width, code_dim = state["word_embed.weight"].shape
-    class_scales = sorted(int(key.split(".")[1]) for key in state if key.startswith("cls_tokens."))
     l2 = "blocks.0.attn.scale_mul_1H11" in state
     return VARConfig(
         sides=sides,
@@ -108,5 +108,5 @@ def _var_config(state: State, sides: tuple[int, ...]) -> VARConfig:
         ffn_ratio=state["blocks.0.ffn.fc1.weight"].shape[0] / width,
         l2_attention=l2,
         shared_adaln="shared_ada_lin.1.weight" in state,
-        class_token_scales=tuple(class_scales),
+        **class_token_sizes(state),
     )

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
+from hieramp.errors import UserError
 from hieramp.scales import OFFICIAL_SIDES, Scales
 
 
@@ -57,15 +58,15 @@ class VARConfig:
 
     def __post_init__(self) -> None:
         if self.last_passes not in (1, 2, 4):
-            raise ValueError(f"last_passes is {self.last_passes}; the last scale is drawn in 1, 2 or 4 passes")
+            raise UserError(f"last_passes is {self.last_passes}; the last scale is drawn in 1, 2 or 4 passes")
         if self.class_token_attention not in ("shared", "own"):
-            raise ValueError(f"class_token_attention is {self.class_token_attention!r}: give shared or own")
+            raise UserError(f"class_token_attention is {self.class_token_attention!r}: give shared or own")
         if self.own_class_tokens and not self.read_only_class_tokens:
-            raise ValueError("class tokens with projections of their own only read: set read_only_class_tokens")
+            raise UserError("class tokens with projections of their own only read: set read_only_class_tokens")
         if not 0 <= self.watched_block < max(1, self.depth):
-            raise ValueError(f"class_token_block is {self.class_token_block}: there are blocks 0 to {self.depth - 1}")
+            raise UserError(f"class_token_block is {self.class_token_block}: there are blocks 0 to {self.depth - 1}")
         if self.own_width % self.num_heads:
-            raise ValueError(f"class_token_width is {self.own_width}: give a multiple of the {self.num_heads} heads")
+            raise UserError(f"class_token_width is {self.own_width}: give a multiple of the {self.num_heads} heads")
 
     @property
     def scales(self) -> Scales:
@@ -117,12 +118,12 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
     """Rebuild a config from its JSON; unknown or missing sizes are a foreign file.
 
     Raises:
-        ValueError: the keys are not exactly the fields of `kind`.
+        UserError: the keys are not exactly the fields of `kind`.
     """
     fields = set(kind.__dataclass_fields__)
     odd_ones = (fields ^ set(values)) - (fields & LATER)
     if odd_ones:
         odd = ", ".join(sorted(odd_ones))
-        raise ValueError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
+        raise UserError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
     sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return kind(**sizes)

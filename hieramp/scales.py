@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from hieramp.errors import UserError
+
 STAGES = ("coarse", "mid", "fine")
 OFFICIAL_SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
@@ -21,7 +23,7 @@ class Scales:
     def __post_init__(self) -> None:
         sides = self.sides
         if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in pairwise(sides)):
-            raise ValueError(f"sides must start at 1 and grow, like {OFFICIAL_SIDES}; got {sides}")
+            raise UserError(f"sides must start at 1 and grow, like {OFFICIAL_SIDES}; got {sides}")
 
     def __len__(self) -> int:
         return len(self.sides)

@@ -22,6 +22,7 @@ from hieramp.commands.card import saliency_in_short, write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
 from hieramp.devices import half_where_native
+from hieramp.errors import UserError
 from hieramp.evaluation.teachers import load_teacher
 from hieramp.files import write_text
 from hieramp.generation.sampling import Sampling
@@ -135,7 +136,7 @@ def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.n
         return {}
     judge = load_teacher(wanted or str(beside))
     if judge.class_names != model.class_names:
-        raise ValueError(f"--judge2 {judge.name} was trained on other classes than {model.name}: give one of its own")
+        raise UserError(f"--judge2 {judge.name} was trained on other classes than {model.name}: give one of its own")
     return {judge.name: judge.network.to(model.device)}
 
 

@@ -10,6 +10,7 @@ import torch
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.errors import UserError
 from hieramp.training import runs
 from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.loop import Outcome, RunSettings, progress_of
@@ -136,7 +137,7 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
 def _class_token_options(args: argparse.Namespace) -> ClassTokenOptions:
     if args.attention == "own" and (args.read_only or args.condition == "kept"):
         given = "--read-only" if args.read_only else "--condition kept"
-        raise ValueError(
+        raise UserError(
             f"{given} is for class tokens that share the blocks' projections: add --attention shared, or leave it out"
         )
     return ClassTokenOptions(
@@ -152,20 +153,20 @@ def _class_token_options(args: argparse.Namespace) -> ClassTokenOptions:
 
 def _shift(args: argparse.Namespace, image_size: int) -> int:
     if args.part not in ("all", "var", "class-tokens"):
-        raise ValueError(
+        raise UserError(
             f"--shift moves the images that var and class-tokens learn from; {args.part} takes none: leave it out"
         )
     if args.shift >= image_size:
-        raise ValueError(f"--shift is {args.shift}, but the images have {image_size} pixels a side: give fewer")
+        raise UserError(f"--shift is {args.shift}, but the images have {image_size} pixels a side: give fewer")
     return args.shift
 
 
 def _depth(args: argparse.Namespace, usual: int) -> int:
     if args.part not in ("all", "var"):
-        raise ValueError(f"--depth is the number of blocks of var; {args.part} takes none: leave it out")
+        raise UserError(f"--depth is the number of blocks of var; {args.part} takes none: leave it out")
     had = read_config(args.warm_start).get("var", {}).get("depth", 0) if args.warm_start else 0
     if args.depth and args.depth < had:
-        raise ValueError(
+        raise UserError(
             f"--depth is {args.depth}, but {args.warm_start} has {had} blocks: a warm start may add some, not drop any"
         )
     return args.depth or max(usual, had)
@@ -174,10 +175,10 @@ def _depth(args: argparse.Namespace, usual: int) -> int:
 def _check_disk(folder: Path) -> None:
     existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
     if not existing.is_dir():
-        raise ValueError(f"--out is {folder}, but {existing} is a file: give a folder")
+        raise UserError(f"--out is {folder}, but {existing} is a file: give a folder")
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES:
-        raise ValueError(f"only {free / 1e6:.0f} MB are free at {existing}; training needs {FREE_BYTES / 1e6:.0f} MB")
+        raise UserError(f"only {free / 1e6:.0f} MB are free at {existing}; training needs {FREE_BYTES / 1e6:.0f} MB")
 
 
 def _report(args: argparse.Namespace, name: str, outcome: Outcome) -> None:

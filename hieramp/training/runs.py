@@ -115,7 +115,7 @@ def train_class_tokens(data: str, preset: Preset, settings: RunSettings, options
     A warm start begins from another model's tokens of the same kind and condition, where it has some.
 
     Raises:
-        ValueError: the folder has no VQ-VAE or VAR, the data has other classes, the VAR has no such block, or the class
+        UserError: the folder has no VQ-VAE or VAR, the data has other classes, the VAR has no such block, or the class
             tokens to begin from are of another kind.
     """
     source = open_source(data)
@@ -178,7 +178,7 @@ def _check_same_kind(sizes: dict[str, Any], config: VARConfig, folder: Path) -> 
         if name in sizes or config.own_class_tokens:
             theirs, ours = sizes.get(name, "shared"), getattr(config, name)
             if theirs != ours:
-                raise ValueError(
+                raise UserError(
                     f"{name} of the class tokens in {folder} is {theirs}, here it is {ours}: leave out --warm-start"
                 )
 

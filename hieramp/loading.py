@@ -22,7 +22,7 @@ from hieramp.checkpoints import (
 )
 from hieramp.config import VARConfig, VQVAEConfig, from_json
 from hieramp.data import described_classes, open_source
-from hieramp.devices import device_of
+from hieramp.devices import resolve_device
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
@@ -59,7 +59,7 @@ def load(
         UserError: an unknown name, a damaged or foreign file, a device that is not there.
         FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
     """
-    name, target = str(model), device_of(device)
+    name, target = str(model), resolve_device(device)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint, classes_from)
     else:

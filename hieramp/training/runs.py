@@ -27,7 +27,7 @@ from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
-from hieramp.devices import device_of, half_where_native, has_half
+from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
@@ -192,7 +192,7 @@ def _calibrate(var: VAR, tokenizer: Tokenizer, source: DataSource, settings: Run
     count = max(50, min(CALIBRATION_IMAGES, CALIBRATION_NUMBERS // per_image))
     images = decode(source, tokenizer.vqvae.config.image_size, limit=count).images
     var.to(device)
-    with half_where_native(device):
+    with autocast_bf16_if_fast(device):
         parts = [var.watched_input(tokenizer(part.to(device)).inputs_BLC).float() for part in images.split(50)]
     var.class_attention.calibrate(torch.cat(parts))
 
@@ -219,8 +219,8 @@ def _write_about(
 ) -> None:
     """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
-    device = device_of(settings.device)
-    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(device) else ''}"
+    device = resolve_device(settings.device)
+    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if supports_fast_bf16(device) else ''}"
     trained: dict[str, Any] = {
         "steps": outcome.steps,
         "seconds": round(outcome.seconds),

@@ -159,7 +159,7 @@ def _same_settings(plan: Plan) -> None:
     try:
         before = json.loads(path.read_text())
         if not isinstance(before, dict):
-            raise ValueError("it holds no settings")
+            raise UserError("it holds no settings")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: remove {plan.part} to begin anew") from error
     refuse_others(plan, before, str(plan.part), "an unfinished set")

@@ -182,7 +182,7 @@ def _about(path: Path) -> dict | None:
     try:
         about = json.loads(text)
         if not {"network", "class_names", "image_size"} <= about.keys():
-            raise ValueError("it lacks the network, its classes or its size")
+            raise UserError("it lacks the network, its classes or its size")
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"what {path} says of itself is damaged: copy it again ({error})") from error
     return about

@@ -13,6 +13,7 @@ from typing import Any
 
 from hieramp import fields as knobs
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
+from hieramp.errors import UserError
 from hieramp.fields import Field, Part, part_of
 from hieramp.generation.sampling import Sampling
 
@@ -24,7 +25,7 @@ class Settings(Sampling, Amplification):
     `Settings()` amplifies nothing; `PAPER` is what the paper distils with.
 
     Raises:
-        ValueError: a field that is out of range or of the wrong type.
+        UserError: a field that is out of range or of the wrong type.
     """
 
     def __post_init__(self) -> None:
@@ -36,7 +37,7 @@ class Settings(Sampling, Amplification):
 
         Raises:
             TypeError: an option that is no setting.
-            ValueError: a field that is out of range.
+            UserError: a field that is out of range.
         """
         values: dict[str, Any] = {}
         for some in given:
@@ -62,11 +63,11 @@ class Settings(Sampling, Amplification):
         return Settings.of(self.sampling)
 
     def check_kind(self, model_kind: str) -> None:
-        """Raise ValueError where something is set that models of this kind do not have."""
+        """Raise UserError where something is set that models of this kind do not have."""
         for name, row in self.table().items():
             if model_kind not in row.models and getattr(self, name) != row.default:
                 kinds = " and ".join(row.models)
-                raise ValueError(f"{row.spoken} is set, which is for {kinds} models: leave it out for {model_kind}")
+                raise UserError(f"{row.spoken} is set, which is for {kinds} models: leave it out for {model_kind}")
 
     def resolved(self, depth: int) -> "Settings":
         """With the blocks that are amplified in a model of this depth, by their numbers."""
@@ -81,7 +82,7 @@ class Settings(Sampling, Amplification):
         """Settings as they were stored, also by earlier versions; `beside` are names of other entries.
 
         Raises:
-            ValueError: a value that no setting could have, or a setting of a later version.
+            UserError: a value that no setting could have, or a setting of a later version.
         """
         return knobs.from_json(cls, stored, beside)
 
@@ -103,7 +104,7 @@ class Settings(Sampling, Amplification):
         """Settings as controls hold them.
 
         Raises:
-            ValueError: a value that is missing, of the wrong type or out of range.
+            UserError: a value that is missing, of the wrong type or out of range.
         """
         return cls(
             **{
@@ -123,13 +124,13 @@ def read(given: Given, options: Mapping[str, Any], default: Settings) -> Setting
     An option may also be `amplification`, which is then what is given.
 
     Raises:
-        ValueError: settings and an amplification, or a value out of range.
+        UserError: settings and an amplification, or a value out of range.
         TypeError: an option that is no setting.
     """
     options = dict(options)
     if "amplification" in options:
         if given is not None:
-            raise ValueError("settings and an amplification are both given: put the amplification into the settings")
+            raise UserError("settings and an amplification are both given: put the amplification into the settings")
         given = options.pop("amplification") or OFF
     if given is None:
         return Settings.of(default, **options)

@@ -33,7 +33,9 @@ PLAIN = {
     "devices",
     "fields",
     "files",
+    "state_file",
     "errors",
+    "seeds",
 }
 
 

@@ -20,7 +20,7 @@ from conftest import CLASSES
 from PIL import Image
 
 import hieramp
-from hieramp.checkpoints import save_part, write_config
+from hieramp.checkpoints import load_part, save_part, write_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
@@ -325,10 +325,21 @@ def test_soft_labels_are_the_classifiers(loaded: hieramp.Model, reference: Path,
                 assert torch.allclose(logits[index], judge(pixels)[0], atol=2e-3)
 
 
-def test_soft_labels_of_another_class_order_are_refused(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:
+def test_soft_labels_of_another_class_order_are_put_into_the_models(
+    loaded: hieramp.Model, reference: Path, judged: Path, tmp_path: Path
+) -> None:
+    """The same classifier, whose last layer and names were permuted alike."""
     shutil.copytree(judged, tmp_path / "other")
-    write_config(tmp_path / "other", class_names=["airplane", "dog", "cat", "frog"])
-    with pytest.raises(ValueError, match="class 1 is 'cat' here, but 'dog'"):
+    state, order = load_part(judged, "classifier"), [2, 0, 3, 1]
+    for name in ("network.fc.weight", "network.fc.bias"):
+        state[name] = state[name][order]
+    save_part(tmp_path / "other", "classifier", state)
+    write_config(tmp_path / "other", class_names=[CLASSES[label] for label in order])
+    run(loaded, 5, tmp_path / "ordered.zip", soft_labels=True, classifier=tmp_path / "other")
+    with hieramp.open_set(tmp_path / "ordered.zip") as ours, hieramp.open_set(reference) as theirs:
+        assert torch.equal(ours.soft_labels(), theirs.soft_labels())
+    write_config(tmp_path / "other", class_names=["airplane", "dog", "bird", "frog"])
+    with pytest.raises(ValueError, match="other does not know 'cat'; it knows airplane, dog, bird, frog"):
         run(loaded, 1, tmp_path / "set.zip", soft_labels=True, classifier=tmp_path / "other")
     assert not list(tmp_path.glob("set.zip*"))
 
@@ -535,8 +546,12 @@ def test_rded_takes_the_surest_crops(image_folder: Path, tmp_path: Path, factor:
                 for s in (best, at_random)
             )
             assert chosen > others + 3
-    with pytest.raises(ValueError, match="class 0 is 'blue' here, but 'red'"):
-        list(collect("rded", source, 1, tmp_path / "x.zip", classifier=judge, classifier_classes=("red", "blue")))
+    list(collect("random-real", source, 1, tmp_path / "x.zip", classifier=judge, classifier_classes=("red", "blue")))
+    with hieramp.open_set(tmp_path / "x.zip") as image_set:
+        assert image_set.class_names == ("red", "blue")
+        assert np.asarray(image_set.image(0)).mean((0, 1)).argmax() == 0  # label 0 is red
+    with pytest.raises(ValueError, match="'cat' is not among the images"):
+        list(collect("rded", source, 1, tmp_path / "y.zip", classifier=judge, classifier_classes=("cat", "blue")))
 
 
 def test_ray_makes_the_same_set_though_a_worker_dies(

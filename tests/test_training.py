@@ -22,7 +22,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import hieramp
 from hieramp import state_file
-from hieramp.analysis.measure import better_condition
 from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.card import write_card
@@ -31,6 +30,7 @@ from hieramp.data import open_source
 from hieramp.errors import UserError
 from hieramp.training import loop, runs
 from hieramp.training.augment import randomly_shifted
+from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Clock, Objective, Outcome, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
@@ -57,8 +57,7 @@ def test_the_folder_is_a_model(trained: Path) -> None:
     model = hieramp.load(trained, "cpu")
     assert model.class_names == ("blue", "red") and model.has_class_tokens
     assert torch.isfinite(model.generate([0, 1], [0, 0]).images).all()
-    class_tokens = {"class_tokens-kept", "class_tokens-dropped"}
-    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "classifier"} | class_tokens
+    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "class_tokens-dropped", "classifier"}
     assert load_classifier(trained).config.num_classes == 2
 
 
@@ -87,19 +86,18 @@ def test_the_same_line_goes_on_until_all_is_trained(
     monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(Stop()))
     said = []
     while not said or "interrupted" in said[-1]:
-        main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path), "--resume", "--read-only"])
+        main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path), "--resume"])
         said.append(capsys.readouterr().out)
     assert [text.count("interrupted after") for text in said] == [1, 1, 0]
     trained = read_config(tmp_path)["trained"]
     assert {part: run["steps"] for part, run in trained.items()} == {
         "vqvae": 30,
         "var": 24,
-        "class_tokens-kept": 12,
         "class_tokens-dropped": 12,
         "classifier": 36,
     }
-    assert hieramp.load(tmp_path, "cpu").var.config.read_only_class_tokens
-    assert read_config(tmp_path)["class_tokens"]["condition"] == "dropped"
+    assert hieramp.load(tmp_path, "cpu").var.config.own_class_tokens
+    assert read_config(tmp_path)["class_tokens"]["attention"] == "own"
 
 
 def test_samples_and_losses_are_written(trained: Path) -> None:
@@ -107,21 +105,26 @@ def test_samples_and_losses_are_written(trained: Path) -> None:
     assert list((trained / "logs").rglob("events.out.tfevents.*"))
 
 
+SHARED = ClassTokenOptions("shared", condition="kept")
+
+
 def test_class_tokens_are_a_small_file_and_the_backbone_stays(
     trained: Path, image_folder: Path, tmp_path: Path
 ) -> None:
+    """Those that share the blocks' projections beside those that have their own."""
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
-    assert (folder / "class_tokens-dropped.safetensors").stat().st_size < 10_000
     before, others = load_part(folder, "var"), load_part(folder, "class_tokens-dropped")
     settings = RunSettings(folder, "class_tokens-kept")
-    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=True, train_backbone=False)
+    runs.train_class_tokens(str(image_folder), PRESET, settings, replace(SHARED, read_only=True))
     after = load_part(folder, "var")
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert read_config(folder)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
+    assert (folder / "class_tokens-kept.safetensors").stat().st_size < 10_000
+    told = {"read_only": True, "condition": "kept", "with_backbone": False, "attention": "shared"}
+    assert read_config(folder)["class_tokens"] == told
     assert hieramp.load(folder, "cpu").var.config.read_only_class_tokens
     dropped = hieramp.load(folder, "cpu", class_tokens="dropped").var
-    assert not dropped.config.read_only_class_tokens
+    assert dropped.config.own_class_tokens
     assert all(torch.equal(dropped.state_dict()[key], others[key]) for key in others)
 
 
@@ -131,7 +134,7 @@ def test_a_new_backbone_leaves_no_class_tokens_of_the_old_one(
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     settings = RunSettings(folder, "class_tokens-kept")
-    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=False, train_backbone=True)
+    runs.train_class_tokens(str(image_folder), PRESET, settings, replace(SHARED, with_backbone=True))
     assert hieramp.load(folder, "cpu").has_class_tokens
     with pytest.raises(ValueError, match="no class tokens with the condition dropped \\(it has: kept\\)"):
         hieramp.load(folder, "cpu", class_tokens="dropped")
@@ -196,15 +199,15 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
     """With next to no training, what is written is what it began from."""
     still = Recipe(16, 1 / 3, 1e-9)
     preset = replace(PRESET, vqvae_recipe=still, var_recipe=still, class_token_recipe=still, classifier_recipe=still)
-    for part in ("vqvae", "var", "class_tokens-dropped", "class_tokens-kept", "classifier"):
+    for part in ("vqvae", "var", "class_tokens-dropped", "classifier"):
         settings = RunSettings(tmp_path, part, warm_start=trained)
         if part.startswith("class_tokens"):
-            condition = part.removeprefix("class_tokens-")
-            runs.train_class_tokens(str(image_folder), preset, settings, condition, False, False)
+            runs.train_class_tokens(str(image_folder), preset, settings, ClassTokenOptions())
         else:
             getattr(runs, f"train_{part}")(str(image_folder), preset, settings)
         before, after = load_part(trained, part), load_part(tmp_path, part)
-        learned = [key for key in before if "embedding" not in key and "running" not in key and "num_" not in key]
+        counted = ("embedding", "running", "num_", "mean_SC", "spread_SC")  # statistics of the images, taken anew
+        learned = [key for key in before if not any(name in key for name in counted)]
         assert all(torch.allclose(before[key], after[key], atol=2e-3) for key in learned)
         if part == "vqvae":  # one step moves the moving averages a little; the transformer's codes must stay its codes
             codes, moved = before["quantize.embedding.weight"], after["quantize.embedding.weight"]
@@ -414,9 +417,7 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     main(["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "4", "--test-images", "16"])
     measured = json.loads((trained / "measured.json").read_text())
     assert measured["autoencoder"]["images"] == 16 and len(measured["transformer"]) == 6
-    rows = {f"condition {c}, ρ {rho}%" for c in ("kept", "dropped") for rho in (25, 50)}
-    assert set(measured["deletion"]) == rows
-    assert all(set(row["stages"]) == {"coarse", "mid", "fine"} for row in measured["deletion"].values())
+    assert [row["side"] for row in measured["saliency"]["on"]["drawings"]["rows"]] == [2, 3, 4, 6, 8]
     assert measured["drawings"]["guidance 4"]["images"] == 8
     assert {f"guidance {g}" for g in (1, 2, 3, 4, 6, 8)} < set(measured["drawings"])
     assert "guidance 4, amplified" in measured["drawings"]
@@ -428,10 +429,7 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
     best = min(measured["drawings"][f"guidance {g}"]["fid"] for g in (1, 2, 3, 4, 6, 8))
     assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
-    assert all(f"| {name} | mid |" in card for name in rows)
-    better = read_config(trained)["class_tokens"]["condition"]
-    assert better == better_condition(measured["deletion"].values())
-    assert f"The ones with the condition {better} load by default" in card
+    assert "## What the saliency follows" in card and "| 8×8 | guidance | insertion |" in card
     assert "## What limits it" in card and "| first 3 scales real |" in card
 
 
@@ -513,11 +511,11 @@ def test_encoder_and_phi_learn_from_the_pixels() -> None:
         assert blind.abs().max() > 0 and (sees - blind).norm() > 0.01 * blind.norm()
 
 
-@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])
+@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "class-tokens-own", "classifier"])
 def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
     """Fake tensors have no values: whatever reads one, as a GPU would have to be waited for, raises."""
     with FakeTensorMode():
-        config = replace(PRESET.var, class_token_scales=(0, 1, 2) if part == "class-tokens" else ())
+        config = replace(PRESET.var, class_token_scales=(0, 1, 2) if part.startswith("class-tokens") else ())
         objective: Objective
         if part == "vqvae":
             objective = VQVAEObjective(VQVAE(PRESET.vqvae))
@@ -525,8 +523,12 @@ def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
             objective = ClassifierObjective(Classifier(PRESET.classifier))
         elif part == "var":
             objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae), shift=2))
-        else:
+        elif part == "class-tokens":
             objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
+        else:
+            var = VAR(replace(config, read_only_class_tokens=True, class_token_attention="own"))
+            options = ClassTokenOptions(with_backbone=True)
+            objective = OwnClassTokenObjective(var, Tokenizer(VQVAE(PRESET.vqvae), shift=2), options)
         optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())
         assert len(optimizers) == 2
         losses = objective(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hieramp import figures
+from hieramp.class_names import short_name
 from hieramp.commands import arguments as shared
 from hieramp.commands.generate import check_out
 
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     drawing = model.generate([label], [args.seed], settings)
     picture = figures.enlarged(figures.to_picture(drawing.images[0]))
     maps = [figures.overlay(picture, m[0]) for m in drawing.saliency]
-    captions = [model.class_names[label].split(",")[0], *(f"{side}×{side}" for side in model.var.scales.sides)]
+    captions = [short_name(model.class_names[label]), *(f"{side}×{side}" for side in model.var.scales.sides)]
     sheet = figures.sheet([("saliency", [picture, *maps])], captions)
     figures.save_png(sheet, args.out, model.describe(label, [args.seed], settings))
     print(f"{args.out}: {model.class_names[label]}, seed {args.seed}, and its saliency at {len(maps)} scales")

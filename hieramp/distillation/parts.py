@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from hieramp.distillation.plan import Plan, differences, warn_of_versions
 from hieramp.errors import UserError
@@ -62,7 +64,7 @@ class PartFolder:
             with zipfile.ZipFile(path) as file:
                 indices = [int(name.removesuffix(".png")) for name in file.namelist() if name.endswith(".png")]
                 complete = len(file.namelist()) == (1 + self.with_logits + self.with_choice) * len(indices)
-                whole = file.testzip() is None and complete
+                whole = file.testzip() is None and complete and all(is_png(file.read(f"{i}.png")) for i in indices)
             if whole and all(0 <= index < self.num_images for index in indices):
                 self._register(path, indices)
                 return
@@ -114,6 +116,16 @@ class PartFolder:
     def close(self) -> None:
         while self.opened:
             self.opened.popitem()[1].close()
+
+
+def is_png(data: bytes) -> bool:
+    """Whether a picture is whole, by its checksums."""
+    try:
+        with Image.open(BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

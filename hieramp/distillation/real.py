@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as vision
 from hieramp.checkpoints import fingerprint
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, described_classes, read_image, to_square
-from hieramp.distillation.distill import SOFT, check_class_order
+from hieramp.distillation.distill import SOFT
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft_label
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
@@ -52,20 +52,21 @@ def collect(
 
     "random-real": `ipc` images of each class, chosen by `seed`, resized and centre-cropped. "rded": of 300
     images a class the crops (5 of each) that the classifier is surest of, factor² of them to an image.
-    `classifier_classes` are its classes in its order, which must be the data's.
+    `classifier_classes` are its classes in its order, which is then that of the set.
 
     Raises:
-        UserError: too few images, unknown or differently ordered classes, settings out of range.
+        UserError: too few images, unknown classes, settings out of range.
         OSError: the disk is full or not writable. What is finished is kept.
     """
     if method not in METHODS:
         raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+    if classifier is not None:
+        source = source.reordered(classifier_classes or source.class_names)
     described = described_classes(source.class_names)
     names = described["class_names"]
     if (soft_labels or method == "rded") and classifier is None:
         raise UserError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
     if classifier is not None:
-        check_class_order(names, classifier_classes or (), "the classifier's folder")
         classifier = classifier.to(device)
     if size is None:
         size = classifier.config.image_size if classifier else min(read_image(source, 0).size)

@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hieramp.class_names import composed
 from hieramp.devices import prefer_flash
+from hieramp.errors import UserError
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.settings import Given as GivenSettings
@@ -91,23 +93,23 @@ class Model:
             ValueError: there is no such class; names the nearest ones.
         """
         text = str(name).strip()
-        found = None if isinstance(name, int) else self._named(text.lower())
+        found = None if isinstance(name, int) else self._named(composed(text).casefold())
         if found is not None:
             return found
         if re.fullmatch(r"-?[0-9]{1,18}", text):
             if 0 <= int(text) < self.var.config.num_classes:
                 return int(text)
-            raise ValueError(
+            raise UserError(
                 f"class {text} does not exist: {self.name} has classes 0 to {self.var.config.num_classes - 1}"
             )
         near = difflib.get_close_matches(text.lower(), [n.lower() for n in self.class_names], n=3, cutoff=0.4)
         hint = ", ".join(near or self.class_names[:10])
-        raise ValueError(f"unknown class {text!r}; {'the nearest are' if near else 'there are'}: {hint}")
+        raise UserError(f"unknown class {text!r}; {'the nearest are' if near else 'there are'}: {hint}")
 
     def _named(self, text: str) -> int | None:
-        """The label of the class of this name, in lower case."""
+        """The label of the class of this name, composed and in lower case."""
         for names in (self.class_names, self.wnids):
-            lowered = [entry.lower() for entry in names]
+            lowered = [composed(entry).casefold() for entry in names]
             if text in lowered:
                 return lowered.index(text)
             # ImageNet names list synonyms: "tench, Tinca tinca"
@@ -195,9 +197,7 @@ class Model:
             raise ValueError("no labels: name at least one class to draw")
         for label in labels:
             if not 0 <= label < self.var.config.num_classes:
-                raise ValueError(
-                    f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}"
-                )
+                raise UserError(f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}")
         seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(int(s) for s in seeds)
         read_as = read(settings, options, Settings())
         per_image = [read_as] * len(labels) if isinstance(read_as, Settings) else read_as
@@ -206,7 +206,7 @@ class Model:
             raise ValueError(f"counts differ: {counts}; give one of each per image")
         samplings = {one.sampling for one in per_image}
         if len(samplings) > 1:
-            raise ValueError("the images of one call may differ in their amplification alone: draw the others apart")
+            raise UserError("the images of one call may differ in their amplification alone: draw the others apart")
         for one in set(per_image):
             self.check(one)
         amplifications = tuple(one.amplification for one in per_image)

@@ -33,7 +33,7 @@ PRESETS = {
         classifier=ClassifierConfig(),
         vqvae_recipe=Recipe(256, 40, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02, shift=2),
-        class_token_recipe=Recipe(256, 5, 2e-3),
+        class_token_recipe=Recipe(256, 5, 4e-3, weight_decay=0.05, shift=2),
         classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear"),
     ),
     # 32×32, six scales, 130 tokens: two CPU cores, a few hours
@@ -45,7 +45,7 @@ PRESETS = {
         classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(64, 256, 256, 256), stem="half"),
         vqvae_recipe=Recipe(64, 2, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(64, 3, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
-        class_token_recipe=Recipe(64, 0.3, 2e-3),
+        class_token_recipe=Recipe(64, 1, 4e-3, weight_decay=0.05, shift=2),
         classifier_recipe=Recipe(256, 10, 2e-3, "muon", hold=0.2, decay="linear"),
     ),
     # the official geometry, with the recipe of the authors' release for the transformer

@@ -81,6 +81,6 @@ def test_class_tokens_of_other_classes_are_refused(image_folder: Path, trained: 
     shutil.copytree(image_folder, tmp_path / "images")
     for split in ("train", "test"):
         (tmp_path / "images" / split / "blue").rename(tmp_path / "images" / split / "zinc")
+    settings = RunSettings(tmp_path / "m", "class_tokens-dropped")
     with pytest.raises(ValueError, match="has a class 'zinc', which the VAR in .* does not know: give its own data"):
-        settings = RunSettings(tmp_path / "m", "class_tokens-dropped")
         runs.train_class_tokens(str(tmp_path / "images"), PRESET, settings, ClassTokenOptions())

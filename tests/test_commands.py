@@ -136,7 +136,7 @@ def test_misuse(
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (["--data", "nowhere/at/all"], "nowhere/at/all does not exist"),
         (["--resume"], "nothing to resume"),
-        (["--shift", "2"], "--shift moves the images that var learns from; classifier takes none"),
+        (["--shift", "2"], "--shift moves the images that var and class-tokens learn from; classifier takes none"),
         (["--depth", "9"], "--depth is the number of blocks of var; classifier takes none"),
         (["--depth", "0"], "'0' is not a whole number of at least 1"),
         (["--shift", "-1"], "'-1' is not a whole number"),

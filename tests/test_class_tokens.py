@@ -79,7 +79,7 @@ def test_maps_do_not_know_the_class() -> None:
 def test_both_halves_are_amplified_by_the_unconditional_halfs_map() -> None:
     model = own_model()
     for step in model.steps([1, 2], [0, 1], ALL):
-        for m_BL in step._rows.drawn.chosen_from:
+        for m_BL in step.rows.result.ranked_maps:
             assert torch.equal(m_BL[:2], m_BL[2:])
             assert torch.allclose(m_BL[:2], step.saliency.flatten(1))
 

@@ -26,7 +26,7 @@ from hieramp.checkpoints import (
 from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
 from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
-from hieramp.data import DataSource, decode, described_classes, open_source
+from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
 from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
@@ -68,7 +68,7 @@ def _config_with(folder: Path, part: str) -> dict:
     return config
 
 
-def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+def train_vqvae(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
     """Images to vqvae.safetensors."""
     source = open_source(data)
     objective = VQVAEObjective(VQVAE(preset.vqvae))
@@ -87,7 +87,7 @@ def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
 
 
-def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+def train_var(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
     """Images and the folder's VQ-VAE to var.safetensors; a warm start may begin from a transformer of fewer blocks."""
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
@@ -108,7 +108,9 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     return train(objective, source, vqvae.config.image_size, recipe, settings, _class_sheet(vqvae), write)
 
 
-def train_class_tokens(data: str, preset: Preset, settings: RunSettings, options: ClassTokenOptions) -> Outcome:
+def train_class_tokens(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, options: ClassTokenOptions
+) -> Outcome:
     """The folder's VQ-VAE and VAR to class_tokens-….safetensors, a small file; with the backbone, var as well.
 
     They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
@@ -197,7 +199,7 @@ def _calibrate(var: VAR, tokenizer: Tokenizer, source: DataSource, settings: Run
     var.class_attention.calibrate(torch.cat(parts))
 
 
-def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+def train_classifier(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
     """Images to classifier.safetensors."""
     source = open_source(data)
     config = replace(preset.classifier, num_classes=len(source.class_names))

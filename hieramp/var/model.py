@@ -183,8 +183,8 @@ class VAR(nn.Module):
     ) -> TeacherForced:
         """Teacher forcing: logits of every token, given `VQVAE.teacher_input` (B, L-1, code_dim).
 
-        A model that draws its last scale in several passes takes that input through `append_known_tokens` too: what it then says of
-        the last scale's other tokens is what it would draw them from in the next pass.
+        A model that draws its last scale in several passes takes that input through `append_known_tokens` too: what it
+        then says of the last scale's other tokens is what it would draw them from in the next pass.
         `watch` names a block whose class-token attention is returned; class tokens with projections of their own have
         but one. Saliency of scale s is weights_BHSL[..., scales.spans[s]] averaged over the heads.
         """
@@ -306,8 +306,8 @@ class VAR(nn.Module):
     ) -> ScaleLogits:
         """Logits of one scale; `inputs_BLC` is `Quantizer.next_input`, None at scale 0.
 
-        A later pass over a scale is made `again`, on inputs of `append_known_tokens`, for the positions that it draws: theirs alone
-        are the logits, and a class token that is only read is left out.
+        A later pass over a scale is made `again`, on inputs of `append_known_tokens`, for the positions that it draws:
+        theirs alone are the logits, and a class token that is only read is left out.
         To run the upper blocks of a scale again with another hook, keep the entry of a block and pass it
         back with `first_block`; the cache is simply overwritten.
         """

@@ -55,10 +55,13 @@ class VQVAE(nn.Module):
         return to_unit(self.decode(f_hat_BCHW.to(self.post_quant_conv.weight.dtype)).float())
 
     def set_decoder(self, dtype: torch.dtype) -> None:
-        """Decode in this precision; channels last in half precision, as a GPU's convolutions want it."""
-        layout = torch.channels_last if dtype.itemsize < 4 else torch.contiguous_format
+        """Decode in this precision.
+
+        Not with channels last: GroupNorm turns the layout back, which took an H200 half as long again
+        (docs/notebook/2026-11-27-first-card.md).
+        """
         for part in (self.post_quant_conv, self.decoder):
-            part.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
+            part.to(dtype=dtype)
 
     @torch.no_grad()
     def teacher_input(self, tokens: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,8 +21,11 @@ from hieramp.checkpoints import (
     read_safetensors,
     shipped,
 )
-from hieramp.config import VARConfig, VQVAEConfig, from_json
+from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json
 from hieramp.devices import device_of
+from hieramp.diffusion.dit import DiT
+from hieramp.diffusion.latents import VQLatents, basis_of
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.var.model import VAR
@@ -39,6 +42,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
+    kind: Literal["var", "dit"] | None = None,
 ) -> Model:
     """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
     "var-d20", "var-d24", "var-d30".
@@ -47,7 +51,9 @@ def load(
     `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
     folder's default.
-    `device` None takes a GPU where there is one.
+    `device` None takes a GPU where there is one. `kind` says which generator of a folder is meant that has two, a VAR
+    and a diffusion transformer; None is the one that there is, or the VAR. With a diffusion transformer the result is a
+    `DiffusionModel`.
 
     Raises:
         ValueError: an unknown name, a damaged or foreign file, a device that is not there.
@@ -57,8 +63,41 @@ def load(
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint)
     else:
-        loaded = _load_folder(model_folder(name), var_checkpoint, class_tokens)
+        folder = model_folder(name)
+        if kind == "dit" or (kind is None and _has_only_dit(folder)):
+            if var_checkpoint or class_tokens:
+                raise ValueError(
+                    f"{name} is a diffusion transformer, which takes neither var_checkpoint nor class_tokens"
+                )
+            return load_dit(folder).to(target, dtype)  # type: ignore[return-value]
+        loaded = _load_folder(folder, var_checkpoint, class_tokens)
     return loaded.to(target, dtype)
+
+
+def _has_only_dit(folder: Path) -> bool:
+    config = read_config(folder) if folder.is_dir() else {}
+    return "dit" in config and "var" not in config
+
+
+def load_dit(folder: Path) -> DiffusionModel:
+    """The diffusion transformer of a model folder, with the VQ-VAE whose latents it draws.
+
+    Raises:
+        ValueError: there is none, or the VQ-VAE is not the one that it was trained with.
+    """
+    config = read_config(folder)
+    for part in ("vqvae", "dit"):
+        if part not in config:
+            raise ValueError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
+    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
+    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    basis = basis_of(load_part(folder, "latents"))
+    basis.check_belongs(vqvae, f"the DiT in {folder}")
+    dit = DiT(from_json(DiTConfig, config["dit"]))
+    load_strictly(dit, load_part(folder, "dit"), f"the DiT in {folder}")
+    names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
+    latents = VQLatents(vqvae.eval(), basis)
+    return DiffusionModel(latents, dit.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:

@@ -13,14 +13,15 @@ ALLOWED = {
     "var": set(),
     "amplification": set(),
     "generation": {"vqvae", "var", "amplification"},
+    "diffusion": {"vqvae", "amplification"},  # shares the latents, the settings and the maths, not the VAR
     "analysis": {"vqvae", "var", "amplification", "generation"},
-    "training": {"vqvae", "var", "amplification", "generation"},
+    "training": {"vqvae", "var", "amplification", "generation", "diffusion"},
     "imageset": set(),
     "distillation": {"amplification", "generation", "imageset"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
     "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }
-PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version", "devices"}
+PLAIN = {"scales", "config", "checkpoints", "data", "classifier", "figures", "version", "devices", "classes"}
 
 
 def imported(path: Path) -> set[str]:

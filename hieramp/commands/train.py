@@ -19,8 +19,10 @@ FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin wi
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("train", help="train a model, or a part: vqvae, then var, class-tokens, classifier")
-    parser.add_argument("part", choices=("all", *SHARES), help="all: one after the other")
+    parser = commands.add_parser(
+        "train", help="train a model, or a part: vqvae, then var, class-tokens, classifier; or dit on the vqvae"
+    )
+    parser.add_argument("part", choices=("all", *SHARES, "dit"), help="all: one after the other, but for dit")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
@@ -76,7 +78,8 @@ def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
     conditions = ["kept", "dropped"] if both else [args.condition or "dropped"]
     runs_of["class-tokens"] = [f"class_tokens-{condition}" for condition in conditions]
     parts = SHARES if args.part == "all" else [args.part]
-    return [(part, name, SHARES[part] / len(runs_of[part])) for part in parts for name in runs_of[part]]
+    named = [(part, name) for part in parts for name in runs_of.get(part, [part])]
+    return [(part, name, SHARES.get(part, 1.0) / len(runs_of.get(part, [part]))) for part, name in named]
 
 
 def _train(args: argparse.Namespace, part: str, name: str, budget: float | None, resume: bool) -> Outcome:
@@ -100,9 +103,13 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         condition = name.removeprefix("class_tokens-")
         outcome = runs.train_class_tokens(args.data, preset, settings, condition, args.read_only, args.with_backbone)
     else:
-        outcome = {"vqvae": runs.train_vqvae, "var": runs.train_var, "classifier": runs.train_classifier}[part](
-            args.data, preset, settings
-        )
+        train = {
+            "vqvae": runs.train_vqvae,
+            "var": runs.train_var,
+            "classifier": runs.train_classifier,
+            "dit": runs.train_dit,
+        }[part]
+        outcome = train(args.data, preset, settings)
     _report(args, name, outcome)
     return outcome
 

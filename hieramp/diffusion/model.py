@@ -1,0 +1,253 @@
+"""A diffusion model that draws: latents, denoiser and class names under one name, as `hieramp.generation` for VARs.
+
+An image depends on (model, label, seed, settings) alone, to the bit. A network's last bits depend on the shape of the
+batch that it computes; so images are computed in groups of one size, the last one filled up, from noise to picture.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hieramp.amplification.settings import OFF, Amplification
+from hieramp.classes import check_labels, label_of
+from hieramp.devices import prefer_flash, sent
+from hieramp.diffusion.amplifier import Amplifier, check
+from hieramp.diffusion.latents import Latents
+from hieramp.diffusion.levels import Level
+from hieramp.diffusion.noise import gaussian
+from hieramp.diffusion.sampler import Denoiser, Moment, Solver, sample
+from hieramp.diffusion.settings import GUIDANCE, Solving
+
+GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
+
+
+class _GroupStep(NamedTuple):
+    """One step of a group, filled up."""
+
+    moment: Moment
+    saliency: Tensor  # (N, h, w)
+    amplified: Tensor  # (N, h, w) bool
+
+
+@dataclass(frozen=True)
+class DiffusionStep:
+    """One step of all images, from one noise level to the next; pictures are decoded when first looked at."""
+
+    index: int
+    level: Level  # where it began
+    following: Level
+    _groups: tuple[_GroupStep, ...] = field(repr=False)
+    _count: int = field(repr=False)
+    _latents: Latents = field(repr=False)
+
+    @property
+    def is_last(self) -> bool:
+        return self.following.noise == 0
+
+    @cached_property
+    def latent(self) -> Tensor:
+        """(B, K, n, n), where the step led; after the last step the latent of the picture."""
+        return self._joined([group.moment.after for group in self._groups])
+
+    @cached_property
+    def image(self) -> Tensor:
+        """The picture as the model foresees it at this step, (B, 3, H, W) in [0, 1]; at the last step the picture."""
+        shown = [group.moment.after if self.is_last else group.moment.guided.x0 for group in self._groups]
+        return self._joined([self._latents.decode(z) for z in shown])
+
+    @cached_property
+    def saliency(self) -> Tensor:
+        """(B, h, w), sums to 1: how far the class moves each token, averaged over the steps so far.
+
+        Uniform where no unconditional half was computed.
+        """
+        return self._joined([group.saliency for group in self._groups])
+
+    @cached_property
+    def amplified(self) -> Tensor:
+        """(B, h, w) bool: the tokens whose attention was amplified in this step."""
+        return self._joined([group.amplified for group in self._groups])
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts))[: self._count]
+
+
+@dataclass(frozen=True)
+class DiffusionDrawing:
+    """Finished images and how they came about."""
+
+    images: Tensor  # (B, 3, H, W) in [0, 1]
+    latents: Tensor  # (B, K, n, n)
+    saliency: tuple[Tensor, ...]  # per step (B, h, w)
+    labels: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What to draw: one label, seed and amplification per image."""
+
+    labels: tuple[int, ...]
+    seeds: tuple[int, ...]
+    amplifications: tuple[Amplification, ...]
+    guidance: float
+    solving: Solving
+    maps: bool
+
+    def group(self, start: int, size: int) -> "_Request":
+        """The images from `start` on, filled up to `size` with the first of them."""
+
+        def filled(values: tuple) -> tuple:
+            some = values[start : start + size]
+            return some + some[:1] * (size - len(some))
+
+        return replace(
+            self,
+            labels=filled(self.labels),
+            seeds=filled(self.seeds),
+            amplifications=filled(self.amplifications),
+        )
+
+
+@dataclass(eq=False)
+class DiffusionModel:
+    """Draws images of its classes. Made by `hieramp.load` or `hieramp.diffusion.official.from_diffusers`."""
+
+    latents: Latents
+    denoiser: Denoiser
+    class_names: tuple[str, ...]
+    name: str = "model"
+    folder: Path | None = None
+    wnids: tuple[str, ...] = ()  # ImageNet ids of the classes, where they have any
+    kind: ClassVar[str] = "dit"  # which settings it has
+
+    @property
+    def device(self) -> torch.device:
+        return self.denoiser.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the transformer computes."""
+        return self.denoiser.dtype
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return self.latents.image_size
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "DiffusionModel":
+        """Move to a device; the transformer computes in `dtype` (None: as it did), all else in float32."""
+        self.latents.to(device)
+        self.denoiser.to(device, dtype or self.dtype)
+        if self.device.type == "cuda":
+            prefer_flash()
+        return self
+
+    def label_of(self, name: str | int) -> int:
+        """The label of a class name, ImageNet id or number.
+
+        Raises:
+            ValueError: there is no such class; names the nearest ones.
+        """
+        return label_of(name, self.class_names, self.wnids, self.name)
+
+    def generate(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int] | None = None,
+        amplification: Amplification | Sequence[Amplification | None] | None = None,
+        *,
+        guidance: float = GUIDANCE,
+        steps: int = 25,
+        solver: Solver = "euler",
+        maps: bool = False,
+    ) -> DiffusionDrawing:
+        """Draw one image per label; see `steps` for the arguments and errors."""
+        request = self._request(labels, seeds, amplification, guidance, Solving(steps, solver), maps)
+        saliency = []
+        for step in self._draw(request):
+            saliency.append(step.saliency)
+        return DiffusionDrawing(step.image, step.latent, tuple(saliency), request.labels, request.seeds)
+
+    def steps(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int] | None = None,
+        amplification: Amplification | Sequence[Amplification | None] | None = None,
+        *,
+        guidance: float = GUIDANCE,
+        steps: int = 25,
+        solver: Solver = "euler",
+        maps: bool = False,
+    ) -> Iterator[DiffusionStep]:
+        """Draw one image per label, yielding every step from noise to picture.
+
+        An image depends on (model, label, seed, settings) alone. `amplification` is one setting for all images or one
+        for each: (ρ, α) by stage, where a stage is a span of noise levels (`hieramp.diffusion.levels`); None is off, as
+        is α = 0. `guidance` g means (1 + g)·conditional - g·unconditional; 0 is without. `seeds` are drawn at random
+        when left out. `maps` computes the saliency also where nothing needs it (without guidance and amplification).
+
+        Raises:
+            ValueError: a label the model does not have, counts that differ, or a setting out of range.
+        """
+        return self._draw(self._request(labels, seeds, amplification, guidance, Solving(steps, solver), maps))
+
+    def _request(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int] | None,
+        amplification: Amplification | Sequence[Amplification | None] | None,
+        guidance: float,
+        solving: Solving,
+        maps: bool,
+    ) -> _Request:
+        labels = check_labels(labels, self.denoiser.num_classes, self.name)
+        seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(map(int, seeds))
+        if amplification is None or isinstance(amplification, Amplification):
+            amplification = [amplification] * len(labels)
+        amplifications = tuple(one or OFF for one in amplification)
+        if not len(seeds) == len(amplifications) == len(labels):
+            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(amplifications)} amplifications"
+            raise ValueError(f"counts differ: {counts}; give one of each per image")
+        if not 0 <= guidance < 1e6:
+            raise ValueError(f"guidance is {guidance}; it must be a number of at least 0")
+        for one in set(amplifications):
+            check(one, self.denoiser.depth)
+        self.denoiser.levels(solving.steps)  # says so where there are not as many
+        return _Request(labels, seeds, amplifications, float(guidance), solving, maps)
+
+    def _draw(self, request: _Request) -> Iterator[DiffusionStep]:
+        size, count = GROUP.get(self.device.type, 4), len(request.labels)
+        groups = [self._draw_group(request.group(start, size)) for start in range(0, count, size)]
+        levels = self.denoiser.levels(request.solving.steps)
+        for index, (level, following) in enumerate(pairwise(levels)):
+            yield DiffusionStep(index, level, following, tuple(map(next, groups)), count, self.latents)
+
+    def _draw_group(self, request: _Request) -> Iterator[_GroupStep]:
+        denoiser, device = self.denoiser, self.device
+        amplifier = Amplifier(denoiser, request.labels, request.seeds, request.amplifications, request.maps)
+        levels = denoiser.levels(request.solving.steps)
+        moments = sample(
+            denoiser,
+            gaussian(request.labels, request.seeds, denoiser.shape, device),
+            levels,
+            sent(torch.tensor(request.labels), device),
+            solver=request.solving.solver,
+            guidance=request.guidance,
+            attention=amplifier,
+        )
+        grid = len(request.labels), denoiser.token_side, denoiser.token_side
+        for moment in moments:
+            saliency, chosen = amplifier.map.saliency(), amplifier.chosen
+            yield _GroupStep(
+                moment,
+                torch.full(grid, 1 / (grid[1] * grid[2]), device=device) if saliency is None else saliency,
+                torch.zeros(grid, dtype=torch.bool, device=device) if chosen is None else chosen.view(grid),
+            )

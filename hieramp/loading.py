@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from timm.data import ImageNetInfo
 from torch import Tensor
 
 from hieramp.checkpoints import (
@@ -26,6 +27,8 @@ from hieramp.devices import device_of
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import VQLatents, basis_of
 from hieramp.diffusion.model import DiffusionModel
+from hieramp.diffusion.official import OFFICIAL as OFFICIAL_DITS
+from hieramp.diffusion.official import load_official as load_official_dit
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.var.model import VAR
@@ -44,8 +47,8 @@ def load(
     class_tokens: str | Path | None = None,
     kind: Literal["var", "dit"] | None = None,
 ) -> Model:
-    """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
-    "var-d20", "var-d24", "var-d30".
+    """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, "var-d16",
+    "var-d20", "var-d24", "var-d30", or, with diffusers installed, "dit-xl-2-256", "dit-xl-2-512".
 
     `var_checkpoint` replaces the transformer's weights (an HierAmp fine-tune, .pth or .safetensors);
     `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
@@ -60,6 +63,11 @@ def load(
         FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
     """
     name, target = str(model), device_of(device)
+    if name in OFFICIAL_DITS:
+        info = ImageNetInfo()
+        wnids = tuple(info.label_names())
+        names = tuple(info.index_to_description(i) for i in range(len(wnids)))
+        return load_official_dit(name, names, wnids).to(target, dtype)  # type: ignore[return-value]
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint)
     else:
@@ -102,7 +110,7 @@ def load_dit(folder: Path) -> DiffusionModel:
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
     if not folder.is_dir():
-        known = ", ".join([*shipped(), *OFFICIAL])
+        known = ", ".join([*shipped(), *OFFICIAL, *OFFICIAL_DITS])
         raise ValueError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
     config = read_config(folder)
     for part in ("vqvae", "var"):
@@ -151,8 +159,6 @@ def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Te
 
 
 def _load_official(name: str, var_checkpoint: str | Path | None) -> Model:
-    from timm.data import ImageNetInfo
-
     var_file = Path(var_checkpoint) if var_checkpoint else hub_file(f"{name.replace('-', '_')}.pth")
     vae_state = read_checkpoint(hub_file(HUB_VQVAE))
     loaded = from_official(vae_state, read_checkpoint(var_file))

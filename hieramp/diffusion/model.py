@@ -60,7 +60,8 @@ class DiffusionStep:
     def image(self) -> Tensor:
         """The picture as the model foresees it at this step, (B, 3, H, W) in [0, 1]; at the last step the picture."""
         shown = [group.moment.after if self.is_last else group.moment.guided.x0 for group in self._groups]
-        return self._joined([self._latents.decode(z) for z in shown])
+        with torch.no_grad():
+            return self._joined([self._latents.decode(z) for z in shown])
 
     @cached_property
     def saliency(self) -> Tensor:

@@ -51,14 +51,16 @@ class Amplifier:
         self.needs_unconditional = watch or any(not amplification.is_off for amplification in amplifications)
         self.map = RunningMap()
         self.chosen: Tensor | None = None  # (B, T) bool: what the step in hand amplifies
+        self.changes: dict[str, OutputChange | None] = {}  # by stage
 
     def factors(self, index: int, level: Level) -> dict[int, Tensor] | None:
         ranks_BT = self.map.ranks()
-        settings = self._settings(level)
-        self.chosen = None
-        if ranks_BT is None or not settings:
+        if level.stage not in self.changes:
+            settings = self._settings(level)
+            self.changes[level.stage] = OutputChange(settings, self.side**2, self.device) if settings else None
+        change, self.chosen = self.changes[level.stage], None
+        if ranks_BT is None or change is None:
             return None
-        change = OutputChange(settings, self.side**2, self.device)
         chance = partial(chances, self.labels, self.seeds, index, self.side**2, self.device)
         factors = change.factors(ranks_BT, chance)
         self.chosen = torch.stack([factor != 1 for factor in factors.values()]).any(0)

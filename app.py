@@ -14,6 +14,7 @@ import hieramp
 from app import page
 from app.limits import Limits
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
+from hieramp.errors import UserError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         limits = Limits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
         demo = page.build(hieramp.load(args.model, args.device), limits)
-    except (ValueError, FileNotFoundError) as error:
+    except (UserError, FileNotFoundError) as error:
         _fail(error, 2)
     # On a Space everything but this machine is outside.
     host = "0.0.0.0" if os.environ.get("SPACE_ID") else args.host

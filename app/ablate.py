@@ -31,16 +31,16 @@ def build(desk: Desk, controls: Controls) -> None:
     start = sheets.schedule_sheet(orders.first_order(desk.model))
     sheet = html(as_html(desk.model, start, "", asked=False), elem_id="sheet")
 
-    def drawn(chosen: str, *fields: Any) -> Iterator[str]:
+    def drawn(given: dict[Any, Any]) -> Iterator[str]:
         with sentences():
-            order = orders.read_order(desk.model, *fields)
-            empty = plan(order, chosen)
+            order = orders.read_order(desk.model, controls.values(given))
+            empty = plan(order, given[kind])
             about = orders.short_name(desk.model.class_names[order.label])
             yield as_html(desk.model, empty, about)
             for found in desk.device.in_gaps(sheets.draw_sheet(desk.model, empty)):
                 yield as_html(desk.model, found, about)
 
-    draw.click(drawn, [kind, *controls.fields], sheet, trigger_mode="once", **STUDYING)
+    draw.click(drawn, {kind, *controls.inputs}, sheet, trigger_mode="once", **STUDYING)
 
 
 def plan(order: Order, kind: str) -> Sheet:
@@ -78,6 +78,6 @@ def _save(model: Model, sheet: Sheet) -> str:
     if not sheet.is_finished:
         return ""
     order = sheet.orders[0]
-    source = scenes.data_uri(sheet.as_picture(), orders.settings_of(model, order))
+    source = scenes.data_uri(sheet.as_picture(), orders.described(model, order))
     name = scenes.file_name(model.class_names[order.label], f"seed{order.seeds[0]}-sheet.png")
     return f'<a download="{name}" href="{source}">Save the sheet as PNG</a>'

@@ -1,6 +1,6 @@
 """The named endpoints: what the page does, for gradio_client and, with --mcp, for MCP.
 
-Every endpoint takes the settings of the page under their own names, described once, in `SETTINGS`.
+Every endpoint takes the settings under the names that the page has, as the table of `hieramp.Settings` describes them.
 """
 
 import inspect
@@ -14,11 +14,12 @@ from app import ablate, handlers, orders, plots, recipes, scenes, sheets
 from app.changed import choose_classes
 from app.desk import DEVICE, STUDY, Desk, sentences
 from app.jobs import Job
+from hieramp import Model, Settings
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.distillation.distill import estimate
+from hieramp.fields import Number, Part
 from hieramp.scales import STAGES
 
-Mode = Literal["logit", "attention"]
 Kind = Literal["schedules", "coarse", "mid", "fine"]
 REQUIRED = inspect.Parameter.empty
 
@@ -33,39 +34,23 @@ class Argument:
     about: str
 
 
-_ABOUT = {
-    "class_name": "Name, number or ImageNet id of the class.",
-    "seed": "Seed of the first image, a whole number of at least 0; the next images have seed+1, seed+2, …",
-    "count": f"Number of images of each kind, 1 to {orders.MAX_COUNT}.",
-    "guidance": "Strength of classifier-free guidance at the last scale, at least 0.",
-    "guidance_power": "How guidance grows with the scale, at least 0: 1 evenly, 0.5 with its root, 0 the same for all.",
-    "top_k": "Tokens are drawn from the likeliest so many codes; 0 is off.",
-    "top_p": "Tokens are drawn from the smallest set of codes with this probability, at most 1; 0 is off.",
-    "coarse_temperature": "Of the draw at the coarse scales, at least 0: under 1 the likelier codes win more often.",
-    "mid_temperature": "Of the draw at the mid scales.",
-    "fine_temperature": "Of the draw at the fine scales.",
-    "coarse_rho": "Share of positions amplified at the coarse scales, over 0 and at most 1.",
-    "coarse_strength": "Strength at the coarse scales: β (mode logit, 0 is off) or γ (mode attention, 1 is off).",
-    "mid_rho": "Share of positions amplified at the mid scales.",
-    "mid_strength": "Strength at the mid scales, β or γ.",
-    "fine_rho": "Share of positions amplified at the fine scales.",
-    "fine_strength": "Strength at the fine scales, β or γ.",
-    "mode": 'How: "logit" adds β to the logits of salient keys, "attention" multiplies their weights by γ.',
-    "painted": 'Positions to amplify instead of the salient ones: "3:1f;4:ff0", per scale a hexadecimal number whose '
-    "bit i is position i.",
-}
-SETTINGS = tuple(
-    Argument(
-        name,
-        Mode if name == "mode" else str if name == "class_name" else type(default),
-        REQUIRED if name == "class_name" else default,
-        _ABOUT[name],
+def settings_arguments(model: Model) -> tuple[Argument, ...]:
+    """The settings, as the table of `hieramp.Settings` describes them."""
+    fresh = orders.defaults(model)
+    return tuple(
+        Argument(part.name, part.kind.type, fresh[part.name], _about(part)) for part in Settings.parts(model.kind)
     )
-    for name, default in orders.DEFAULTS.items()
-)
-_SHARED = tuple(a for a in SETTINGS if a.name not in ("class_name", "seed", "count"))
-_SAMPLING = tuple(a for a in _SHARED if a.name in orders.SAMPLING_FIELDS)
-_ONE = tuple(a for a in SETTINGS if a.name != "count")
+
+
+def _about(part: Part) -> str:
+    wanted = f" {part.kind.wanted.capitalize()}." if isinstance(part.kind, Number) else ""
+    example = f" Like {part.kind.metavar}." if part.kind.type is str else ""
+    return f"{part.help}{wanted}{example}"
+
+
+CLASS = Argument("class_name", str, REQUIRED, "Name, number or ImageNet id of the class.")
+SEED = Argument("seed", int, 0, "Seed of the first image, a whole number of at least 0; the next have seed+1, …")
+COUNT = Argument("count", int, 1, f"Number of images of each kind, 1 to {orders.MAX_COUNT}.")
 
 
 def endpoint(
@@ -113,7 +98,8 @@ class Endpoints:
 
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
         order, wanted = self._order(settings), self._samples(samples)
-        counts = count_tokens(self.model, order.label, wanted, order.amplification, order.seeds[0], order.sampling)
+        how, first = order.settings, order.seeds[0]
+        counts = count_tokens(self.model, order.label, wanted, how.amplification, first, how.sampling)
         *_, found = self.desk.device.in_gaps(counts)
         return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
 
@@ -122,20 +108,20 @@ class Endpoints:
         num_classes = len(self.model.class_names)
         chosen = orders.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
         labels = choose_classes(num_classes, chosen, order.seeds[0])
-        compared = compare_schedules(self.model, labels, wanted, order.seeds[0], order.sampling)
+        compared = compare_schedules(self.model, labels, wanted, order.seeds[0], order.settings.sampling)
         *_, found = self.desk.device.in_gaps(compared)
         return {"csv": plots.risen_csv(found)}
 
     def ablate(self, kind: str, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
         *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, ablate.plan(order, kind)))
-        uri = scenes.data_uri(found.as_picture(), orders.settings_of(self.model, order))
+        uri = scenes.data_uri(found.as_picture(), orders.described(self.model, order))
         return {"sheet": uri, "labels": [found.label(i) for i in range(len(found.orders))]}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         recipe = self._recipe(settings)
         with self.desk.device.drawing():
-            found = estimate(self.model, recipe.num_images, recipe.soft_labels)
+            found = estimate(self.model, recipe.num_images, recipe.settings, recipe.soft_labels)
         return {"images": recipe.num_images, "seconds": found.seconds, "bytes": found.bytes}
 
     def distil(self, **settings: Any) -> dict[str, Any]:
@@ -151,15 +137,13 @@ class Endpoints:
         return job_answer(self.desk.jobs.resume(job_id))
 
     def _order(self, settings: dict[str, Any]) -> orders.Order:
-        return orders.read_order(self.model, *({**orders.DEFAULTS, **settings}[name] for name in orders.FIELDS))
+        return orders.read_order(self.model, orders.defaults(self.model) | settings)
 
     def _samples(self, samples: Any) -> int:
         return orders.whole("the number of samples", samples, 1, self.limits.samples)
 
     def _recipe(self, settings: dict[str, Any]) -> recipes.Recipe:
-        own = [settings.pop(name) for name in ("classes", "ipc", "set_seed", "soft_labels")]
-        fields = [{**orders.DEFAULTS, **settings}[name] for name in orders.FIELDS]
-        return recipes.read_recipe(self.model, self.limits, *own, *fields)
+        return recipes.read_recipe(self.model, self.limits, orders.defaults(self.model) | settings)
 
 
 def build(desk: Desk) -> None:
@@ -169,6 +153,10 @@ def build(desk: Desk) -> None:
     studying = {"concurrency_id": STUDY, "concurrency_limit": 2}
     asking = {"concurrency_limit": None}
     cheap = {"queue": False}
+    settings = settings_arguments(desk.model)
+    sampled = {part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts}
+    sampling = tuple(argument for argument in settings if argument.name in sampled)
+    one = (CLASS, SEED, *settings)
     kind = Argument("kind", Kind, "schedules", "The eight schedules, or strength by ρ of one stage.")
     samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
     several = Argument("classes", int, min(10, num_classes), f"How many classes, at most {limits.classes}.")
@@ -178,20 +166,21 @@ def build(desk: Desk) -> None:
         Argument("ipc", int, 10, f"Images per class, 1 to {limits.ipc}."),
         Argument("set_seed", int, 0, "Seed of the set."),
         Argument("soft_labels", bool, False, "Add the classifier's logits of every image."),
-        *_SHARED,
+        *settings,
     )
     stands = "job_id, state, done, total, message; file: the zip, when it is finished."
     table: list[tuple[Callable[..., Any], dict[str, Any], Sequence[Argument], str, str]] = [
         (does.classes, cheap, (), "The model's classes and scales.", "model, classes, sides, stages."),
-        (does.generate, drawing, SETTINGS, "Draw images of a class, plain and amplified, from the same seeds.",
+        (does.generate, drawing, (CLASS, SEED, COUNT, *settings),
+         "Draw images of a class, plain and amplified, from the same seeds.",
          "settings, and under baseline and amplified one data: address of a PNG per seed."),
-        (does.saliency, drawing, _ONE, "Where each scale looks, and what its class token believes.",
+        (does.saliency, drawing, one, "Where each scale looks, and what its class token believes.",
          "settings; per scale both maps and likeliest classes, the positions chosen, the tokens that changed."),
-        (does.count_tokens, studying, (samples, *_ONE), "Entropy and coverage of a class's tokens in both.",
+        (does.count_tokens, studying, (samples, *one), "Entropy and coverage of a class's tokens in both.",
          "csv per scale and stage; changed: per scale the share of samples whose token differs."),
-        (does.compare_schedules, studying, (several, samples, SETTINGS[1], *_SAMPLING),
+        (does.compare_schedules, studying, (several, samples, SEED, *sampling),
          "The share of classes whose entropy or coverage rises under each schedule.", "csv per schedule and stage."),
-        (does.ablate, studying, (kind, *_ONE), "One class and seed under many settings, as a sheet.",
+        (does.ablate, studying, (kind, *one), "One class and seed under many settings, as a sheet.",
          "sheet: data: address of a PNG; labels of its pictures, row by row."),
         (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
         (does.distil, asking, made, "Make a distilled set in the background.", stands),

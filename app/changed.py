@@ -51,12 +51,14 @@ def build(desk: Desk, controls: Controls) -> None:
 def _connect(desk: Desk, controls: Controls, button: gr.Button, samples: gr.Slider, outputs: list[Any]) -> None:
     sides = desk.model.var.scales.sides
 
-    def count(num_samples: float, *fields: Any) -> Iterator[tuple[str, Any, Any]]:
+    def count(given: dict[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         with sentences():
-            order = orders.read_order(desk.model, *fields)
-            wanted = orders.whole("the number of samples", num_samples, 1, desk.limits.samples)
+            order = orders.read_order(desk.model, controls.values(given))
+            wanted = orders.whole("the number of samples", given[samples], 1, desk.limits.samples)
             name = orders.short_name(desk.model.class_names[order.label])
-            counts = count_tokens(desk.model, order.label, wanted, order.amplification, order.seeds[0], order.sampling)
+            counts = count_tokens(
+                desk.model, order.label, wanted, order.settings.amplification, order.seeds[0], order.settings.sampling
+            )
             for found in desk.device.in_gaps(counts):
                 links = ""
                 if found.is_finished:
@@ -66,25 +68,25 @@ def _connect(desk: Desk, controls: Controls, button: gr.Button, samples: gr.Slid
                 words = said(plots.usage_words(name, found), links)
                 yield words, plots.usage_figure(found, sides), plots.changed_figure(found, sides)
 
-    button.click(count, [samples, *controls.fields], outputs, trigger_mode="once", **STUDYING)
+    button.click(count, {samples, *controls.inputs}, outputs, trigger_mode="once", **STUDYING)
 
 
 def _connect_classes(desk: Desk, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
     button, classes, per_class = inputs
 
-    def compare(num_classes: float, num_samples: float, *fields: Any) -> Iterator[tuple[str, Any]]:
+    def compare(given: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
         with sentences():
-            order = orders.read_order(desk.model, *fields)
+            order = orders.read_order(desk.model, controls.values(given))
             most = min(desk.limits.classes, len(desk.model.class_names))
-            wanted = orders.whole("the number of classes", num_classes, 1, most)
-            each = orders.whole("the number of samples", num_samples, 1, desk.limits.samples)
+            wanted = orders.whole("the number of classes", given[classes], 1, most)
+            each = orders.whole("the number of samples", given[per_class], 1, desk.limits.samples)
             labels = choose_classes(len(desk.model.class_names), wanted, order.seeds[0])
-            found = compare_schedules(desk.model, labels, each, order.seeds[0], order.sampling)
+            found = compare_schedules(desk.model, labels, each, order.seeds[0], order.settings.sampling)
             for comparison in desk.device.in_gaps(found):
                 links = link("schedules.csv", plots.risen_csv(comparison)) if comparison.is_finished else ""
                 yield said(plots.risen_words(comparison), links), plots.risen_figure(comparison)
 
-    button.click(compare, [classes, per_class, *controls.fields], outputs, trigger_mode="once", **STUDYING)
+    button.click(compare, {classes, per_class, *controls.inputs}, outputs, trigger_mode="once", **STUDYING)
 
 
 def choose_classes(num_classes: int, wanted: int, seed: int) -> list[int]:

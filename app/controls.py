@@ -1,122 +1,140 @@
-"""The column of controls: what a visitor sets, and the small helpers beside it."""
+"""The column of controls: what a visitor sets, and the small helpers beside it.
 
+Each setting has the controls of its row in the table of `hieramp.Settings`, in the order of the table.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import gradio as gr
 
 from app import handlers, orders
 from app.desk import CHEAP, Desk, slider
-from hieramp import SCHEDULES, Model
-from hieramp.scales import STAGES
+from hieramp import SCHEDULES, Model, Settings
+from hieramp.fields import Choice, Number, Part, Positions
 
-MODES = [("logit: add β, 0 is off", "logit"), ("attention: multiply by γ, 1 is off", "attention")]
 SCHEDULE_NAMES = [(name.replace("-", " "), name) for name in SCHEDULES]
+FOLDED = {"location": "Blocks and positions", "sampling": "Sampling"}  # groups of settings that are folded away
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What a visitor sets."""
+    """What a visitor sets. Handlers get the values of components by the component, and answer likewise."""
 
-    class_name: gr.Dropdown
+    named: dict[str, Any]  # by the names of `orders.defaults`
     random_class: gr.Button
-    seed: gr.Number
     dice: gr.Button
     is_locked: gr.Checkbox
-    count: gr.Slider
     generate: gr.Button
-    preset: gr.Radio
-    stages: dict[str, tuple[gr.Slider, gr.Slider]]  # ρ and strength
-    mode: gr.Radio
-    guidance: gr.Slider
-    guidance_power: gr.Slider
-    top_k: gr.Slider
-    top_p: gr.Slider
-    temperatures: list[gr.Slider]  # by stage
-    painted: gr.Textbox
+    schedule: gr.Radio
     opened: gr.UploadButton
 
     @property
-    def stage_fields(self) -> list[Any]:
-        """In the order of `orders.preset_fields`."""
-        return [*(part for stage in STAGES for part in self.stages[stage]), self.mode, self.painted]
+    def inputs(self) -> set[Any]:
+        return set(self.named.values())
 
     @property
-    def fields(self) -> list[Any]:
-        """In the order of `orders.FIELDS`."""
-        drawn = [self.guidance, self.guidance_power, self.top_k, self.top_p, *self.temperatures]
-        return [self.class_name, self.seed, self.count, *drawn, *self.stage_fields]
+    def outputs(self) -> list[Any]:
+        return list(self.named.values())
+
+    def values(self, given: Mapping[Any, Any]) -> dict[str, Any]:
+        """The values by their names."""
+        return {name: given[component] for name, component in self.named.items()}
+
+    def updates(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """Values as Gradio takes them."""
+        return {self.named[name]: value for name, value in values.items()}
+
+    def unchanged(self) -> dict[Any, Any]:
+        return {component: gr.skip() for component in self.outputs}
 
 
 def build(desk: Desk) -> Controls:
-    model = desk.model
+    model, named = desk.model, dict[str, Any]()
     classes = [(name, label) for label, name in enumerate(model.class_names)]
     with gr.Row(elem_classes="with-button"):
-        class_name = gr.Dropdown(classes, value=0, label="Class", filterable=True, min_width=120, interactive=True)
+        named["class_name"] = gr.Dropdown(
+            classes, value=0, label="Class", filterable=True, min_width=120, interactive=True
+        )
         random_class = gr.Button("Random", size="sm", min_width=72, scale=0, elem_id="random-class")
     with gr.Row(elem_classes="with-button"):
-        seed = gr.Number(0, label="Seed", precision=0, min_width=80, interactive=True)
+        named["seed"] = gr.Number(0, label="Seed", precision=0, min_width=80, interactive=True)
         is_locked = gr.Checkbox(True, label="Lock", min_width=64, scale=0, elem_id="lock", interactive=True)
         dice = gr.Button("Dice", size="sm", min_width=72, scale=0, elem_id="random-seed")
-    count = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0)
+    named["count"] = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0)
     generate = gr.Button("Generate", variant="primary", elem_id="generate")
-    preset = gr.Radio(SCHEDULE_NAMES, value="all", label="Schedule", interactive=True, elem_id="preset")
-    stages = {}
-    for stage in STAGES:
-        with gr.Row(elem_classes="stage"):
-            rho = _slider_of(model, f"{stage}_rho", 0.01, orders.rho_label(model, stage))
-            strength = _slider_of(model, f"{stage}_strength", 0.1, orders.strength_label(model, stage, "logit"))
-            stages[stage] = rho, strength
-    mode = gr.Radio(MODES, value="logit", label="Mode", interactive=True, elem_id="mode")
-    with gr.Accordion("Sampling", open=False, elem_id="sampling"):
-        guidance = _slider_of(model, "guidance", 0.1, "Guidance")
-        power = _slider_of(model, "guidance_power", 0.05, "Guidance power (0: the same at all scales)")
-        top_k = _slider_of(model, "top_k", 1, "Top-k (0 is off)", precision=0)
-        top_p = _slider_of(model, "top_p", 0.01, "Top-p (0 is off)")
-        temperatures = [
-            _slider_of(model, f"{stage}_temperature", 0.05, orders.temperature_label(model, stage)) for stage in STAGES
-        ]
+    schedule = gr.Radio(SCHEDULE_NAMES, value="all", label="Schedule", interactive=True, elem_id="preset")
+    for group, rows in groupby(Settings.table(model.kind).values(), key=lambda row: row.group):
+        with _folded(group):
+            for row in rows:
+                with gr.Row(elem_classes="stage") if len(row.parts) == 2 else nullcontext():
+                    for part in row.parts:
+                        named[part.name] = _control(model, part)
     opened = gr.UploadButton("Open a saved picture", file_types=[".png"], size="sm", elem_id="open-picture")
-    painted = gr.Textbox("", visible=False)
-    controls = Controls(
-        class_name, random_class, seed, dice, is_locked, count, generate, preset, stages, mode, guidance, power,
-        top_k, top_p, temperatures, painted, opened,
-    )  # fmt: skip
+    controls = Controls(named, random_class, dice, is_locked, generate, schedule, opened)
     _connect(desk, controls)
     return controls
 
 
-def _slider_of(model: Model, name: str, step: float, label: str, **options: Any) -> gr.Slider:
-    """The slider of a field, with its range and what it shows on a fresh page."""
-    low, high = orders.range_of(model, name)
-    return slider(low or 0, high or 1, orders.DEFAULTS[name], step, label, **options)
+@contextmanager
+def _folded(group: str) -> Iterator[None]:
+    if group in FOLDED:
+        with gr.Accordion(FOLDED[group], open=False, elem_id=group):
+            yield
+    else:
+        yield
+
+
+def _control(model: Model, part: Part) -> Any:
+    """The control of a part, with what it shows on a fresh page."""
+    value, label, kind = orders.defaults(model)[part.name], orders.label_of(model, part, "logit"), part.kind
+    if isinstance(kind, Number):
+        whole = {"precision": 0} if kind.whole else {}
+        return slider(*orders.slider_range(model, kind), value, kind.step, label, **whole)
+    if isinstance(kind, Choice):
+        options = [(name, word) for word, name in kind.options]
+        return gr.Radio(options, value=value, label=label, interactive=True, elem_id=part.name)
+    if isinstance(kind, Positions):  # painted on the map
+        return gr.Textbox(value, visible=False)
+    return gr.Textbox(value, label=label, info=part.help, interactive=True, max_length=200)
 
 
 def _connect(desk: Desk, controls: Controls) -> None:
     """What needs no drawing."""
+    lettered = [part for part in Settings.parts(desk.model.kind) if "{greek}" in part.label]
 
-    def relabel(mode: str) -> list[gr.Slider]:
-        return [gr.Slider(label=orders.strength_label(desk.model, stage, mode)) for stage in STAGES]
+    def relabel(mode: str) -> dict[Any, Any]:
+        return controls.updates({p.name: gr.Slider(label=orders.label_of(desk.model, p, mode)) for p in lettered})
 
-    controls.mode.change(relabel, controls.mode, [controls.stages[stage][1] for stage in STAGES], **CHEAP)
+    mode, outputs = controls.named["mode"], [controls.named[part.name] for part in lettered]
+    mode.change(relabel, mode, outputs, **CHEAP)
 
 
 def user_triggers(controls: Controls) -> list[Any]:
     """What asks for a new drawing as it is."""
-    moved = [component.input for component in controls.fields if component is not controls.painted]
-    return [*moved, controls.seed.submit]
+    texts = [c for c in controls.outputs if isinstance(c, gr.Textbox)]  # not while they are being typed
+    moved = [component.input for component in controls.outputs if component not in texts]
+    typed = [event for text in texts if text.visible for event in (text.submit, text.blur)]
+    return [*moved, *typed, controls.named["seed"].submit]
 
 
 def setting_events(desk: Desk, controls: Controls) -> list[Any]:
     """Events that set fields by themselves; a drawing follows each."""
-    dice, seed = handlers.random_seed, controls.seed
+    dice, seed, class_name = handlers.random_seed, controls.named["seed"], controls.named["class_name"]
+    scheduled = [controls.named[name] for name in orders.schedule_values("all")]
 
     def maybe_dice(is_locked: bool, seed: float | None) -> float | None:
         return seed if is_locked else dice()
 
+    def choose(name: str) -> dict[Any, Any]:
+        return controls.updates(orders.schedule_values(name))
+
     return [
-        controls.random_class.click(lambda: handlers.random_class(desk.model), None, controls.class_name, **CHEAP),
+        controls.random_class.click(lambda: handlers.random_class(desk.model), None, class_name, **CHEAP),
         controls.dice.click(dice, None, seed, **CHEAP),
         controls.generate.click(maybe_dice, [controls.is_locked, seed], seed, **CHEAP),
-        controls.preset.input(orders.preset_fields, controls.preset, controls.stage_fields, **CHEAP),
+        controls.schedule.input(choose, controls.schedule, scheduled, **CHEAP),
     ]

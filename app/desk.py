@@ -1,5 +1,7 @@
 """What the rooms of the page share: the model, whose turn it is, and how events and errors go."""
 
+import logging
+import secrets
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from app.scenes import Scene
 from app.turns import Device, Turns
 from app.zero import gpu
 from hieramp import Model
+from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
 DEVICE, STUDY = "device", "study"  # events that draw take turns; so do those that count
@@ -27,6 +30,8 @@ ASKING: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 DRAWING: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
 # Studies compute batch by batch in the gaps between drawings (`Device.in_gaps`), two people's at once.
 STUDYING: dict[str, Any] = {"concurrency_id": STUDY, "concurrency_limit": 2, **PRIVATE}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,23 @@ class Desk:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What a visitor got wrong, as the page and the clients show it: text, though Gradio would render HTML."""
+    """What a visitor got wrong, as the page and the clients show it: text, though Gradio would render HTML.
+
+    Whatever else fails is a fault of ours: it goes to the log with its traceback, under a reference that the visitor
+    sees instead.
+    """
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         text = str(error)
         sentence = escape(text[:1].upper() + text[1:], quote=False)
+        raise gr.Error(sentence, print_exception=False) from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        reference = secrets.token_hex(4)
+        log.exception("request failed, reference %s", reference)
+        sentence = f"Something went wrong on the server. Try again; if you report it, name the reference {reference}."
         raise gr.Error(sentence, print_exception=False) from error
 
 

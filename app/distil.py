@@ -1,5 +1,6 @@
 """The fourth room: a whole distilled set as a background job that is found again on coming back."""
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -49,11 +50,15 @@ def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.Brow
     file = gr.DownloadButton("File", visible="hidden", elem_id="job-file")
     remembered, timer = memory
     shown = [panel, stop, resume, download, timer]
-    fields = [classes, ipc, seed, soft, *controls.fields]
+    asked = {"classes": classes, "ipc": ipc, "set_seed": seed, "soft_labels": soft}
+    fields = {*asked.values(), *controls.inputs}
 
-    does = Actions(desk)
+    def values(given: dict[Any, Any]) -> dict[str, Any]:
+        return {name: given[component] for name, component in asked.items()} | controls.values(given)
+
+    does = Actions(desk, values, remembered)
     ask.click(does.estimate, fields, guess, **DRAWING)
-    start.click(does.begin, [remembered, *fields], [remembered, *shown], trigger_mode="once", **ASKING)
+    start.click(does.begin, {remembered, *fields}, [remembered, *shown], trigger_mode="once", **ASKING)
     stop.click(does.stop, remembered, shown, **CHEAP)
     resume.click(does.resume, remembered, shown, **ASKING)
     timer.tick(does.poll, remembered, shown, **CHEAP)
@@ -63,24 +68,27 @@ def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.Brow
 
 
 class Actions:
-    """What the buttons do, with the id that the visitor's browser remembers."""
+    """What the buttons do, with the id that the visitor's browser remembers; `values` names what the controls hold."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, desk: Desk, values: Callable[[dict[Any, Any]], dict[str, Any]], remembered: Any) -> None:
+        self.desk, self.values, self.remembered = desk, values, remembered
 
-    def estimate(self, *fields: Any) -> str:
+    def _recipe(self, given: dict[Any, Any]) -> recipes.Recipe:
+        return recipes.read_recipe(self.desk.model, self.desk.limits, self.values(given))
+
+    def estimate(self, given: dict[Any, Any]) -> str:
         with sentences():
-            recipe = recipes.read_recipe(self.desk.model, self.desk.limits, *fields)
+            recipe = self._recipe(given)
             with self.desk.device.drawing():
-                found = estimate(self.desk.model, recipe.num_images, recipe.soft_labels)
+                found = estimate(self.desk.model, recipe.num_images, recipe.settings, recipe.soft_labels)
         return f"<p role='status'>{escape(recipes.estimate_words(recipe, found))}</p>"
 
-    def begin(self, job_id: str, *fields: Any) -> list[Any]:
+    def begin(self, given: dict[Any, Any]) -> list[Any]:
         with sentences():
-            before = self.desk.jobs.get(job_id)
+            before = self.desk.jobs.get(given[self.remembered])
             if before and before.is_active:
                 raise ValueError("a set of yours is being made: stop it first, or wait for it")
-            job = self.desk.jobs.start(recipes.read_recipe(self.desk.model, self.desk.limits, *fields))
+            job = self.desk.jobs.start(self._recipe(given))
         return [job.id, *_view(self.desk, job)]
 
     def poll(self, job_id: str) -> list[Any]:

@@ -47,33 +47,32 @@ class Drawing:
 
     def after(self, *triggers: Any) -> None:
         """Draw when one of these happens; the newest request of a visitor ends the one before."""
-        outputs = [self.ticket, self.address, self.controls.preset]
-        self._go_on(gr.on(triggers, self._ask, self.controls.fields, outputs, trigger_mode="always_last", **ASKING))
+        outputs = [self.ticket, self.address, self.controls.schedule]
+        self._go_on(gr.on(triggers, self._ask, self.controls.inputs, outputs, trigger_mode="always_last", **ASKING))
 
     def then_after(self, event: Any) -> None:
         """Draw when an event of the page has set the fields."""
-        outputs = [self.ticket, self.address, self.controls.preset]
-        self._go_on(event.success(self._ask, self.controls.fields, outputs, **ASKING))
+        outputs = [self.ticket, self.address, self.controls.schedule]
+        self._go_on(event.success(self._ask, self.controls.inputs, outputs, **ASKING))
 
     def _go_on(self, asked: Any) -> None:
         asked.success(None, self.address, None, js=SET_ADDRESS, api_visibility="private")
-        given = [self.ticket, *self.controls.fields]
+        given = {self.ticket, *self.controls.inputs}
         how = {**DRAWING, "show_progress": "minimal", "show_progress_on": self.place}
         asked.success(self._draw, given, self.viewer, trigger_mode="always_last", **how)
 
-    def _ask(self, request: gr.Request, *fields: Any) -> tuple[int, str, str | None]:
+    def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[int, str, str | None]:
         with sentences():  # a request that cannot be drawn ends no other
-            order = orders.read_order(self.desk.model, *fields)
+            order = orders.read_order(self.desk.model, self.controls.values(given))
         ticket = self.desk.turns.take(str(request.session_hash))
-        preset = orders.preset_of(orders.fields_of(order)[6:])
-        return ticket, json.dumps(orders.to_query(self.desk.model, order)), preset
+        return ticket, json.dumps(orders.address(self.desk.model, order)), order.settings.schedule
 
-    def _draw(self, request: gr.Request, number: int, *fields: Any) -> Iterator[scenes.Scene]:
-        visitor = str(request.session_hash)
+    def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[scenes.Scene]:
+        visitor, number = str(request.session_hash), given[self.ticket]
         if self.desk.turns.is_stale(visitor, number):
             return
         with sentences():
-            order = orders.read_order(self.desk.model, *fields)
+            order = orders.read_order(self.desk.model, self.controls.values(given))
             with closing(self.desk.grow(order)) as drawn:
                 for scene in drawn:
                     yield scene
@@ -84,30 +83,34 @@ class Drawing:
 def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, closer: gr.HTML) -> None:
     """Draw when the page opens and when anything is set; restore from addresses and pictures."""
 
-    def from_address(request: gr.Request) -> list[Any]:
+    def from_address(request: gr.Request) -> dict[Any, Any]:
         query = dict(request.query_params)
-        if not any(orders.IN_ADDRESS.get(name, name) in query for name in orders.FIELDS):
-            return [gr.skip()] * len(orders.FIELDS)
+        if not any(orders.in_address(name) in query for name in controls.named):
+            return controls.unchanged()
         try:
-            return orders.fields_on_page(desk.model, orders.from_query(desk.model, query))
+            order = orders.from_query(desk.model, query)
+            return controls.updates(orders.values_on_page(desk.model, order))
         except ValueError as error:
             gr.Warning(f"This address was not understood: {error}", duration=20)
-            return [gr.skip()] * len(orders.FIELDS)
+            return controls.unchanged()
 
-    def from_picture(path: str) -> list[Any]:
+    def from_picture(path: str) -> dict[Any, Any]:
         try:
             with sentences():
-                order = orders.from_settings(desk.model, figures.read_settings(Path(path)))
-                return orders.fields_on_page(desk.model, order)
+                stored = figures.read_settings(Path(path))
+                order = orders.from_picture(desk.model, stored)
+                for remark in orders.remarks(desk.model, stored):
+                    gr.Warning(remark, duration=20)
+                return controls.updates(orders.values_on_page(desk.model, order))
         finally:
             Path(path).unlink(missing_ok=True)
 
-    def look(request: gr.Request, event: gr.EventData, *fields: Any) -> dict[str, Any]:
+    def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
         with sentences():
-            order, asked = orders.read_order(desk.model, *fields), event._data
+            order, asked = orders.read_order(desk.model, controls.values(given)), event._data
             with desk.device.drawing():
                 closer = handlers.look_closer(desk.model, order, asked.get("sample"), asked.get("block"), desk.memory)
-        return {**closer, "key": orders.to_query(desk.model, order)}
+        return {**closer, "key": orders.address(desk.model, order)}
 
     def leave(request: gr.Request) -> None:
         desk.turns.forget(str(request.session_hash))
@@ -115,12 +118,12 @@ def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, c
     def paint(event: gr.EventData) -> str:
         return str(event._data.get("text", ""))
 
-    painted = drawing.viewer.paint(paint, None, controls.painted, **CHEAP)
-    opened = demo.load(from_address, None, controls.fields, **ASKING)
-    shown = controls.opened.upload(from_picture, controls.opened, controls.fields, **ASKING)
+    painted = drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)
+    opened = demo.load(from_address, None, controls.outputs, **ASKING)
+    shown = controls.opened.upload(from_picture, controls.opened, controls.outputs, **ASKING)
     drawing.after(*user_triggers(controls))
     for event in (opened, shown, painted, *setting_events(desk, controls)):
         drawing.then_after(event)
     controls.generate.click(None, None, None, js="() => window.hieramp.showResult()", api_visibility="private")
-    drawing.viewer.look(look, controls.fields, closer, trigger_mode="always_last", **DRAWING)
+    drawing.viewer.look(look, controls.inputs, closer, trigger_mode="always_last", **DRAWING)
     demo.unload(leave)

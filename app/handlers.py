@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from app import scenes
-from app.orders import Order, settings_of, settings_of_one, whole
+from app.orders import Order, described, described_one, whole
 from app.scenes import Scene
 from hieramp import Model, Step, figures
 from hieramp.generation.memory import RecentDrawings
@@ -13,7 +13,7 @@ from hieramp.generation.memory import RecentDrawings
 
 def steps_of(model: Model, order: Order, memory: RecentDrawings | None = None) -> Iterator[Step]:
     """Baselines and amplified pictures in one batch, scale by scale, with what the class tokens tell."""
-    return model.steps(*order.batch, **order.sampling.options(), details=True, memory=memory)
+    return model.steps(*order.batch, details=True, memory=memory)
 
 
 def grow(model: Model, order: Order, memory: RecentDrawings | None = None) -> Generator[Scene, None, None]:
@@ -44,12 +44,12 @@ def look_closer(
 
 def generate(model: Model, order: Order) -> dict[str, Any]:
     """Settings and finished pictures, as data: addresses of PNGs."""
-    images = model.generate(*order.batch, **order.sampling.options()).images
-    settings, count = settings_of(model, order), len(order.seeds)
-    answer: dict[str, Any] = {"settings": settings}
+    images = model.generate(*order.batch).images
+    count = len(order.seeds)
+    answer: dict[str, Any] = {"settings": described(model, order)}
     for side, label in enumerate(scenes.SIDES):
         answer[label] = [
-            scenes.data_uri(figures.to_picture(images[side * count + i]), settings_of_one(settings, seed, side))
+            scenes.data_uri(figures.to_picture(images[side * count + i]), described_one(model, order, seed, side))
             for i, seed in enumerate(order.seeds)
         ]
     return answer
@@ -64,7 +64,7 @@ def saliency(model: Model, order: Order) -> dict[str, Any]:
         for row, label in enumerate(scenes.SIDES):
             about[label] = {"saliency": step.saliency[row].tolist(), "beliefs": (view["beliefs"] or [None] * 2)[row]}
         maps.append({**about, "chosen": (view["chosen"] or [None] * 2)[1], "changed": view["changed"][0]})
-    return {"settings": settings_of(model, order), "scales": maps}
+    return {"settings": described(model, order), "scales": maps}
 
 
 def random_class(model: Model) -> int:

@@ -5,12 +5,14 @@ name, and what is inside (the recipe, the set as far as it is drawn) outlives th
 """
 
 import logging
+import os
 import secrets
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,13 +26,14 @@ from hieramp import Model, Progress
 State = Literal["waiting", "running", "stopped", "done", "failed"]
 ACTIVE: tuple[State, ...] = ("waiting", "running")
 BATCH_ON_CPU = 4  # a drawing waits for one batch at most
+LOOK_SECONDS = 60.0  # that a look is noted on disk at most once in
 STORED = "job.json"
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Job:
-    """A set in the making. Its fields are written by the worker only, and read by anyone."""
+    """A set in the making. Its fields are written by its `JobBook` alone, under the book's lock, and read by anyone."""
 
     id: str
     folder: Path
@@ -43,6 +46,7 @@ class Job:
     is_to_stop: bool = False
     seconds_used: float = 0.0
     seen: float = field(default_factory=time.time)
+    noted: float = 0.0  # the last look that is noted on disk
 
     @property
     def path(self) -> Path:
@@ -53,6 +57,14 @@ class Job:
     def is_active(self) -> bool:
         return self.state in ACTIVE
 
+    def note_look(self) -> None:
+        """Keep it from being removed, also by a server that is started later."""
+        self.seen = time.time()
+        if self.seen - self.noted > LOOK_SECONDS:
+            self.noted = self.seen
+            with suppress(OSError):
+                os.utime(self.folder / STORED)
+
 
 class JobBook:
     """All jobs of a server."""
@@ -61,7 +73,7 @@ class JobBook:
         self.model, self.root, self.device, self.limits = model, root, device, limits
         self._jobs: dict[str, Job] = {}
         self._running: deque[tuple[Job, Iterator[Progress]]] = deque()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())  # also the lock of all jobs' fields
         self._is_closed = False
         self._worker: threading.Thread | None = None
         root.mkdir(parents=True, exist_ok=True)
@@ -85,44 +97,65 @@ class JobBook:
         """Begin a set.
 
         Raises:
-            ValueError: too many jobs are running, or the recipe cannot be followed.
+            ValueError: too many jobs are running, the sets kept here take too much, or the recipe cannot be followed.
         """
         self.sweep()
-        self._check_room()
         job_id = secrets.token_urlsafe(24)
         job = Job(job_id, self.root / job_id, recipe)
-        progress = self._make(job)
-        job.folder.mkdir(mode=0o700)
-        part = job.folder / f"{STORED}.part"
-        part.write_text(recipe.to_json())
-        part.replace(job.folder / STORED)
-        self._jobs[job.id] = job
-        self._begin(job, progress)
+        with self._changed:  # its room is taken before it is planned, which takes a while
+            self._check_room()
+            self._check_disk(recipe)
+            self._jobs[job.id] = job
+        try:
+            progress = self._make(job)
+            job.folder.mkdir(mode=0o700)
+            part = job.folder / f"{STORED}.part"
+            part.write_text(recipe.to_json())
+            part.replace(job.folder / STORED)
+        except BaseException:
+            with self._changed:
+                del self._jobs[job.id]
+            raise
+        self._enqueue(job, progress)
         return job
 
     def resume(self, job_id: str) -> Job | None:
         """Go on with a job that stopped; raises as `start` does."""
         job = self.get(job_id)
-        if job and job.state in ("stopped", "failed"):
+        if job is None:
+            return None
+        with self._changed:  # of two clicks one finds it waiting
+            if job.state not in ("stopped", "failed"):
+                return job
             self._check_room()
-            self._begin(job, self._make(job))
+            before = job.state, job.message
+            job.state, job.message, job.is_to_stop, job.seconds_used = "waiting", "", False, 0.0
+        try:
+            progress = self._make(job)
+        except BaseException:
+            with self._changed:
+                job.state, job.message = before
+            raise
+        self._enqueue(job, progress)
         return job
 
     def stop(self, job_id: str) -> Job | None:
         """Ask a job to stop; it does so after the batch in hand."""
         job = self.get(job_id)
-        if job and job.is_active:
-            job.is_to_stop = True
+        with self._changed:
+            if job and job.is_active:
+                job.is_to_stop = True
         return job
 
     def get(self, job_id: str | None) -> Job | None:
         """The job of this id. Looking at it keeps it from being removed."""
-        job = self._jobs.get(str(job_id)) if job_id else None
-        if job:
-            job.seen = time.time()
-            if job.state == "done" and not job.path.exists():
-                self._end(job, "stopped", "The finished file was cleared away; resume to make it again.")
-        return job
+        with self._changed:
+            job = self._jobs.get(str(job_id)) if job_id else None
+            if job:
+                job.note_look()
+                if job.state == "done" and not job.path.exists():
+                    self._end(job, "stopped", "The finished file was cleared away; resume to make it again.")
+            return job
 
     def num_before(self, job: Job) -> int:
         """How many other jobs share the device with this one."""
@@ -131,10 +164,12 @@ class JobBook:
     def sweep(self) -> None:
         """Remove jobs that nobody has looked at for long and that do not run."""
         oldest = time.time() - 3600 * self.limits.keep_hours
-        for job in list(self._jobs.values()):
-            if job.seen < oldest and not job.is_active:
+        with self._changed:
+            left = [job for job in self._jobs.values() if job.seen < oldest and not job.is_active]
+            for job in left:
                 del self._jobs[job.id]
-                shutil.rmtree(job.folder, ignore_errors=True)
+        for job in left:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
     def close(self) -> None:
         """End the worker after the batch in hand; the jobs can be resumed."""
@@ -149,8 +184,19 @@ class JobBook:
         if running >= self.limits.jobs:
             raise ValueError(f"{running} sets are being made, as many as this server takes: try again later")
 
-    def _begin(self, job: Job, progress: Iterator[Progress]) -> None:
-        job.state, job.message, job.is_to_stop, job.seconds_used = "waiting", "", False, 0.0
+    def _check_disk(self, recipe: Recipe) -> None:
+        """By pixels, which a PNG hardly exceeds; a set that is being made lies there twice for a moment."""
+        pixels = 3 * self.model.image_size**2
+        kept = pixels * sum(job.recipe.num_images for job in self._jobs.values())
+        wanted = pixels * recipe.num_images
+        if kept + wanted > self.limits.disk_bytes:
+            free, need = max(0, self.limits.disk_bytes - kept) / 1e6, wanted / 1e6
+            raise ValueError(
+                f"this set may take {need:.3g} MB, and {free:.3g} MB are left for sets here: take fewer images, or try "
+                "again when older sets are gone"
+            )
+
+    def _enqueue(self, job: Job, progress: Iterator[Progress]) -> None:
         with self._changed:
             self._running.append((job, progress))
             self._changed.notify_all()
@@ -160,17 +206,17 @@ class JobBook:
 
     def _make(self, job: Job) -> Iterator[Progress]:
         recipe, batch = job.recipe, BATCH_ON_CPU if self.model.device.type == "cpu" else None
-        return hieramp.distill(
+        distillation = hieramp.distill(
             self.model,
-            ipc=recipe.ipc,
-            out=job.path,
-            amplification=recipe.amplification,
+            recipe.ipc,
+            job.path,
+            recipe.settings,
             classes=list(recipe.labels),
             seed=recipe.seed,
-            **recipe.sampling.options(),
             soft_labels=recipe.soft_labels,
             batch_size=batch,
         )
+        return iter(distillation)
 
     def _work(self) -> None:
         while True:
@@ -194,9 +240,9 @@ class JobBook:
         try:
             with self.device.job():
                 started = time.monotonic()
-                job.state = "running"
+                with self._changed:
+                    job.state = "running"
                 latest = next(progress, None)
-                job.seconds_used += time.monotonic() - started
         except ValueError as error:
             return self._end(job, "failed", str(error))
         except OSError as error:
@@ -204,15 +250,17 @@ class JobBook:
         except Exception as error:  # whatever it is, the other jobs go on
             log.exception("job failed")
             return self._end(job, "failed", f"The computation failed: {type(error).__name__}. Resume to try again.")
-        if latest is None:
-            job.done, job.seconds_left = job.recipe.num_images, 0.0
-            return self._end(job, "done", "")
-        job.done = latest.done
-        job.images_per_second, job.seconds_left = latest.images_per_second, latest.seconds_left
+        with self._changed:
+            job.seconds_used += time.monotonic() - started
+            if latest is None:
+                job.done, job.seconds_left = job.recipe.num_images, 0.0
+                return self._end(job, "done", "")
+            job.done = latest.done
+            job.images_per_second, job.seconds_left = latest.images_per_second, latest.seconds_left
         return True
 
-    @staticmethod
-    def _end(job: Job, state: State, message: str) -> bool:
-        job.message = message
-        job.state = state  # last: who sees it must find the rest
+    def _end(self, job: Job, state: State, message: str) -> bool:
+        with self._changed:
+            job.message = message
+            job.state = state  # last: who sees it must find the rest
         return False

@@ -23,7 +23,7 @@ class Stop:
 
     title: str
     text: str
-    preset: str
+    schedule: str
 
 
 STOPS = (
@@ -80,17 +80,12 @@ def build() -> gr.Button:
 def connect(desk: Desk, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Any, start: gr.Button) -> None:
     column, text, back, onward, end = card
     at = gr.State(0)
-    outputs = [at, column, text, tabs, *controls.stage_fields]
+    outputs = [at, column, text, tabs, *(controls.named[name] for name in orders.schedule_values("all"))]
 
-    def show(i: int) -> list[Any]:
+    def show(i: int) -> dict[Any, Any]:
         i = max(0, min(len(STOPS) - 1, i))
-        return [
-            i,
-            gr.Column(visible=True),
-            as_html(i),
-            gr.Tabs(selected="explore"),
-            *orders.preset_fields(STOPS[i].preset),
-        ]
+        shown = {at: i, column: gr.Column(visible=True), text: as_html(i), tabs: gr.Tabs(selected="explore")}
+        return shown | controls.updates(orders.schedule_values(STOPS[i].schedule))
 
     shown = start.click(lambda: show(0), None, outputs, **CHEAP)
     earlier = back.click(lambda i: show(i - 1), at, outputs, **CHEAP)

@@ -10,6 +10,8 @@ class Limits:
     """Caps. Raises ValueError where one is not positive."""
 
     ipc: int = 1000  # images per class of a distilled set
+    images: int = 100_000  # of a distilled set
+    disk_bytes: int = 20 * 2**30  # that all sets kept here may take together, by their pixels
     job_minutes: int = 12 * 60  # of computing, for one run of a job
     jobs: int = 16  # that run at once, of all visitors together
     keep_hours: int = 48  # a job that nobody has looked at is then removed

@@ -1,44 +1,24 @@
-"""What a visitor asks for: fields of the page ⇄ a checked order ⇄ an address, and the settings inside a picture.
+"""What a visitor asks for: the values of the page ⇄ a checked order ⇄ an address, and the settings inside a picture.
 
-Everything here is pure. The fields, in the order of `FIELDS`, are what the controls of the page hold and what
-the endpoints take; an `Order` is what the model is asked to draw.
+Everything here is pure. Values go by their names: those of the request (class_name, seed, count) and of the parts of
+`hieramp.Settings`. The controls of the page hold them and the endpoints take them; an `Order` is what the model is
+asked to draw.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import hieramp
-from hieramp import SCHEDULES, Amplification, Model
-from hieramp.amplification.settings import Mode, Stage
-from hieramp.generation.sampling import PLAIN, Sampling, by_stage
+from hieramp import SCHEDULES, Model, Settings
+from hieramp.fields import Number, Part
+from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
+from hieramp.settings import PAPER
 
 MAX_COUNT = 8
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
-RHO, STRENGTH = 0.5, 5.0
-STAGE_FIELDS = tuple(f"{stage}_{part}" for stage in STAGES for part in ("rho", "strength"))
-TEMPERATURES = tuple(f"{stage}_temperature" for stage in STAGES)
-SAMPLING_FIELDS = ("guidance", "guidance_power", "top_k", "top_p", *TEMPERATURES)
-DEFAULTS: dict[str, Any] = {
-    "class_name": 0,
-    "seed": 0,
-    "count": 1,
-    "guidance": 4.0,
-    "guidance_power": 1.0,
-    "top_k": 900,
-    "top_p": 0.95,
-    **dict(zip(TEMPERATURES, PLAIN, strict=True)),
-    **{name: RHO if name.endswith("rho") else STRENGTH for name in STAGE_FIELDS},
-    "mode": "logit",
-    "painted": "",
-}
-FIELDS = tuple(DEFAULTS)
-# of the sliders
-RANGES: dict[str, tuple[float, float]] = {"guidance": (0, 10), "guidance_power": (0, 2), "top_p": (0, 1)}
-RANGES |= dict.fromkeys(TEMPERATURES, (0, 1.5))
-RANGES |= {name: (0.01, 1) if name.endswith("rho") else (0, 10) for name in STAGE_FIELDS}
-IN_ADDRESS = {"class_name": "class", "painted": "paint"}  # the others go by their own names
+REQUEST: dict[str, Any] = {"class_name": 0, "seed": 0, "count": 1}
+IN_ADDRESS = {"class_name": "class", "positions": "paint"}  # the others go by their own names
 
 
 @dataclass(frozen=True)
@@ -47,35 +27,32 @@ class Order:
 
     label: int
     seeds: tuple[int, ...]
-    sampling: Sampling
-    amplification: Amplification
+    settings: Settings
 
     @property
-    def batch(self) -> tuple[list[int], tuple[int, ...], list[Amplification | None]]:
-        """Labels, seeds and amplifications of one batch: the baselines first."""
+    def batch(self) -> tuple[list[int], tuple[int, ...], list[Settings]]:
+        """Labels, seeds and settings of one batch: the baselines first."""
         count = len(self.seeds)
-        return [self.label] * 2 * count, self.seeds * 2, [None] * count + [self.amplification] * count
+        return [self.label] * 2 * count, self.seeds * 2, [self.settings.plain] * count + [self.settings] * count
 
 
-def read_order(model: Model, *fields: Any) -> Order:
-    """The fields of the page, in the order of `FIELDS`, checked.
+def defaults(model: Model) -> dict[str, Any]:
+    """All values as a fresh page has them, in the order of every door."""
+    return REQUEST | PAPER.to_parts(model.kind)
+
+
+def read_order(model: Model, values: Mapping[str, Any]) -> Order:
+    """The values of the page, checked.
 
     Raises:
-        ValueError: a field that is empty, out of range or no number, or a class the model does not have.
+        ValueError: one that is empty, out of range or no number, or a class the model does not have.
     """
-    given = dict(zip(FIELDS, fields, strict=True))
-    label = read_class(model, given["class_name"])
-    first = whole("the seed", given["seed"], 0, MAX_SEED)
-    seeds = tuple(range(first, first + whole("the number of images", given["count"], 1, MAX_COUNT)))
-    top_k = whole("top-k", given["top_k"], 0, MAX_SEED)
-    sampling = Sampling(
-        number("guidance", given["guidance"]),
-        top_k,
-        number("top-p", given["top_p"]),
-        by_stage([number(f"the temperature of {s}", given[f"{s}_temperature"]) for s in STAGES]),
-        number("the power of guidance", given["guidance_power"]),
-    )
-    return Order(label, seeds, sampling, _amplification(model, given))
+    label = read_class(model, values.get("class_name"))
+    first = whole("the seed", values.get("seed"), 0, MAX_SEED)
+    seeds = tuple(range(first, first + whole("the number of images", values.get("count"), 1, MAX_COUNT)))
+    settings = Settings.from_parts(values, model.kind)
+    settings.check(model.var.scales, model.var.config.depth)
+    return Order(label, seeds, settings)
 
 
 def read_class(model: Model, name: Any) -> int:
@@ -86,123 +63,91 @@ def read_class(model: Model, name: Any) -> int:
     """
     if name is None or not str(name).strip():
         raise ValueError("no class is chosen: choose one, or press Random")
-    return model.label_of(str(name)[:200])
-
-
-def _amplification(model: Model, given: Mapping[str, Any]) -> Amplification:
-    coarse, mid, fine = (_stage(stage, given) for stage in STAGES)
-    mode: Mode = given["mode"]  # Amplification says what it may be
-    amplification = Amplification(coarse, mid, fine, mode, positions=read_painted(model, given["painted"]))
-    amplification.check(model.var.scales, model.var.config.depth)
-    return amplification
-
-
-def _stage(stage: str, given: Mapping[str, Any]) -> Stage:
-    rho, strength = given[f"{stage}_rho"], given[f"{stage}_strength"]
-    return number(f"rho of {stage}", rho), number(f"the strength of {stage}", strength)
-
-
-def number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is {'empty' if value is None else repr(value)[:80]}; give a number")
-    return float(value)
+    return model.label_of(name if isinstance(name, int) else str(name)[:200])
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
-    found = number(name, value)
+    found = Number().check(name, value)
     if not low <= found <= high or found != int(found):
         raise ValueError(f"{name} is {found:g}; give a whole number from {low} to {high}")
     return int(found)
 
 
-def read_painted(model: Model, text: Any) -> dict[int, list[int]]:
-    """ "3:1f;4:ff0" → {scale: positions}: a hexadecimal number per scale, whose bit i is position i.
-
-    Raises:
-        ValueError: the text is of another form, or names a scale that has no stage.
-    """
-    positions: dict[int, list[int]] = {}
-    for item in filter(None, str(text or "").split(";")):
-        scale, _, mask = item.partition(":")
-        try:
-            number_of_scale, bits = int(scale), int(mask, 16) if len(mask) <= 4096 else -1
-        except ValueError:
-            bits = -1
-        if bits < 0:
-            raise ValueError(f"cannot read the painted map {item[:40]!r}: write scale:bits, like 3:1f")
-        if model.var.scales.stage_of(number_of_scale) is None:
-            last = len(model.var.scales) - 1
-            raise ValueError(f"scale {number_of_scale} cannot be painted: give a scale from 1 to {last}")
-        positions[number_of_scale] = [i for i in range(bits.bit_length()) if bits >> i & 1]
-    return positions
+def values_of(order: Order) -> dict[str, Any]:
+    """An order as the values that give it."""
+    request = {"class_name": order.label, "seed": order.seeds[0], "count": len(order.seeds)}
+    return request | order.settings.to_parts()
 
 
-def painted_text(amplification: Amplification) -> str:
-    """The painted maps as `read_painted` reads them."""
-    masks = ((scale, sum(1 << i for i in positions)) for scale, positions in amplification.named_positions.items())
-    return ";".join(f"{scale}:{mask:x}" for scale, mask in masks)
-
-
-def fields_of(order: Order) -> list[Any]:
-    """An order as the fields that give it."""
-    amp, how = order.amplification, order.sampling
-    stages = [part for stage in STAGES for part in getattr(amp, stage) or (RHO, amp.neutral)]
-    drawn = [how.guidance, how.guidance_power, how.top_k, how.top_p, *how.temperature]
-    return [order.label, order.seeds[0], len(order.seeds), *drawn, *stages, amp.mode, painted_text(amp)]
-
-
-def fields_on_page(model: Model, order: Order) -> list[Any]:
+def values_on_page(model: Model, order: Order) -> dict[str, Any]:
     """The same, for the controls of the page.
 
     Raises:
         ValueError: a value beyond what its slider shows; the endpoints take more.
     """
-    fields = fields_of(order)
-    for name, value in zip(FIELDS, fields, strict=True):
-        low, high = range_of(model, name)
-        if low is not None and not low <= value <= high:
-            raise ValueError(f"{name} is {value:g}, but this page goes from {low:g} to {high:g}")
-    return fields
+    values = values_of(order)
+    for part in Settings.parts(model.kind):
+        if isinstance(part.kind, Number):
+            low, high = slider_range(model, part.kind)
+            if not low <= values[part.name] <= high:
+                name, value = part.name.replace("_", " "), values[part.name]
+                raise ValueError(f"{name} is {value:g}, but this page goes from {low:g} to {high:g}")
+    return values
 
 
-def range_of(model: Model, name: str) -> tuple[float, float] | tuple[None, None]:
-    """What the slider of a field shows; None where it has no slider, or one that is checked elsewhere."""
-    if name == "top_k":
-        return 0, max(model.vqvae.config.num_codes, DEFAULTS["top_k"])
-    return RANGES.get(name, (None, None))
+def slider_range(model: Model, kind: Number) -> tuple[float, float]:
+    """What the slider of a number spans."""
+    low, high = kind.shown
+    return low, max(high, getattr(model.vqvae.config, kind.upto)) if kind.upto else high
 
 
 def first_order(model: Model) -> Order:
     """What a visitor sees without a click."""
-    return read_order(model, *DEFAULTS.values())
+    return read_order(model, defaults(model))
 
 
-def preset_fields(name: str) -> list[Any]:
-    """A schedule of the paper as stage fields, mode and painted maps (none)."""
-    amp = SCHEDULES[name]
-    stages = [part for stage in STAGES for part in getattr(amp, stage) or (RHO, amp.neutral)]
-    return [*stages, amp.mode, ""]
+def schedule_values(name: str) -> dict[str, Any]:
+    """What choosing a schedule of the paper sets: its stages and its mode, and no positions by hand."""
+    rows = [row for row in Settings.table().values() if row.group in ("stages", "mode") or row.name == "positions"]
+    values = Settings.of(SCHEDULES[name]).to_parts()
+    return {part.name: values[part.name] for row in rows for part in row.parts}
 
 
-def preset_of(stage_fields: Sequence[Any]) -> str | None:
-    """The schedule that these stage fields, mode and painted maps are, if they are one."""
-    return next((name for name in SCHEDULES if preset_fields(name) == list(stage_fields)), None)
+def with_schedule(settings: Settings, name: str) -> Settings:
+    """These settings with the stages and the mode of a schedule; blocks and the choice of positions stay."""
+    stages: dict[str, Any] = {stage: getattr(SCHEDULES[name], stage) for stage in STAGES}
+    return replace(settings, **stages, mode=SCHEDULES[name].mode, positions=None)
 
 
 # Addresses
 
 
 def to_query(model: Model, order: Order) -> dict[str, str]:
-    """The settings as the parameters of an address."""
-    query = {IN_ADDRESS.get(name, name): _text(value) for name, value in zip(FIELDS, fields_of(order), strict=True)}
+    """The order as the parameters of an address; what came later is named only where it is not as on a fresh page."""
+    values, fresh = values_of(order), defaults(model)
     name = short_name(model.class_names[order.label])
-    query["class"] = name if model.label_of(name) == order.label else str(order.label)  # ImageNet has two cranes
-    plain = {"paint": ""} | dict.fromkeys(("guidance_power", *TEMPERATURES), "1")
-    return {name: text for name, text in query.items() if plain.get(name) != text}
+    query = {
+        "class": name if model.label_of(name) == order.label else str(order.label),  # ImageNet has two cranes
+        "seed": str(values["seed"]),
+        "count": str(values["count"]),
+    }
+    for row in Settings.table(model.kind).values():
+        for part in row.parts:
+            value = values[part.name]
+            text = value if isinstance(value, str) else part.kind.text(value)
+            if text and (row.always or value != fresh[part.name]):
+                query[in_address(part.name)] = text
+    return query
 
 
-def _text(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+def address(model: Model, order: Order) -> dict[str, str | None]:
+    """The same with every parameter there is; None is one that the address is to lose."""
+    query = to_query(model, order)
+    return {in_address(name): query.get(in_address(name)) for name in defaults(model)}
+
+
+def in_address(name: str) -> str:
+    return IN_ADDRESS.get(name, name)
 
 
 def from_query(model: Model, query: Mapping[str, str]) -> Order:
@@ -211,71 +156,57 @@ def from_query(model: Model, query: Mapping[str, str]) -> Order:
     Raises:
         ValueError: a value that no control could have.
     """
-    fields = []
-    for name, default in DEFAULTS.items():
-        text = query.get(IN_ADDRESS.get(name, name))
-        if text is None:
-            fields.append(default)
-        elif isinstance(default, str) or name == "class_name":
-            fields.append(text)
-        else:
-            fields.append(_parsed(name, text))
-    return read_order(model, *fields)
-
-
-def _parsed(name: str, text: str) -> float:
-    try:
-        return int(text) if text.isdecimal() and len(text) < 20 else float(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is {text[:40]!r} in this address; give a number") from error
+    values = defaults(model)
+    kinds = {part.name: part.kind for part in Settings.parts(model.kind)} | {"seed": Number(), "count": Number()}
+    for name in values:
+        text = query.get(in_address(name))
+        if text is not None:
+            kind = kinds.get(name)
+            values[name] = kind.parse(name.replace("_", " "), text) if isinstance(kind, Number) else text
+    return read_order(model, values)
 
 
 # Pictures
 
 
-def settings_of(model: Model, order: Order) -> dict[str, Any]:
-    """What pictures are made with, under the names that `python -m hieramp generate` stores."""
-    amp = order.amplification
-    return {
-        "model": model.name,
-        "class": model.class_names[order.label],
-        "label": order.label,
-        "seeds": list(order.seeds),
-        "stages": {stage: getattr(amp, stage) for stage in STAGES},
-        "mode": amp.mode,
-        "blocks": amp.resolved_blocks(model.var.config.depth),
-        "painted": painted_text(amp),
-        **order.sampling.options(),
-        "hieramp": hieramp.__version__,
-    }
+def described(model: Model, order: Order) -> dict[str, Any]:
+    """What the pictures of an order are made with, as it is stored inside them."""
+    return model.describe(order.label, order.seeds, order.settings)
 
 
-def settings_of_one(settings: Mapping[str, Any], seed: int, side: int) -> dict[str, Any]:
-    """The settings of one picture among many: its own seed, and for a baseline (side 0) nothing amplified."""
-    stages = settings["stages"] if side else dict.fromkeys(settings["stages"])
-    return {**settings, "seeds": [seed], "stages": stages, "painted": settings["painted"] if side else ""}
+def described_one(model: Model, order: Order, seed: int, side: int) -> dict[str, Any]:
+    """The same of one picture among them: its own seed, and for a baseline (side 0) nothing amplified."""
+    return model.describe(order.label, [seed], order.settings if side else order.settings.plain)
 
 
-def from_settings(model: Model, settings: Mapping[str, Any]) -> Order:
-    """The order that a saved picture was drawn by.
+def from_picture(model: Model, stored: Any) -> Order:
+    """The order that a saved picture was drawn by; `remarks` says what this model cannot give back.
 
     Raises:
         ValueError: the settings lack something, or this model cannot draw by them.
     """
-    try:
-        mode, seeds = settings["mode"], [int(seed) for seed in settings["seeds"]]
-        if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
-            raise ValueError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
-        if settings.get("where", "salient") != "salient":
-            raise ValueError(f"this picture amplifies {settings['where']} positions; this page only salient ones")
-        off = (RHO, 1.0 if mode == "attention" else 0.0)
-        stages = [part for stage in STAGES for part in settings["stages"].get(stage) or off]
-        sampling = [settings.get(name, DEFAULTS[name]) for name in ("guidance", "guidance_power", "top_k", "top_p")]
-        sampling += by_stage(settings.get("temperature", PLAIN))
-        fields = [settings["class"], seeds[0], len(seeds), *sampling, *stages, mode, settings.get("painted", "")]
-        return read_order(model, *fields)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError("the settings inside this picture are not complete") from error
+    if not isinstance(stored, Mapping) or not {"class", "seeds", "stages"} <= stored.keys():
+        raise ValueError("the settings inside this picture are not complete")
+    seeds = stored["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise ValueError("the settings inside this picture are not complete: it names no seeds")
+    if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise ValueError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
+    settings = Settings.from_json(stored, beside=DESCRIBED)
+    if settings.blocks == PAPER.resolved_blocks(model.var.config.depth):
+        settings = replace(settings, blocks=None)
+    request = {"class_name": str(stored["class"]), "seed": seeds[0], "count": len(seeds)}
+    return read_order(model, request | settings.to_parts(model.kind))
+
+
+def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
+    """Why a picture drawn anew by what is stored inside it will be another one, in sentences; mostly none."""
+    ours = described(model, first_order(model))
+    return [
+        f"The saved picture was drawn {how} {stored[name]}, this page draws {how} {ours[name]}: it will look different."
+        for name, how in (("model", "by"), ("dtype", "in"))
+        if stored.get(name, ours[name]) != ours[name]
+    ]
 
 
 # Words
@@ -291,20 +222,30 @@ GREEK = {"logit": "β", "attention": "γ"}
 
 def caption(order: Order) -> str:
     """An order in one line."""
-    amp, first, last = order.amplification, order.seeds[0], order.seeds[-1]
-    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {order.sampling.told_guidance}"
-    start += f", temperature {told}." if (told := order.sampling.told_temperature) else "."
-    if amp.is_off:
+    how, first, last = order.settings, order.seeds[0], order.seeds[-1]
+    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {how.guidance:g}"
+    start += "".join(f", {words}" for words in unusual(how, "sampling")) + "."
+    if how.is_off:
         return f"{start} Amplification is off, so the two are the same."
-    stages = [(stage, getattr(amp, stage)) for stage in STAGES]
-    said = ", ".join(f"{s} {v[1]:g} on {v[0]:.0%}" if v[1] != amp.neutral else f"{s} off" for s, v in stages)
-    by_hand = [str(scale) for scale in amp.named_positions]
+    stages = [(stage, getattr(how, stage) or (0, how.neutral)) for stage in STAGES]
+    said = ", ".join(f"{s} {v[1]:g} on {v[0]:.0%}" if v[1] != how.neutral else f"{s} off" for s, v in stages)
+    by_hand = [str(scale) for scale in how.named_positions]
     painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
-    return f"{start} {GREEK[amp.mode]}: {said} of the positions.{painted}"
+    place = "".join(f" {words[0].upper()}{words[1:]}." for words in unusual(replace(how, positions=None), "location"))
+    return f"{start} {GREEK[how.mode]}: {said} of the positions.{place}{painted}"
 
 
-def temperature_label(model: Model, stage: str) -> str:
-    return f"{stage} temperature ({scale_range(model, stage)})"
+def unusual(settings: Settings, group: str) -> list[str]:
+    """The settings of a group that are not at their default, in words; guidance, which is always told, left aside."""
+    rows = [row for row in Settings.table().values() if row.group == group and row.name != "guidance"]
+    values = [(row, getattr(settings, row.name)) for row in rows]
+    return [f"{row.label.split(' (')[0].lower()} {row.kind.text(v)}" for row, v in values if v != row.default]
+
+
+def label_of(model: Model, part: Part, mode: str) -> str:
+    """What a control is called on the page."""
+    scales = scale_range(model, part.stage) if part.stage else ""
+    return part.label.format(stage=part.stage, scales=scales, greek=GREEK[mode])
 
 
 def scale_range(model: Model, stage: str) -> str:
@@ -313,11 +254,3 @@ def scale_range(model: Model, stage: str) -> str:
     if not scales:
         return "no scale"
     return f"scale {scales[0]}" if len(scales) == 1 else f"scales {scales[0]}–{scales[-1]}"
-
-
-def rho_label(model: Model, stage: str) -> str:
-    return f"{stage} ρ ({scale_range(model, stage)})"
-
-
-def strength_label(model: Model, stage: str, mode: str) -> str:
-    return f"{stage} {GREEK[mode]} ({scale_range(model, stage)})"

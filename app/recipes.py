@@ -1,16 +1,15 @@
 """What a distilled set is made by: fields of the page → a checked recipe, and words about it. Pure."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from app import orders
 from app.limits import Limits
-from hieramp import Amplification, Model
+from hieramp import Model, Settings
 from hieramp.checkpoints import has_part
 from hieramp.distillation.distill import Estimate
-from hieramp.generation.sampling import Sampling
 
 MAX_SEED = 2**40 - 1
 
@@ -22,8 +21,7 @@ class Recipe:
     labels: tuple[int, ...]
     ipc: int
     seed: int
-    sampling: Sampling
-    amplification: Amplification
+    settings: Settings
     soft_labels: bool
     name: str  # of the file, without its ending
 
@@ -32,15 +30,16 @@ class Recipe:
         return len(self.labels) * self.ipc
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({**vars(self), "settings": self.settings.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
         stored: dict[str, Any] = json.loads(text)
-        amplification = Amplification(**stored.pop("amplification"))
-        sampling = Sampling(**stored.pop("sampling"))
-        labels = tuple(stored.pop("labels"))
-        return cls(labels, amplification=amplification, sampling=sampling, **stored)
+        if "sampling" in stored:  # a job of the version before
+            settings = Settings(**stored.pop("sampling"), **stored.pop("amplification"))
+        else:
+            settings = Settings.from_json(stored.pop("settings"))
+        return cls(tuple(stored.pop("labels")), settings=settings, **stored)
 
 
 def has_classifier(model: Model) -> bool:
@@ -48,24 +47,30 @@ def has_classifier(model: Model) -> bool:
     return model.folder is not None and has_part(model.folder, "classifier")
 
 
-def read_recipe(
-    model: Model, limits: Limits, classes: Sequence[Any] | None, ipc: Any, seed: Any, soft_labels: Any, *fields: Any
-) -> Recipe:
-    """The fields of the page, checked; `fields` as in `read_order`, of which class, seed and count are left aside.
+def read_recipe(model: Model, limits: Limits, values: Mapping[str, Any]) -> Recipe:
+    """The values of the page, checked: classes, ipc, set_seed, soft_labels and those of `orders.read_order`, of which
+    class, seed and count are left aside.
 
     Raises:
-        ValueError: a field that is empty, out of range or no number, a class the model does not have, or a cap.
+        ValueError: one that is empty, out of range or no number, a class the model does not have, or a cap.
     """
-    order = orders.read_order(model, 0, 0, 1, *fields[3:])
+    order = orders.read_order(model, {**values, **orders.REQUEST})
+    classes = values.get("classes")
     if isinstance(classes, str):
         classes = [name for name in classes.split(",") if name.strip()]
     labels = sorted({orders.read_class(model, name) for name in classes or range(len(model.class_names))})
-    per_class = orders.whole("the number of images per class", ipc, 1, limits.ipc)
-    first = orders.whole("the seed of the set", seed, 0, MAX_SEED)
+    per_class = orders.whole("the number of images per class", values.get("ipc"), 1, limits.ipc)
+    first = orders.whole("the seed of the set", values.get("set_seed"), 0, MAX_SEED)
+    soft_labels = bool(values.get("soft_labels"))
     if soft_labels and not has_classifier(model):
         raise ValueError(f"soft labels need a classifier, and {model.name} has none: untick them")
+    if len(labels) * per_class > limits.images:
+        raise ValueError(
+            f"{len(labels) * per_class:,} images are more than a set may have here, {limits.images:,}: "
+            "take fewer classes or images per class"
+        )
     name = f"{model.name}-ipc{per_class}-seed{first}"
-    return Recipe(tuple(labels), per_class, first, order.sampling, order.amplification, bool(soft_labels), name)
+    return Recipe(tuple(labels), per_class, first, order.settings, soft_labels, name)
 
 
 def estimate_words(recipe: Recipe, estimate: Estimate) -> str:
@@ -87,7 +92,8 @@ def size_words(num_bytes: float) -> str:
 def caps_words(limits: Limits) -> str:
     """The caps, as the page states them."""
     return (
-        f"Caps here: {limits.ipc:,} images per class, {limits.job_time} of computing before a job has to be resumed, "
+        f"Caps here: {limits.ipc:,} images per class and {limits.images:,} a set, {limits.disk_bytes / 2**30:.3g} GB "
+        f"of sets, {limits.job_time} of computing before a job has to be resumed, "
         f"{limits.jobs} jobs at once. A set is kept for {limits.keep_hours} hours after you last looked. "
         f"Elsewhere on this page: {limits.count} pairs of pictures and {limits.samples} samples at once, "
         f"{limits.upload_bytes // 2**20} MB a file."

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from app.orders import Order, caption, settings_of, settings_of_one, short_name, to_query
+from app.orders import Order, address, caption, described_one, short_name
 from hieramp import Model, Step, figures
 from hieramp.analysis.tokens import changed_tokens
 
@@ -33,8 +33,8 @@ def scene_of(model: Model, order: Order) -> Scene:
         "sides": list(scales.sides),
         "stages": [scales.stage_of(scale) for scale in range(len(scales))],
         "size": model.image_size,
-        "off": order.amplification.is_off,
-        "query": to_query(model, order),
+        "off": order.settings.is_off,
+        "query": address(model, order),
         "steps": [],
         "finals": None,
     }
@@ -49,7 +49,7 @@ def with_step(model: Model, scene: Scene, order: Order, step: Step) -> Scene:
 
 def step_view(model: Model, order: Order, step: Step) -> dict[str, Any]:
     count = len(order.seeds)
-    chosen = step.chosen(order.amplification)
+    chosen = step.chosen(order.settings)
     changed = changed_tokens(step.tokens[:count], step.tokens[count:])
     return {
         "images": [data_uri(thumb(figures.to_picture(image))) for image in step.image],
@@ -72,12 +72,12 @@ def _beliefs(model: Model, step: Step) -> list[list[tuple[str, float]]] | None:
 
 def _finals(model: Model, order: Order, images: Tensor) -> list[dict[str, str]]:
     """Per row the finished picture with its settings inside, and the name of its file."""
-    settings, count = settings_of(model, order), len(order.seeds)
+    count, name = len(order.seeds), model.class_names[order.label]
     finals = []
     for row, image in enumerate(images):
         side, seed = row // count, order.seeds[row % count]
-        uri = data_uri(figures.to_picture(image), settings_of_one(settings, seed, side))
-        finals.append({"uri": uri, "file": file_name(settings["class"], f"seed{seed}-{SIDES[side]}.png")})
+        uri = data_uri(figures.to_picture(image), described_one(model, order, seed, side))
+        finals.append({"uri": uri, "file": file_name(name, f"seed{seed}-{SIDES[side]}.png")})
     return finals
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from app.orders import GREEK, Order
-from hieramp import SCHEDULES, Amplification, Model, figures
+from app.orders import GREEK, Order, with_schedule
+from hieramp import SCHEDULES, Model, Settings, figures
 from hieramp.scales import STAGES
 
 BATCH = 16  # pictures drawn together
@@ -39,8 +39,8 @@ class Sheet:
 
 
 def schedule_sheet(order: Order) -> Sheet:
-    """The eight schedules on the first seed of an order."""
-    orders = [_first_seed(order, amplification) for amplification in SCHEDULES.values()]
+    """The eight schedules on the first seed of an order, in its blocks and by its sampling."""
+    orders = [_first_seed(order, with_schedule(order.settings, name)) for name in SCHEDULES]
     return Sheet(("",), tuple(SCHEDULES), tuple(orders))
 
 
@@ -52,18 +52,18 @@ def grid_sheet(order: Order, stage: str) -> Sheet:
     """
     if stage not in STAGES:
         raise ValueError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}")
-    amp, orders = order.amplification, []
-    strengths = GRID_STRENGTHS[amp.mode]
+    mode, orders = order.settings.mode, []
+    strengths = GRID_STRENGTHS[mode]
     for rho in GRID_RHOS:
         for strength in strengths:
             changed: dict[str, Any] = {stage: (rho, strength), "positions": None}
-            orders.append(_first_seed(order, replace(amp, **changed)))
+            orders.append(_first_seed(order, replace(order.settings, **changed)))
     rows = [f"{stage} ρ {rho:.0%}" for rho in GRID_RHOS]
-    return Sheet(tuple(rows), tuple(f"{GREEK[amp.mode]} {strength:g}" for strength in strengths), tuple(orders))
+    return Sheet(tuple(rows), tuple(f"{GREEK[mode]} {strength:g}" for strength in strengths), tuple(orders))
 
 
-def _first_seed(order: Order, amplification: Amplification) -> Order:
-    return replace(order, seeds=order.seeds[:1], amplification=amplification)
+def _first_seed(order: Order, settings: Settings) -> Order:
+    return replace(order, seeds=order.seeds[:1], settings=settings)
 
 
 def draw_sheet(model: Model, sheet: Sheet) -> Iterator[Sheet]:
@@ -71,6 +71,6 @@ def draw_sheet(model: Model, sheet: Sheet) -> Iterator[Sheet]:
     for start in range(0, len(sheet.orders), BATCH):
         orders = sheet.orders[start : start + BATCH]
         labels, seeds = [order.label for order in orders], [order.seeds[0] for order in orders]
-        drawn = model.generate(labels, seeds, [order.amplification for order in orders], **orders[0].sampling.options())
+        drawn = model.generate(labels, seeds, [order.settings for order in orders])
         sheet = replace(sheet, pictures=(*sheet.pictures, *map(figures.to_picture, drawn.images)))
         yield sheet

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from PIL import Image
 
 import hieramp
+from benchmarks.measuring import in_turns, timed
 from hieramp.distillation.engine import produce
 from hieramp.distillation.maker import Batch, Task, finished, side_by_side
 from hieramp.distillation.plan import Plan
@@ -43,13 +45,7 @@ def rate(name: str, ipc: int, batch: int, rounds: int) -> None:
                 pass
 
     ways = {"drawing alone": alone, "a whole set": whole}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(rounds + 1):
-        for way in list(ways) if number % 2 else list(reversed(ways)):
-            started = time.perf_counter()
-            ways[way]()
-            if number:  # the first round warms up
-                seconds[way].append(time.perf_counter() - started)
+    seconds = in_turns({way: partial(timed, act) for way, act in ways.items()}, rounds)
     medians = {way: statistics.median(taken) for way, taken in seconds.items()}
     ratio = medians["drawing alone"] / medians["a whole set"]
     print(f"{len(labels)} images of {name}, batch {batch}, {torch.get_num_threads()} threads, {rounds} rounds:")

@@ -25,6 +25,8 @@ from typing import Any
 import psutil
 import torch
 
+from hieramp.files import markdown_table
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -138,7 +140,7 @@ def measure_memory(model: str, device: str | None, counts: tuple[int, int]) -> d
     for number in range(1, counts[1] + 1):
         label = number % len(desk.model.class_names)
         changes = {"class_name": label, "seed": number, "count": 1 + number % 3, "mid_strength": number % 10}
-        order = orders.read_order(desk.model, *{**orders.DEFAULTS, **changes}.values())
+        order = orders.read_order(desk.model, orders.defaults(desk.model) | changes)
         for _ in desk.grow(order):
             pass
         if number in counts:
@@ -181,11 +183,8 @@ def _words(model: str, found: dict[str, Any]) -> str:
     lines = []
     if "loads" in found:
         lines += [f"{model}: up after {found['up_after']:.1f} s, the page in {found['page_seconds']:.2f} s", ""]
-        columns = list(found["loads"][0])
-        lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-        for row in found["loads"]:
-            cells = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values())
-            lines.append("| " + " | ".join(cells) + " |")
+        rows = [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found["loads"]]
+        lines.append(markdown_table(list(found["loads"][0]), rows))
     if "memory" in found:
         (first, before), (last, after), (_, ratio) = found["memory"].items()
         sizes = f"{before / 2**20:.0f} MiB after {first} drawings, {after / 2**20:.0f} MiB after {last}"

@@ -16,14 +16,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import hieramp
 from benchmarks import phases, reference
-from benchmarks.measuring import paired_ratio, peak_of
+from benchmarks.measuring import in_turns, paired_ratio, peak_of
 from hieramp import SCHEDULES, Amplification, Model
+from hieramp.files import markdown_table
 from hieramp.training.var import is_class_token
 from hieramp.var.model import VAR
 
@@ -50,16 +52,12 @@ def draw(model: Model, amplification: Amplification | None, batch: int) -> float
 
 
 def measure_time(name: str, device: str, batch: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds an image of each variant in every round; the variants take turns, each round in the other order."""
-    runs = variants(name, device)
-    seconds: dict[str, list[float]] = {variant: [] for variant in runs}
-    for number in range(rounds + 1):
-        order = list(runs) if number % 2 else list(reversed(runs))
-        for variant in order:
-            taken = draw(*runs[variant], batch)
-            if number:  # the first round warms up
-                seconds[variant].append(taken / batch)
-    return seconds
+    """Seconds an image of each variant in every round."""
+
+    def run(model: Model, amplification: Amplification | None) -> float:
+        return draw(model, amplification, batch) / batch
+
+    return in_turns({variant: partial(run, *what) for variant, what in variants(name, device).items()}, rounds)
 
 
 def measure_memory(name: str, device: str, variant: str, batch: int) -> int:
@@ -141,11 +139,12 @@ def main() -> None:
         print(json.dumps([line | {"ratio": line["ratio"]._asdict()} for line in lines], indent=1))
         return
     print(f"{args.model} on {_where(args.device)}, torch {torch.__version__}, median of {args.rounds} rounds\n")
-    print("| batch | variant | s an image | time over base | peak growth | memory over base |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    cells = []
     for r in lines:
-        time_cells = f"{r['seconds']:.4f} | {r['ratio']}"
-        print(f"| {r['batch']} | {r['variant']} | {time_cells} | {r['bytes'] / 1e6:.1f} MB | {r['memory_ratio']:.3f} |")
+        memory_cells = [f"{r['bytes'] / 1e6:.1f} MB", f"{r['memory_ratio']:.3f}"]
+        cells.append([str(r["batch"]), r["variant"], f"{r['seconds']:.4f}", str(r["ratio"]), *memory_cells])
+    header = ["batch", "variant", "s an image", "time over base", "peak growth", "memory over base"]
+    print(markdown_table(header, cells))
 
 
 if __name__ == "__main__":

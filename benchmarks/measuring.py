@@ -2,10 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+
+Key = TypeVar("Key")
 
 
 class Ratio(NamedTuple):
@@ -32,6 +35,28 @@ def paired_ratio(seconds: Sequence[float], base: Sequence[float]) -> Ratio:
         tail += 1
     outermost = max(0, tail - 1)
     return Ratio(statistics.median(ratios), ratios[outermost], ratios[-1 - outermost])
+
+
+def in_turns(runs: Mapping[Key, Callable[[], float]], rounds: int) -> dict[Key, list[float]]:
+    """What each run returned (its seconds) in every round.
+
+    The runs take turns, each round in the other order, so that none is always the one after a slow one. A round before
+    the first warms up and is not counted.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in runs}
+    for number in range(rounds + 1):
+        for key in list(runs) if number % 2 else list(reversed(list(runs))):
+            taken = runs[key]()
+            if number:
+                seconds[key].append(taken)
+    return seconds
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Seconds that `act` took."""
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
 
 
 def peak_of(profiler: torch.profiler.profile) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from hieramp.files import markdown_table
 from hieramp.generation import scale
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -94,7 +95,7 @@ def _phase(event: FunctionEvent, names: set[str]) -> str | None:
 
 def table(shares_per_batch: dict[int, dict[tuple[str, str], float]]) -> str:
     """Markdown: a line a phase, the dearest first, with its kinds of 1 % or more."""
-    lines = ["| batch | phase | share | of it |", "| --- | --- | --- | --- |"]
+    rows = []
     for batch, shares in shares_per_batch.items():
         phases: dict[str, dict[str, float]] = defaultdict(dict)
         for (phase, kind), share in shares.items():
@@ -102,5 +103,5 @@ def table(shares_per_batch: dict[int, dict[tuple[str, str], float]]) -> str:
         for phase, kinds in sorted(phases.items(), key=lambda item: -sum(item[1].values())):
             total = sum(kinds.values())
             named = [f"{kind} {s:.0%}" for kind, s in sorted(kinds.items(), key=lambda item: -item[1]) if s >= 0.01]
-            lines.append(f"| {batch} | {phase} | {total:.1%} | {', '.join(named)} |")
-    return "\n".join(lines)
+            rows.append([str(batch), phase, f"{total:.1%}", ", ".join(named)])
+    return markdown_table(["batch", "phase", "share", "of it"], rows)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measuring import peak_of
+from benchmarks.measuring import in_turns, peak_of
 from hieramp import SCHEDULES, Amplification, Model, from_official
 from hieramp.config import VARConfig
+from hieramp.files import markdown_table
 from hieramp.training.var import is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -276,28 +278,21 @@ def measure(
     rows = []
     for batch in batches:
         needed = {key: memory(draw, networks, device, batch) for key, (draw, networks) in runs.items()}
-        seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-        for number in range(rounds + 1):
-            for key in list(runs) if number % 2 else list(reversed(runs)):
-                taken = timed(runs[key][0], batch)
-                if number:  # the first round warms up
-                    seconds[key].append(taken / batch)
+        seconds = in_turns({key: partial(timed, draw, batch) for key, (draw, _) in runs.items()}, rounds)
         least = floor(model, batch, rates)
-        rows += [Row(*key, batch, statistics.median(seconds[key]), needed[key], least) for key in runs]
+        rows += [Row(*key, batch, statistics.median(seconds[key]) / batch, needed[key], least) for key in runs]
     return rows, rates
 
 
 def table(rows: list[Row], rates: Rates) -> str:
     """The rows in Markdown, each beside the authors' base and over the floor."""
     first = {row.batch: row.seconds for row in reversed(rows)}
-    lines = [
-        f"Measured here: {rates.operations / 1e12:.2f} TFLOP/s, {rates.num_bytes / 1e9:.1f} GB/s.",
-        "",
-        "| batch | code | variant | s an image | VAR's time over it | peak memory | floor, s | over the floor |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ["batch", "code", "variant", "s an image", "VAR's time over it", "peak memory", "floor, s"]
+    columns.append("over the floor")
+    cells = []
     for row in rows:
-        times = f"{row.seconds:.5f} | {first[row.batch] / row.seconds:.2f}"
-        rest = f"{row.num_bytes / 1e6:.1f} MB | {row.floor:.5f} | {row.seconds / row.floor:.1f}"
-        lines.append(f"| {row.batch} | {row.whose} | {row.variant} | {times} | {rest} |")
-    return "\n".join(lines)
+        times = [f"{row.seconds:.5f}", f"{first[row.batch] / row.seconds:.2f}"]
+        rest = [f"{row.num_bytes / 1e6:.1f} MB", f"{row.floor:.5f}", f"{row.seconds / row.floor:.1f}"]
+        cells.append([str(row.batch), row.whose, row.variant, *times, *rest])
+    measured = f"Measured here: {rates.operations / 1e12:.2f} TFLOP/s, {rates.num_bytes / 1e9:.1f} GB/s."
+    return f"{measured}\n\n{markdown_table(columns, cells)}"

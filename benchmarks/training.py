@@ -7,10 +7,12 @@ import argparse
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from benchmarks.measuring import in_turns
 from hieramp.classifier import Classifier
 from hieramp.devices import device_of, has_half
 from hieramp.training.classifier import ClassifierObjective
@@ -76,12 +78,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for part, (objective, recipe) in objectives(preset).items():
         stepper = Stepper(objective, recipe, preset.vqvae.image_size, device)
-        seconds: dict[str, list[float]] = {name: [] for name in PRECISIONS}
-        for number in range(args.rounds + 1):
-            for name in list(PRECISIONS) if number % 2 else list(reversed(PRECISIONS)):
-                taken = stepper.step(PRECISIONS[name])
-                if number:  # the first round warms up
-                    seconds[name].append(taken)
+        seconds = in_turns({name: partial(stepper.step, dtype) for name, dtype in PRECISIONS.items()}, args.rounds)
         single, half = (statistics.median(seconds[name]) for name in PRECISIONS)
         print(f"| {part} | {recipe.batch_size} | {single:.3f} s | {half:.3f} s | {single / half:.2f} |", flush=True)
 

@@ -8,6 +8,7 @@ from hieramp.generation.model import Drawing, Model
 from hieramp.imageset.reader import ImageSet, open_set
 from hieramp.loading import load
 from hieramp.official import from_official
+from hieramp.settings import Settings
 from hieramp.version import __version__
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ImageSet",
     "Model",
     "Progress",
+    "Settings",
     "Step",
     "__version__",
     "distill",

@@ -17,6 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hieramp.errors import UserError
+from hieramp.files import atomic, write_text
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"  # the models that ship
 DEFAULT_MODEL = "cifar10"
 CONDITIONS = ("dropped", "kept")  # of the class, where class tokens are trained
@@ -42,32 +45,22 @@ def write_config(folder: Path, **entries: Any) -> None:
     write_text(folder / "config.json", json.dumps(config | entries, indent=1) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder.
 
     Raises:
-        ValueError: there is none, or it is not one of ours.
+        UserError: there is none, or it is not one of ours.
     """
     path = folder / "config.json"
     if not path.is_file():
         known = ", ".join(shipped())
-        raise ValueError(f"{folder} is not a model folder: it has no config.json (models that ship: {known})")
+        raise UserError(f"{folder} is not a model folder: it has no config.json (models that ship: {known})")
     try:
         config = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("format") != 1:
-        raise ValueError(f"{path} was not written by this version of hieramp (format 1 expected)")
+        raise UserError(f"{path} was not written by this version of hieramp (format 1 expected)")
     return config
 
 
@@ -89,16 +82,17 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
 
 
 def save_safetensors(path: Path, state: State, metadata: dict[str, str] | None = None) -> None:
-    """Write one safetensors file as .part, then rename it."""
-    part = path.with_name(path.name + ".part")
+    """Write one safetensors file, whole or not at all."""
+    with atomic(path) as part:
+        _write_safetensors(part, state, metadata)
+
+
+def _write_safetensors(path: Path, state: State, metadata: dict[str, str] | None) -> None:
     try:
-        save_file(dict(state), part, metadata=metadata)
-        part.chmod(0o644)  # safetensors writes files that only their owner may read
-        part.replace(path)
+        save_file(dict(state), path, metadata=metadata)
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def has_part(folder: Path, part: str) -> bool:
@@ -124,14 +118,14 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
     """Read the weights of one part as float32.
 
     Raises:
-        ValueError: a shard is missing, truncated or foreign.
+        UserError: a shard is missing, truncated or foreign.
     """
     shards = _shards(folder, part)
     if not shards:
-        raise ValueError(f"{folder} has no {part} weights ({part}.safetensors)")
+        raise UserError(f"{folder} has no {part} weights ({part}.safetensors)")
     expected = int(shards[0].stem.rsplit("-of-", 1)[1]) if "-of-" in shards[0].stem else 1
     if len(shards) != expected:
-        raise ValueError(f"{folder} has {len(shards)} of the {expected} shards of {part}: copy the missing ones")
+        raise UserError(f"{folder} has {len(shards)} of the {expected} shards of {part}: copy the missing ones")
     state: dict[str, Tensor] = {}
     for shard in shards:
         state |= read_safetensors(shard)
@@ -142,7 +136,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        raise UserError(f"{path} is truncated or not a safetensors file: {error}") from error
 
 
 def fingerprint(*states: State) -> str:
@@ -166,16 +160,16 @@ def load_strictly(module: nn.Module, state: State, what: str) -> None:
     """load_state_dict, with a mismatch told in one sentence.
 
     Raises:
-        ValueError: a tensor is missing, unknown or of another shape.
+        UserError: a tensor is missing, unknown or of another shape.
     """
     own = module.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
         example = f"missing {missing[0]}" if missing else f"unknown {unknown[0]}"
         count = len(missing) + len(unknown)
-        raise ValueError(f"{what} does not fit this model: {count} tensors are missing or unknown ({example})")
+        raise UserError(f"{what} does not fit this model: {count} tensors are missing or unknown ({example})")
     for key, value in own.items():
         if value.shape != state[key].shape:
             got, want = tuple(state[key].shape), tuple(value.shape)
-            raise ValueError(f"{what} does not fit this model: {key} is {got}, the model has {want}")
+            raise UserError(f"{what} does not fit this model: {key} is {got}, the model has {want}")
     module.load_state_dict(dict(state))

@@ -2,6 +2,8 @@
 
 import torch
 
+from hieramp.errors import UserError
+
 CPU_HALF = ("avx512_bf16", "amx_bf16")  # instructions of CPUs that multiply bfloat16 themselves
 
 
@@ -9,7 +11,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
     """The device of this name; None is a GPU where there is one.
 
     Raises:
-        ValueError: it is not to be had here.
+        UserError: it is not to be had here.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -17,7 +19,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} is not to be had here: try cpu") from error
+        raise UserError(f"device {str(device)!r} is not to be had here: try cpu") from error
     return found
 
 

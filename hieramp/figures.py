@@ -8,8 +8,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
+
+from hieramp.errors import UserError
+from hieramp.files import atomic
 
 SETTINGS_KEY = "hieramp"
 TILE = 128  # small pictures are enlarged to about this many pixels
@@ -86,30 +90,38 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
     """Write a PNG that carries its settings in a text chunk; whole or not at all.
 
     Raises:
-        ValueError: the name does not end in .png.
+        UserError: the name does not end in .png.
         OSError: the folder is missing, not writable, or the disk is full.
     """
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path} must end in .png: the settings are stored inside the PNG")
-    part = path.with_name(path.name + ".part")
-    try:
+        raise UserError(f"{path} must end in .png: the settings are stored inside the PNG")
+    with atomic(path) as part:
         part.write_bytes(png_bytes(picture, settings))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot as PNG; whole or not at all."""
+    with atomic(path) as part:
+        figure.savefig(part, format="png", dpi=150)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings inside a PNG of ours.
 
     Raises:
-        ValueError: it is no PNG, or carries none.
+        UserError: it is no PNG, or carries none.
     """
     try:
         with Image.open(path) as picture:
             text = picture.info.get(SETTINGS_KEY)
     except OSError as error:
-        raise ValueError(f"{path} is not an image: {error}") from error
+        raise UserError(f"{path} is not an image: {error}") from error
     if text is None:
-        raise ValueError(f"{path} carries no settings: it was not made by hieramp, or was saved again since")
-    return json.loads(text)
+        raise UserError(f"{path} carries no settings: it was not made by hieramp, or was saved again since")
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the settings inside {path} are damaged: draw the picture again ({error})") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"the settings inside {path} are damaged: they are no list of names and values")
+    return settings

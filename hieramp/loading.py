@@ -1,10 +1,10 @@
 """`hieramp.load`: a model by name, from a folder or from the official checkpoints."""
 
+import json
 import os
-import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, overload
 
 import torch
 from timm.data import ImageNetInfo
@@ -23,20 +23,45 @@ from hieramp.checkpoints import (
     shipped,
 )
 from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json
+from hieramp.data import described_classes, open_source
 from hieramp.devices import device_of
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import VQLatents, basis_of
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.official import OFFICIAL as OFFICIAL_DITS
 from hieramp.diffusion.official import load_official as load_official_dit
+from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
+from hieramp.pickles import read_checkpoint
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
-OFFICIAL = ("var-d16", "var-d20", "var-d24", "var-d30")
+OFFICIAL = ("var-d16", "var-d20", "var-d24", "var-d30", "var-d36")
 HUB_REPOSITORY = "FoundationVision/var"
 HUB_VQVAE = "vae_ch160v4096z32.pth"
+
+
+@overload
+def load(
+    model: str | Path = ...,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    var_checkpoint: str | Path | None = ...,
+    class_tokens: str | Path | None = ...,
+    classes_from: str | Path | None = ...,
+    kind: Literal["var"] | None = ...,  # of a folder that has a VAR
+) -> Model: ...
+
+
+@overload
+def load(
+    model: str | Path,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    *,
+    kind: Literal["dit"],
+) -> DiffusionModel: ...
 
 
 def load(
@@ -45,18 +70,20 @@ def load(
     dtype: torch.dtype = torch.float32,
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
+    classes_from: str | Path | None = None,
     kind: Literal["var", "dit"] | None = None,
-) -> Model:
+) -> Model | DiffusionModel:
     """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, "var-d16",
-    "var-d20", "var-d24", "var-d30", or, with diffusers installed, "dit-xl-2-256", "dit-xl-2-512".
+    "var-d20", "var-d24", "var-d30" (256 px), "var-d36" (512 px), or, with diffusers installed, "dit-xl-2-256",
+    "dit-xl-2-512".
 
     `var_checkpoint` replaces the transformer's weights (an HierAmp fine-tune, .pth or .safetensors);
     `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
-    folder's default.
+    folder's default. `classes_from` names the classes of a VAR that was trained on others than ImageNet's: the image
+    folder it was trained on, or a file with a list of names in label order (JSON, or a name a line).
     `device` None takes a GPU where there is one. `kind` says which generator of a folder is meant that has two, a VAR
-    and a diffusion transformer; None is the one that there is, or the VAR. With a diffusion transformer the result is a
-    `DiffusionModel`.
+    and a diffusion transformer; None is the one that there is, or the VAR.
 
     Raises:
         ValueError: an unknown name, a damaged or foreign file, a device that is not there.
@@ -64,20 +91,20 @@ def load(
     """
     name, target = str(model), device_of(device)
     if name in OFFICIAL_DITS:
-        info = ImageNetInfo()
-        wnids = tuple(info.label_names())
-        names = tuple(info.index_to_description(i) for i in range(len(wnids)))
-        return load_official_dit(name, names, wnids).to(target, dtype)  # type: ignore[return-value]
+        named = described_classes(ImageNetInfo().label_names())
+        return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
-        loaded = _load_official(name, var_checkpoint)
+        loaded = _load_official(name, var_checkpoint, classes_from)
     else:
         folder = model_folder(name)
+        if classes_from is not None:
+            raise UserError(f"{name} names its classes itself: classes_from is for {', '.join(OFFICIAL)}")
         if kind == "dit" or (kind is None and _has_only_dit(folder)):
             if var_checkpoint or class_tokens:
-                raise ValueError(
+                raise UserError(
                     f"{name} is a diffusion transformer, which takes neither var_checkpoint nor class_tokens"
                 )
-            return load_dit(folder).to(target, dtype)  # type: ignore[return-value]
+            return load_dit(folder).to(target, dtype)
         loaded = _load_folder(folder, var_checkpoint, class_tokens)
     return loaded.to(target, dtype)
 
@@ -158,16 +185,48 @@ def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Te
     return read_safetensors(path), bool(about.get("read_only"))
 
 
-def _load_official(name: str, var_checkpoint: str | Path | None) -> Model:
+def _load_official(name: str, var_checkpoint: str | Path | None, classes_from: str | Path | None) -> Model:
     var_file = Path(var_checkpoint) if var_checkpoint else hub_file(f"{name.replace('-', '_')}.pth")
-    vae_state = read_checkpoint(hub_file(HUB_VQVAE))
-    loaded = from_official(vae_state, read_checkpoint(var_file))
+    var_state = read_checkpoint(var_file)
+    loaded = from_official(read_checkpoint(hub_file(HUB_VQVAE)), var_state)
     if loaded.name != name:
-        raise ValueError(f"{var_file} is a {loaded.name}, not a {name}: give --model {loaded.name}")
-    info = ImageNetInfo()
-    loaded.wnids = tuple(info.label_names())
-    loaded.class_names = tuple(info.index_to_description(i) for i in range(len(loaded.wnids)))
+        way_out = f"give --model {loaded.name}" if loaded.name in OFFICIAL else "load it with hieramp.from_official"
+        raise ValueError(f"{var_file} is a {loaded.name}, not a {name}: {way_out}")
+    named = described_classes(_class_folders(classes_from, loaded.var.config.num_classes))
+    loaded.class_names, loaded.wnids = tuple(named["class_names"]), tuple(named.get("wnids", ()))
     return loaded
+
+
+def _class_folders(classes_from: str | Path | None, num_classes: int) -> list[str]:
+    """Names of the classes by label: those given, ImageNet's ids for 1,000 classes, else numbers."""
+    if classes_from is None:
+        from timm.data import ImageNetInfo
+
+        wnids = ImageNetInfo().label_names()
+        return wnids if num_classes == len(wnids) else [str(label) for label in range(num_classes)]
+    names = read_names(Path(classes_from))
+    if len(names) > num_classes:
+        raise ValueError(f"{classes_from} names {len(names)} classes, the VAR has {num_classes}: give its own")
+    # the authors' trainer keeps 1,000 classes however few the data has
+    return [*names, *(str(label) for label in range(len(names), num_classes))]
+
+
+def read_names(path: Path) -> list[str]:
+    """Class names in label order: of a folder of images, a JSON list, or a text file with a name a line.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if path.suffix.lower() not in (".json", ".txt"):
+        return list(open_source(str(path)).class_names)
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a list of class names: {error}") from error
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{path} must hold a list of class names in label order")
+    return names
 
 
 def hub_file(filename: str) -> Path:
@@ -185,24 +244,3 @@ def hub_file(filename: str) -> Path:
             f"{filename} is not here and cannot be fetched: download it from "
             f"https://huggingface.co/{HUB_REPOSITORY} and put it at {home / filename}"
         ) from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Tensors of a .safetensors file, or of a pickle with nothing but data in it (weights_only).
-
-    Raises:
-        ValueError: the file is missing, truncated, foreign, or wants to run code.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the path of a checkpoint file")
-    if path.suffix == ".safetensors":
-        return dict(read_safetensors(path))
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is not a checkpoint, or holds more than tensors; it was not opened") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is truncated or not a PyTorch checkpoint") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return state

@@ -12,29 +12,35 @@ from torch import Tensor
 from hieramp.checkpoints import load_strictly
 from hieramp.config import VARConfig, VQVAEConfig
 from hieramp.generation.model import Model
+from hieramp.pickles import unwrapped
 from hieramp.scales import OFFICIAL_SIDES, Scales
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 State = Mapping[str, Tensor]
+SIDES_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)  # of var-d36, which draws 512 px
 HEAD_DIM = 64  # official widths are 64·heads
 _BUFFERS = ("lvl_1L", "attn_bias_for_masking", "spatial_idx", "attn_bias_cls", "cls_positions")
 
 
-def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] = OFFICIAL_SIDES) -> Model:
+def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] | None = None) -> Model:
     """A model from the official state dicts; every size but the sides is read off the tensors.
 
-    Takes shared-AdaLN and non-normalised-attention checkpoints, any depth, and HierAmp fine-tunes.
+    Takes shared-AdaLN and non-normalised-attention checkpoints, any depth, HierAmp fine-tunes, and weights inside of
+    what trainers save (`unwrapped`). `sides` None takes the sides of the authors' 256 px or 512 px models, whichever
+    have as many positions.
 
     Raises:
         ValueError: a tensor is missing, foreign or of another shape, or the sides do not fit.
     """
     vae_state, var_state = _vae_tensors(vae_state), _var_tensors(var_state)
+    sides = _sides(var_state) if sides is None else sides
     try:
         vae_config = _vqvae_config(vae_state, tuple(sides))
         var_config = _var_config(var_state, tuple(sides))
     except (KeyError, IndexError) as error:
-        raise ValueError(f"not an official VAR checkpoint: it has no tensor {error}") from error
+        found = ", ".join(list(var_state)[:3]) or "no tensors at all"
+        raise ValueError(f"not an official VAR checkpoint: it has no tensor {error}; it has {found}, …") from error
     ours, theirs = ((c.num_codes, c.code_dim) for c in (var_config, vae_config))
     if ours != theirs:
         raise ValueError(f"the VAR was trained on (codes, width) {ours}, this VQ-VAE has {theirs}: take its own")
@@ -48,21 +54,20 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] = O
     return Model(vqvae.eval(), var.eval(), names, name=f"var-d{var_config.depth}")
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+def _sides(var_state: State) -> tuple[int, ...]:
+    """The authors' sides that make as many positions as the checkpoint has; those of 256 px where none do."""
+    length = var_state["pos_1LC"].shape[1] if "pos_1LC" in var_state else 0
+    return next((sides for sides in (OFFICIAL_SIDES, SIDES_512) if Scales(sides).num_tokens == length), OFFICIAL_SIDES)
 
 
 def _vae_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {k: v for k, v in _tensors(state).items() if not k.endswith("ema_vocab_hit_SV")}
+    return {k: v for k, v in unwrapped(state).items() if not k.endswith("ema_vocab_hit_SV")}
 
 
 def _var_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Unwrap a trainer's checkpoint and drop the buffers, which follow from the sizes."""
-    for key in ("trainer", "var_wo_ddp"):
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
+    """Without the buffers, which follow from the sizes."""
     dropped = (*_BUFFERS, "zero_k_bias")
-    return {key: value for key, value in _tensors(state).items() if key.rsplit(".", 1)[-1] not in dropped}
+    return {key: value for key, value in unwrapped(state).items() if key.rsplit(".", 1)[-1] not in dropped}
 
 
 def _count(state: State, pattern: str) -> int:

@@ -73,11 +73,11 @@ def test_stages_are_read_from_text() -> None:
     ("text", "said"),
     [
         ("rough=50%:5", "cannot read stage 'rough=50%:5'"),
-        ("coarse=0%:5", "rho of coarse is 0"),
-        ("coarse=101%:5", "rho of coarse is 1.01"),
+        ("coarse=0%:5", "coarse rho is 0"),
+        ("coarse=101%:5", "coarse rho is 1.01"),
         ("coarse=50%", "cannot read '50%'"),
-        ("coarse=50%:nan", "strength of coarse is nan"),
-        ("coarse=nan%:5", "rho of coarse is nan"),
+        ("coarse=50%:nan", "coarse strength is nan"),
+        ("coarse=nan%:5", "coarse rho is nan"),
         ("coarse=50%:5,coarse=50%:5", "cannot read stage"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 import re
 import runpy
@@ -14,30 +15,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
 import hieramp
-from app import ablate, distil, handlers, orders, plots, recipes, scenes, sheets
+from app import ablate, distil, handlers, orders, page, plots, recipes, scenes, sheets
 from app.jobs import Job, JobBook
 from app.limits import Limits
 from app.turns import Device, Turns
-from hieramp import SCHEDULES, Amplification
+from hieramp import SCHEDULES
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.generation.memory import RecentDrawings
-from hieramp.generation.sampling import Sampling
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS: dict[str, Any] = {**orders.DEFAULTS, "class_name": "cat", "seed": 7, "count": 2}
-
-
-def fields(**changes: Any) -> list[Any]:
-    return list({**FIELDS, **changes}.values())
+REQUEST = {"class_name": "cat", "seed": 7, "count": 2}
 
 
 def an_order(model: hieramp.Model, **changes: Any) -> orders.Order:
-    return orders.read_order(model, *fields(**changes))
+    return orders.read_order(model, {**orders.defaults(model), **REQUEST, **changes})
 
 
 def decoded(source: str) -> Image.Image:
@@ -45,15 +42,6 @@ def decoded(source: str) -> Image.Image:
 
 
 # Orders
-
-
-def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
-    order = orders.read_order(
-        model, "dog", 3, 2, 1.5, 0.4, 50, 0.5, 0.9, 0.8, 0.7, 0.1, 1, 0.2, 2, 0.3, 3, "attention", "3:1f"
-    )
-    positions = {3: (0, 1, 2, 3, 4)}
-    amplification = Amplification((0.1, 1.0), (0.2, 2.0), (0.3, 3.0), "attention", positions=positions)
-    assert order == orders.Order(2, (3, 4), Sampling(1.5, 50, 0.5, (0.9, 0.8, 0.7), 0.4), amplification)
 
 
 @pytest.mark.parametrize(
@@ -70,22 +58,24 @@ def test_every_field_arrives_in_its_place(model: hieramp.Model) -> None:
         ({"count": 1.5}, "the number of images is 1.5"),
         ({"guidance": math.nan}, "guidance is nan"),
         ({"guidance": -1.0}, "guidance is -1"),
-        ({"top_k": 1.5}, "top-k is 1.5"),
-        ({"top_p": 2}, "top_p is 2"),
-        ({"mid_temperature": -0.5}, "the temperature of mid is -0.5"),
-        ({"guidance_power": -1}, "the power of guidance is -1"),
-        ({"fine_temperature": None}, "the temperature of fine is empty"),
-        ({"coarse_rho": 0.0}, "rho of coarse is 0; it must be over 0"),
-        ({"mid_rho": math.nan}, "rho of mid is nan"),
-        ({"fine_strength": math.inf}, "the strength of fine is inf"),
-        ({"fine_strength": "5"}, "the strength of fine is '5'; give a number"),
+        ({"top_k": 1.5}, "top k is 1.5"),
+        ({"top_p": 2}, "top p is 2"),
+        ({"mid_temperature": -0.5}, "mid temperature is -0.5"),
+        ({"guidance_power": -1}, "guidance power is -1"),
+        ({"fine_temperature": None}, "fine temperature is empty"),
+        ({"coarse_rho": 0.0}, "coarse rho is 0; it must be a number over 0"),
+        ({"mid_rho": math.nan}, "mid rho is nan"),
+        ({"fine_strength": math.inf}, "fine strength is inf"),
+        ({"fine_strength": "5"}, "fine strength is '5'; give a number"),
         ({"mode": "other"}, "mode is 'other'"),
-        ({"painted": "3"}, "cannot read the painted map '3'"),
-        ({"painted": "3:-1"}, "cannot read the painted map '3:-1'"),
-        ({"painted": "0:1"}, "scale 0 cannot be painted"),
-        ({"painted": "9:1"}, "scale 9 cannot be painted"),
-        ({"painted": "3:10000"}, "position 16 does not exist: scale 3 has positions 0 to 15"),
-        ({"painted": "3:" + "f" * 10**5}, "cannot read the painted map"),
+        ({"positions": "3"}, "cannot read the positions '3'"),
+        ({"positions": "3:-1"}, "cannot read the positions '3:-1'"),
+        ({"positions": "0:1"}, "scale 0 has no stage"),
+        ({"positions": "9:1"}, "scale 9 does not exist"),
+        ({"positions": "3:10000"}, "position 16 does not exist: scale 3 has positions 0 to 15"),
+        ({"positions": "3:" + "f" * 10**5}, "cannot read the positions"),
+        ({"blocks": "4,"}, "'4,' is not a list of blocks like 4,5"),
+        ({"blocks": "4"}, "block 4 does not exist"),
     ],
 )
 def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[str, Any], sentence: str) -> None:
@@ -98,7 +88,8 @@ def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[s
     "changes",
     [
         {},
-        {"painted": "2:1f;5:8000000000000001"},
+        {"positions": "2:1f;5:8000000000000001"},
+        {"blocks": "0,3", "scales": "2,3", "where": "random"},
         {"mode": "attention", "top_p": 0.3},
         {"coarse_temperature": 0.0, "fine_temperature": 0.65, "guidance_power": 0.5},
     ],
@@ -106,59 +97,109 @@ def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[s
 def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, changes: dict[str, Any]) -> None:
     order = an_order(model, coarse_strength=0.1, guidance=2.5, **changes)
     assert orders.from_query(model, orders.to_query(model, order)) == order
-    settings = orders.settings_of(model, order)
-    assert orders.from_settings(model, settings) == order
-    assert orders.read_order(model, *orders.fields_of(order)) == order
-    one = orders.from_settings(model, orders.settings_of_one(settings, 8, 0))
-    assert one.seeds == (8,) and one.amplification.is_off
+    stored = json.loads(json.dumps(orders.described(model, order)))
+    assert orders.from_picture(model, stored) == order and not orders.remarks(model, stored)
+    assert orders.read_order(model, orders.values_of(order)) == order
+    one = orders.from_picture(model, orders.described_one(model, order, 8, 0))
+    assert one.seeds == (8,) and one.settings.is_off
 
 
 def test_an_address_may_leave_things_out_but_not_lie(model: hieramp.Model) -> None:
     assert orders.from_query(model, {}) == orders.first_order(model)
     assert orders.from_query(model, {"class": "dog", "__theme": "dark"}).label == 2
-    for query, sentence in [({"seed": "x"}, "seed is 'x' in this address"), ({"mid_rho": "0"}, "rho of mid is 0")]:
+    for query, sentence in [({"seed": "x"}, "seed is 'x'; give a number"), ({"mid_rho": "0"}, "mid rho is 0")]:
         with pytest.raises(ValueError, match=sentence):
             orders.from_query(model, query)
 
 
 def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> None:
     order = an_order(model, guidance=10.0)
-    assert orders.fields_on_page(model, order) == orders.fields_of(order)
+    assert orders.values_on_page(model, order) == orders.values_of(order)
     for changes, said in [
         ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
         ({"top_k": 901}, "900"),
-        ({"fine_temperature": 2}, "fine_temperature is 2, but this page goes from 0 to 1.5"),
+        ({"fine_temperature": 2}, "fine temperature is 2, but this page goes from 0 to 1.5"),
     ]:
         with pytest.raises(ValueError, match=said):
-            orders.fields_on_page(model, an_order(model, **changes))
+            orders.values_on_page(model, an_order(model, **changes))
 
 
 @pytest.mark.parametrize("settings", [{}, {"mode": "logit"}, {"mode": "logit", "seeds": []}, {"seeds": "x"}])
 def test_settings_that_lack_something_are_refused(model: hieramp.Model, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="not complete|literal"):
-        orders.from_settings(model, settings)
+    with pytest.raises(ValueError, match="not complete"):
+        orders.from_picture(model, settings)
 
 
-def test_a_control_that_the_page_cannot_draw_is_told(model: hieramp.Model) -> None:
-    settings = {**orders.settings_of(model, an_order(model)), "where": "random"}
-    with pytest.raises(ValueError, match="amplifies random positions"):
-        orders.from_settings(model, settings)
+def test_a_picture_of_another_model_or_precision_says_so_and_keeps_its_blocks(model: hieramp.Model) -> None:
+    stored = orders.described(model, an_order(model, blocks="1,3"))
+    assert orders.from_picture(model, stored).settings.blocks == (1, 3)
+    other = {**stored, "model": "var-d16", "dtype": "bfloat16"}
+    assert orders.from_picture(model, other).settings.blocks == (1, 3)
+    by_model, by_dtype = orders.remarks(model, other)
+    assert "drawn by var-d16, this page draws by tiny" in by_model
+    assert "drawn in bfloat16, this page draws in float32" in by_dtype
+    with pytest.raises(ValueError, match="block 14 does not exist"):
+        orders.from_picture(model, {**stored, "blocks": [14]})
+    with pytest.raises(ValueError, match="'swirl' is no setting of this version"):
+        orders.from_picture(model, {**stored, "swirl": 3})
 
 
-def test_presets_are_the_schedules_and_are_recognised(model: hieramp.Model) -> None:
+def test_pictures_and_addresses_of_earlier_versions_are_read(model: hieramp.Model) -> None:
+    page = {
+        "model": "tiny", "class": "cat", "label": 1, "seeds": [7], "mode": "logit", "blocks": [2],
+        "stages": {"coarse": [0.5, 5.0], "mid": [0.5, 2.0], "fine": None}, "painted": "3:1f",
+        "guidance": 4.0, "top_k": 900, "top_p": 0.95, "temperature": [1.0, 1.0, 0.6], "hieramp": "0.1.0",
+    }  # fmt: skip
+    order = orders.from_picture(model, page)
+    assert order.settings.named_positions == {3: (0, 1, 2, 3, 4)} and order.settings.blocks is None
+    assert order.settings.mid == (0.5, 2.0) and order.settings.temperature == (1, 1, 0.6)
+    command = {k: v for k, v in page.items() if k != "painted"} | {"where": "least", "dtype": "float32"}
+    assert orders.from_picture(model, command).settings.where == "least"
+    query = "class=cat&seed=7&count=1&guidance=4&top_k=900&top_p=0.95&coarse_rho=0.5&coarse_strength=5&mid_rho=0.5"
+    query += "&mid_strength=2&fine_rho=0.5&fine_strength=0&mode=logit&paint=3:1f&fine_temperature=0.6"
+    old = orders.from_query(model, dict(item.split("=") for item in query.split("&")))
+    assert old.settings == order.settings
+
+
+def test_schedules_are_recognised_wherever_they_apply(model: hieramp.Model) -> None:
     for name, amplification in SCHEDULES.items():
-        preset = orders.preset_fields(name)
-        order = orders.read_order(model, *fields()[: -len(preset)], *preset)
+        order = an_order(model, **orders.schedule_values(name), blocks="1", guidance_power=0.5, coarse_temperature=0.5)
         stages = model.var.scales
-        assert [order.amplification.at(s, stages) for s in range(6)] == [amplification.at(s, stages) for s in range(6)]
-        assert orders.preset_of(preset) == name
-    assert orders.preset_of([0.4, *orders.preset_fields("all")[1:]]) is None
+        assert [order.settings.at(s, stages) for s in range(6)] == [amplification.at(s, stages) for s in range(6)]
+        assert order.settings.schedule == name and order.settings.blocks == (1,)
+    assert an_order(model, coarse_rho=0.4).settings.schedule is None
+    assert an_order(model, positions="3:1").settings.schedule is None
+
+
+def test_the_page_shows_the_schedule_of_what_is_asked(model: hieramp.Model, tmp_path: Path) -> None:
+    """The very chain of the page: what its controls hold goes in, the chip to be marked comes out."""
+    asked = page_functions(model, tmp_path)["_ask"]
+    for name in SCHEDULES:
+        values = {**orders.defaults(model), **orders.schedule_values(name)}
+        given = {component: values[key] for key, component in asked.__self__.controls.named.items()}
+        assert asked(gr.Request(session_hash="ann"), given)[2] == name
+
+
+def page_functions(model: hieramp.Model, folder: Path) -> dict[str, Any]:
+    """What the events of the page call, by the names of the functions."""
+    demo = page.build(model, job_root=folder)
+    return {getattr(fn.fn, "__name__", ""): fn.fn for fn in demo.fns.values()}
 
 
 def test_labels_say_which_scales_they_mean(model: hieramp.Model) -> None:
-    assert orders.rho_label(model, "coarse") == "coarse ρ (scale 1)"
-    assert orders.strength_label(model, "mid", "logit") == "mid β (scales 2–3)"
-    assert orders.strength_label(model, "fine", "attention") == "fine γ (scales 4–5)"
+    named = {part.name: part for part in hieramp.Settings.parts()}
+    assert orders.label_of(model, named["coarse_rho"], "logit") == "coarse ρ (scale 1)"
+    assert orders.label_of(model, named["mid_strength"], "logit") == "mid β (scales 2–3)"
+    assert orders.label_of(model, named["fine_strength"], "attention") == "fine γ (scales 4–5)"
+    assert orders.label_of(model, named["fine_temperature"], "logit") == "fine temperature (scales 4–5)"
+
+
+def test_a_caption_names_all_that_is_not_as_usual(model: hieramp.Model) -> None:
+    order = an_order(model, top_k=30, fine_temperature=0.6, guidance_power=0.5, blocks="0,1", where="least")
+    assert orders.caption(order) == (
+        "Seeds 7–8. Guidance 4, top-k 30, temperature coarse=1,mid=1,fine=0.6, guidance power 0.5. "
+        "β: coarse 5 on 50%, mid 5 on 50%, fine 5 on 50% of the positions. Blocks 0,1. Positions chosen least."
+    )
 
 
 # Scenes
@@ -186,7 +227,7 @@ def test_scenes_grow_by_a_scale_and_end_with_what_generate_draws(model: hieramp.
 
 
 def test_scenes_name_the_chosen_positions_and_the_beliefs(model: hieramp.Model) -> None:
-    *_, scene = handlers.grow(model, an_order(model, painted="3:11", mid_strength=2.0))
+    *_, scene = handlers.grow(model, an_order(model, positions="3:11", mid_strength=2.0))
     steps = scene["steps"]
     assert steps[0]["chosen"] is None and steps[3]["chosen"] == [[0, 4]] * 4
     for step, n in zip(steps[4:], (6, 8), strict=True):
@@ -236,16 +277,16 @@ def test_a_sheet_shows_the_schedules_as_they_are_alone(model: hieramp.Model) -> 
     assert html.count("<img ") == 8 and 'alt="cat, seed 7, weak mid"' in html
     link = re.findall(r'href="\?([^"]+)"', html)[6].replace("&amp;", "&")
     query = dict(part.split("=") for part in link.split("&"))
-    assert orders.from_query(model, query).amplification.mid == (0.5, 0.5)
+    assert orders.from_query(model, query).settings.mid == (0.5, 0.5)
     assert sheet.as_picture().width > 8 * 128
 
 
 def test_a_grid_varies_one_stage_only(model: hieramp.Model) -> None:
     sheet = sheets.grid_sheet(an_order(model, coarse_strength=1.0), "mid")
-    amplifications = [order.amplification for order in sheet.orders]
+    amplifications = [order.settings for order in sheet.orders]
     assert len({amp.mid for amp in amplifications}) == len(amplifications) == 16
     assert {(amp.coarse, amp.fine) for amp in amplifications} == {((0.5, 1.0), (0.5, 5.0))}
-    assert sheet.label(5) == "mid ρ 25%, β 2.5" and sheet.orders[5].amplification.mid == (0.25, 2.5)
+    assert sheet.label(5) == "mid ρ 25%, β 2.5" and sheet.orders[5].settings.mid == (0.25, 2.5)
     with pytest.raises(ValueError, match="stage is 'x'"):
         ablate.plan(an_order(model), "x")
 
@@ -335,8 +376,8 @@ class Gate(Device):
 
 
 def a_recipe(model: hieramp.Model, **changes: Any) -> recipes.Recipe:
-    given = {"classes": ["cat", "dog"], "ipc": 6, "seed": 1, "soft_labels": False, **changes}
-    return recipes.read_recipe(model, Limits(), *given.values(), *fields(class_name=None, count=None))
+    given = {"classes": ["cat", "dog"], "ipc": 6, "set_seed": 1, "soft_labels": False, **changes}
+    return recipes.read_recipe(model, Limits(), {**orders.defaults(model), "class_name": None, "count": None, **given})
 
 
 def until(condition: Any, seconds: float = 20.0) -> None:
@@ -379,7 +420,7 @@ def test_a_job_stops_resumes_and_outlives_its_server(model: hieramp.Model, tmp_p
 def test_jobs_take_turns(model: hieramp.Model, tmp_path: Path) -> None:
     gate = Gate()
     book = JobBook(model, tmp_path, gate, Limits())
-    both = [book.start(a_recipe(model, seed=seed)) for seed in (1, 2)]
+    both = [book.start(a_recipe(model, set_seed=seed)) for seed in (1, 2)]
     for _ in range(6):
         gate.batches.release()
     until(lambda: all(0 < job.done < 12 for job in both))
@@ -439,7 +480,7 @@ def test_a_job_that_fails_says_so_and_leaves_the_others_alone(model: hieramp.Mod
         ({"ipc": 0}, "the number of images per class is 0"),
         ({"classes": ["../x"]}, "unknown class '../x'"),
         ({"classes": "cat,unicorn"}, "unknown class 'unicorn'"),
-        ({"seed": -1}, "the seed of the set is -1"),
+        ({"set_seed": -1}, "the seed of the set is -1"),
         ({"soft_labels": True}, "soft labels need a classifier, and tiny has none"),
     ],
 )

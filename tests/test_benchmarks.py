@@ -6,7 +6,7 @@ from tiny_train import PRESET
 
 import hieramp
 from benchmarks import phases, precision, training
-from benchmarks.measuring import paired_ratio
+from benchmarks.measuring import in_turns, paired_ratio
 from hieramp import SCHEDULES
 from hieramp.generation import scale
 
@@ -71,3 +71,14 @@ def test_training_steps_train_in_both_precisions() -> None:
         assert all(stepper.step(dtype) > 0 for dtype in training.PRECISIONS.values())
         after = dict(objective.named_parameters())
         assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_runs_take_turns_and_the_first_round_is_not_counted() -> None:
+    order: list[str] = []
+
+    def run(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    seconds = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, rounds=2)
+    assert "".join(order) == "baabba" and seconds == {"a": [3.0, 6.0], "b": [4.0, 5.0]}

@@ -124,9 +124,9 @@ def test_temperature_and_the_power_of_guidance_are_settings_of_a_set(
         assert cooled.settings["temperature"] == [1, 1, 0.5] and cooled.settings["guidance_power"] == 0
         assert not {"temperature", "guidance_power"} & plain.settings.keys()
     with pytest.raises(ValueError, match="temperature"):
-        next(distill(loaded, 2, tmp_path / "a.zip", temperature=0.7))
+        next(iter(distill(loaded, 2, tmp_path / "a.zip", temperature=0.7)))
     with pytest.raises(ValueError, match="guidance_power"):
-        next(distill(loaded, 2, tmp_path / "a.zip", temperature=(1, 1, 0.5)))
+        next(iter(distill(loaded, 2, tmp_path / "a.zip", temperature=(1, 1, 0.5))))
 
 
 def test_of_the_candidates_the_surest_is_kept(
@@ -146,7 +146,7 @@ def test_of_the_candidates_the_surest_is_kept(
             row["sha256"] for row in chosen.manifest["images"]
         ]
         assert torch.equal(plain_labels[best_N], chosen_labels)
-    stopped = distill(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=3, batch_size=4)
+    stopped = iter(distill(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=3, batch_size=4))
     while next(stopped).done < 4:
         pass
     stopped.close()  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ def test_of_the_candidates_the_surest_is_kept(
 def test_half_precision_keeps_its_batches(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:
     half = hieramp.load(judged, "cpu", torch.bfloat16)
     run(half, 3, tmp_path / "whole.zip", batch_size=4)
-    stopped = distill(half, 3, tmp_path / "set.zip", batch_size=4)
+    stopped = iter(distill(half, 3, tmp_path / "set.zip", batch_size=4))
     while next(stopped).done < 4:
         pass
     stopped.close()  # type: ignore[attr-defined]
@@ -204,11 +204,11 @@ def interrupted(folder: Path, out: Path, count: int, seed: int, *limit: int) -> 
 
 def test_closing_and_going_on(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "set.zip"
-    going = distill(loaded, 5, out, soft_labels=True, batch_size=4)
+    going = iter(distill(loaded, 5, out, soft_labels=True, batch_size=4))
     seen = [next(going), next(going)]
     going.close()  # type: ignore[attr-defined]
     assert seen[0].done == 0 and 0 < seen[1].done < seen[1].total and not out.exists()
-    first = next(distill(loaded, 5, out, soft_labels=True))
+    first = next(iter(distill(loaded, 5, out, soft_labels=True)))
     assert first.done >= seen[1].done
     run(loaded, 5, out, soft_labels=True, batch_size=7)
     assert out.read_bytes() == reference.read_bytes()
@@ -216,7 +216,7 @@ def test_closing_and_going_on(loaded: hieramp.Model, reference: Path, tmp_path: 
 
 def test_a_truncated_batch_is_made_again(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "set.zip"
-    going = distill(loaded, 5, out, soft_labels=True, batch_size=5)
+    going = iter(distill(loaded, 5, out, soft_labels=True, batch_size=5))
     while next(going).done < 10:
         pass
     going.close()  # type: ignore[attr-defined]
@@ -229,7 +229,7 @@ def test_a_truncated_batch_is_made_again(loaded: hieramp.Model, reference: Path,
 
 def test_other_settings_in_the_same_place_are_refused(loaded: hieramp.Model, tmp_path: Path) -> None:
     out = tmp_path / "set.zip"
-    going = distill(loaded, 4, out, guidance=3.0)
+    going = iter(distill(loaded, 4, out, guidance=3.0))
     next(going)
     with pytest.raises(ValueError, match="another run is writing"):
         run(loaded, 4, out, guidance=3.0)

@@ -56,21 +56,21 @@ def client(address: str) -> Any:
     return pytest.importorskip("gradio_client", reason="gradio_client is not installed").Client(address, verbose=False)
 
 
-def test_endpoints_describe_all_they_take_and_helpers_stay_private(client: Any) -> None:
+def test_endpoints_describe_all_they_take_and_helpers_stay_private(client: Any, served: hieramp.Model) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     names = {name.strip("/") for name in endpoints}
     makers = {"estimate", "distil", "job", "stop_job", "resume_job"}
     assert names == {"classes", "generate", "saliency", "count_tokens", "compare_schedules", "ablate"} | makers
-    assert [given["parameter_name"] for given in endpoints["/generate"]["parameters"]] == list(orders.FIELDS)
+    assert [given["parameter_name"] for given in endpoints["/generate"]["parameters"]] == list(orders.defaults(served))
     for name, about in endpoints.items():
         for given in about["parameters"]:
             assert re.search(rf"^ +{given['parameter_name']}: \w", about["description"], re.M), (name, given)
 
 
 def test_what_the_endpoints_answer_is_what_the_model_draws(client: Any, served: hieramp.Model) -> None:
-    given = {"class_name": "cat", "seed": 7, "count": 2, "top_k": 30, "painted": "3:ff"}
+    given = {"class_name": "cat", "seed": 7, "count": 2, "top_k": 30, "positions": "3:ff"}
     answer = client.predict(**given, api_name="/generate")
-    order = orders.read_order(served, *{**orders.DEFAULTS, **given}.values())
+    order = orders.read_order(served, orders.defaults(served) | given)
     expected = handlers.generate(served, order)
     for side in ("baseline", "amplified"):
         pictures = [[decoded(source).tobytes() for source in some[side]] for some in (answer, expected)]
@@ -99,7 +99,7 @@ def test_a_set_is_made_and_fetched_through_the_endpoints(client: Any) -> None:
     ("name", "given", "sentence"),
     [
         ("generate", {"class_name": "../x"}, "Unknown class '../x'"),
-        ("generate", {"class_name": "cat", "coarse_rho": 0}, "Rho of coarse is 0"),
+        ("generate", {"class_name": "cat", "coarse_rho": 0}, "Coarse rho is 0"),
         ("generate", {"class_name": "cat", "seed": "NaN"}, "The seed is 'NaN'; give a number"),
         ("generate", {"class_name": "cat", "count": 10**9}, "The number of images is 1e.09"),
         ("generate", {"class_name": "<b>"}, "Unknown class '&lt;b&gt;'"),
@@ -192,9 +192,8 @@ def test_a_visitor_draws_and_reads_a_map_with_the_keyboard(browser: Any, address
 def test_an_address_shows_the_same_picture_and_a_bad_one_says_so(
     browser: Any, address: str, served: hieramp.Model
 ) -> None:
-    order = orders.read_order(
-        served, *{**orders.DEFAULTS, "class_name": 2, "seed": 5, "count": 2, "painted": "3:33"}.values()
-    )
+    asked = {"class_name": 2, "seed": 5, "count": 2, "positions": "3:33"}
+    order = orders.read_order(served, orders.defaults(served) | asked)
     query = "&".join(f"{name}={value}" for name, value in orders.to_query(served, order).items())
     *_, scene = handlers.grow(served, order)
     with opened(browser, f"{address}?{query}") as tab:
@@ -230,7 +229,9 @@ def test_painting_presets_pictures_and_errors(browser: Any, address: str, tmp_pa
             tab.get_by_role("link", name="Save PNG of the amplified picture").click()
         path = tmp_path / saved.value.suggested_filename
         saved.value.save_as(path)
-        assert path.name == "airplane-seed0-amplified.png" and hieramp.figures.read_settings(path)["painted"] == "3:3"
+        assert path.name == "airplane-seed0-amplified.png" and hieramp.figures.read_settings(path)["positions"] == {
+            "3": [0, 1]
+        }
         tab.get_by_label("weak mid").check(force=True)
         tab.wait_for_url("**mid_strength=0.5**mode=attention**")
         tab.get_by_label("range slider for coarse γ (scale 1)").wait_for()

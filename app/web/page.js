@@ -1,12 +1,13 @@
 // The address bar, files dropped on the page, and the first look on a phone.
 
 window.hieramp = {
-  // The settings as the address; what others put there (?__theme=dark) stays.
+  // The settings as the address, null for one that is not in it; what others put there (?__theme=dark) stays.
   address(query) {
     if (!query || !query.class) return;
     const url = new URL(location.href);
-    url.searchParams.delete("paint");
-    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(query)) {
+      if (value === null) url.searchParams.delete(name); else url.searchParams.set(name, value);
+    }
     history.replaceState(history.state, "", url);
     // A Space is a frame in another page, whose address is the one people copy.
     if (parent !== window) parent.postMessage({ queryString: url.search, hash: url.hash }, "https://huggingface.co");

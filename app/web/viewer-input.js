@@ -114,8 +114,7 @@ for (let i = 0; i < 256; i += 1) {
 // The first scene comes with the page; an address with other settings waits for its own.
 function isAskedFor(scene) {
   const asked = new URLSearchParams(location.search);
-  return Object.entries(scene.query).every(([name, value]) => [null, value].includes(asked.get(name))) &&
-    asked.has("paint") === "paint" in scene.query;
+  return Object.entries(scene.query).every(([name, value]) => [null, value].includes(asked.get(name)));
 }
 
 function receive() {

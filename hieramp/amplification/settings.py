@@ -3,16 +3,23 @@
 method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
 """
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
+from hieramp.fields import Choice, Indices, Knob, Number, Positions, ShareStrength, check_fields
 from hieramp.scales import STAGES, Scales
 
 Mode = Literal["logit", "attention"]
 Where = Literal["salient", "least", "random"]
 Stage = tuple[float, float]
+NEUTRAL = {"logit": 0.0, "attention": 1.0}  # the strength that changes nothing
+
+_SHARE = ShareStrength(
+    Number(0, 1, shown=(0.01, 1), unit="share of the positions", over=True), Number(shown=(0, 10), step=0.1)
+)
+_MODES = Choice((("logit", "logit: add β, 0 is off"), ("attention", "attention: multiply by γ, 1 is off")))
+_WHERE = Choice((("salient", "most salient"), ("least", "least salient"), ("random", "random")))
 
 
 @dataclass(frozen=True)
@@ -38,54 +45,79 @@ class Amplification:
     the least salient ones or random ones (drawn from an image's label and seed, other ones at every scale).
 
     Raises:
-        ValueError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode or `where`.
+        ValueError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode or `where`, or no
+            block at all.
     """
 
-    coarse: Stage | None = None
-    mid: Stage | None = None
-    fine: Stage | None = None
-    mode: Mode = "logit"
-    blocks: tuple[int, ...] | None = None
-    scales: tuple[int, ...] | None = None
-    positions: Mapping[int, Iterable[int]] | tuple[tuple[int, tuple[int, ...]], ...] | None = None  # kept as pairs
-    where: Where = "salient"
+    coarse: Annotated[
+        Stage | None,
+        Knob(_SHARE, "Coarse", "Share and strength at the coarse scales.", "stages", always=True, inside="stages"),
+    ] = None
+    mid: Annotated[
+        Stage | None,
+        Knob(_SHARE, "Mid", "Share and strength at the mid scales.", "stages", always=True, inside="stages"),
+    ] = None
+    fine: Annotated[
+        Stage | None,
+        Knob(_SHARE, "Fine", "Share and strength at the fine scales.", "stages", always=True, inside="stages"),
+    ] = None
+    mode: Annotated[
+        Mode,
+        Knob(
+            _MODES,
+            "Mode",
+            "How: logit adds β to the logits of salient keys, attention multiplies their weights by γ.",
+            "mode",
+            always=True,
+        ),
+    ] = "logit"
+    blocks: Annotated[
+        tuple[int, ...] | None,
+        Knob(Indices("depth - 2"), "Blocks", "Blocks to amplify, from 0; none: depth - 2.", "location", always=True),
+    ] = None
+    scales: Annotated[
+        tuple[int, ...] | None,
+        Knob(Indices("all scales"), "Scales", "Scales to amplify, from 1; none: all.", "location", always=True),
+    ] = None
+    positions: Annotated[
+        Mapping[int, Iterable[int]] | tuple[tuple[int, tuple[int, ...]], ...] | None,  # kept as pairs
+        Knob(
+            Positions(),
+            "Positions",
+            "Positions to amplify instead: per scale a hexadecimal number, whose bit i is position i.",
+            "location",
+            always=True,
+            was="painted",
+        ),
+    ] = None
+    where: Annotated[
+        Where, Knob(_WHERE, "Positions chosen", "Which share is amplified; least and random are controls.", "location")
+    ] = "salient"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("logit", "attention"):
-            raise ValueError(f"mode is {self.mode!r}; it must be 'logit' or 'attention'")
-        if self.where not in ("salient", "least", "random"):
-            raise ValueError(f"where is {self.where!r}; it must be 'salient', 'least' or 'random'")
+        check_fields(self)
         for stage in STAGES:
             value = getattr(self, stage)
-            if value is None:
-                continue
-            try:
-                rho, strength = map(float, value)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{stage} is {value!r}; give (rho, strength) or None") from error
-            if not 0 < rho <= 1:
-                raise ValueError(f"rho of {stage} is {rho:g}; it must be over 0 and at most 1 (100%)")
-            if not math.isfinite(strength) or (self.mode == "attention" and strength < 0):
-                need = "a number of at least 0" if self.mode == "attention" else "a finite number"
-                raise ValueError(f"the strength of {stage} is {strength:g}; it must be {need}")
-            object.__setattr__(self, stage, (rho, strength))
-        for name in ("blocks", "scales"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _distinct(getattr(self, name)))
-        if self.positions is not None:
-            pairs = self.positions.items() if isinstance(self.positions, Mapping) else self.positions
-            named = ((int(scale), _distinct(positions)) for scale, positions in pairs)
-            object.__setattr__(self, "positions", tuple(sorted(pair for pair in named if pair[1])) or None)
+            if value is not None and self.mode == "attention" and value[1] < 0:
+                raise ValueError(f"{stage} strength is {value[1]:g}; in the mode attention it must be at least 0")
 
     @property
     def neutral(self) -> float:
         """The strength that changes nothing."""
-        return 0.0 if self.mode == "logit" else 1.0
+        return NEUTRAL[self.mode]
 
     @property
     def is_off(self) -> bool:
         stages = (self.coarse, self.mid, self.fine)
         return all(stage is None or stage[1] == self.neutral for stage in stages)
+
+    @property
+    def schedule(self) -> str | None:
+        """The name of the paper's schedule that these stages and mode are, wherever they apply; None of another one."""
+        stages = {stage: getattr(self, stage) for stage in STAGES}
+        acting: dict[str, Any] = {stage: value for stage, value in stages.items() if value and value[1] != self.neutral}
+        ours = Amplification(**acting, mode=self.mode if acting else "logit")
+        return None if self.positions else next((name for name, one in SCHEDULES.items() if one == ours), None)
 
     @property
     def named_positions(self) -> dict[int, tuple[int, ...]]:
@@ -133,15 +165,14 @@ class Amplification:
         for scale in (*(self.scales or ()), *named):
             if not 0 <= scale < len(scales):
                 raise ValueError(f"scale {scale} does not exist: this model has scales 0 to {len(scales) - 1}")
+        for scale in named:
+            if scales.stage_of(scale) is None:
+                raise ValueError(f"scale {scale} has no stage, so none of it is amplified: name scales from 1")
         for scale, positions in named.items():
             last = scales.sides[scale] ** 2 - 1
             for position in positions:
                 if not 0 <= position <= last:
                     raise ValueError(f"position {position} does not exist: scale {scale} has positions 0 to {last}")
-
-
-def _distinct(numbers: Iterable[int]) -> tuple[int, ...]:
-    return tuple(sorted(set(map(int, numbers))))
 
 
 OFF = Amplification()
@@ -159,37 +190,25 @@ SCHEDULES: dict[str, Amplification] = {
 }
 
 
-def parse_stages(text: str, mode: Mode = "logit", blocks: tuple[int, ...] | None = None) -> Amplification:
+def parse_stages(text: str, mode: Mode | None = None, blocks: tuple[int, ...] | None = None) -> Amplification:
     """ "coarse=50%:5,mid=off,fine=30%:2", or the name of a schedule, to an Amplification.
 
-    Stages that are not named stay off. ρ is a percentage or a fraction.
+    Stages that are not named stay off. ρ is a percentage or a fraction. A mode or blocks that are given hold, whatever
+    the schedule says.
 
     Raises:
         ValueError: the text is neither, or a number is out of range.
     """
+    given: dict[str, Any] = {"blocks": blocks} | ({"mode": mode} if mode else {})
     if text in SCHEDULES:
-        if text.startswith("weak-"):
-            return SCHEDULES[text]
-        chosen = SCHEDULES[text]
-        return Amplification(chosen.coarse, chosen.mid, chosen.fine, mode, blocks)
-    stages: dict[str, Stage | None] = {}
+        return replace(SCHEDULES[text], **given)
+    stages: dict[str, Any] = {}
     for item in text.split(","):
-        name, found, value = item.strip().partition("=")
+        name, found, value = (part.strip() for part in item.partition("="))
         if not found or name not in STAGES or name in stages:
             names = ", ".join(SCHEDULES)
             raise ValueError(
                 f"cannot read stage {item.strip()!r}: write coarse=50%:5,mid=off,fine=30%:2, or one of {names}"
             )
-        stages[name] = None if value.strip().lower() == "off" else _parse_stage(value)
-    return Amplification(stages.get("coarse"), stages.get("mid"), stages.get("fine"), mode, blocks)
-
-
-def _parse_stage(value: str) -> Stage:
-    share, found, strength = value.partition(":")
-    try:
-        if not found:
-            raise ValueError
-        rho = float(share.strip().removesuffix("%")) / (100 if share.strip().endswith("%") else 1)
-        return rho, float(strength)
-    except ValueError as error:
-        raise ValueError(f"cannot read {value!r}: write share:strength, like 50%:5, or off") from error
+        stages[name] = _SHARE.parse(name, value)
+    return Amplification(**stages, **given)

@@ -10,12 +10,15 @@ import torch
 from hieramp.analysis.inception import inception_fid
 from hieramp.analysis.judged import Judged, closeness, fid, judge
 from hieramp.analysis.settokens import SetUsage, token_usage
-from hieramp.checkpoints import model_folder, read_config, write_text
+from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
+from hieramp.data import has_test_split
 from hieramp.devices import device_of
+from hieramp.errors import UserError
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
+from hieramp.files import write_text
 from hieramp.training.runs import load_vqvae
 from hieramp.vqvae.model import VQVAE
 
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     vqvae = load_vqvae(folder).to(device)
     names = tuple(read_config(args.classifier or folder)["class_names"])
     if args.inception and not args.data:
-        raise ValueError("--inception compares with real images: give --data")
+        raise UserError("--inception compares with real images: give --data")
     real = _real(args, classifier, names) if args.data else None
     usages = _usages(_paths(args), vqvae)
     subjects = [
@@ -65,9 +68,7 @@ def _paths(args: argparse.Namespace) -> dict[str, str]:
     paths = {Path(args.set).stem: args.set}
     if args.against:
         if Path(args.against).stem in paths:
-            raise ValueError(
-                f"{args.set} and {args.against} have the same name: rename one to tell them in the figures"
-            )
+            raise UserError(f"{args.set} and {args.against} have the same name: rename one to tell them in the figures")
         paths[Path(args.against).stem] = args.against
     return paths
 
@@ -83,7 +84,7 @@ def _real(args: argparse.Namespace, classifier: Classifier, names: tuple[str, ..
     size = classifier.config.image_size
     held = aligned(hold_set(args.data, size, args.real_images), names, "the classifier")
     held_out = None
-    if (Path(args.data) / "test").is_dir():
+    if has_test_split(args.data):
         test = aligned(hold_test(args.data, size, HELD_OUT), names, "the classifier")
         held_out = judge(classifier, test.images, test.labels)
     return Real(held, judge(classifier, held.images, held.labels), held_out)

@@ -1,7 +1,5 @@
 """The files of `analyse`: tables as CSV, figures as PNG, a summary as JSON."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +11,9 @@ from hieramp import figures
 from hieramp.analysis.judged import Closeness, Judged
 from hieramp.analysis.setplots import histogram_figure, risen_figure, usage_figure
 from hieramp.analysis.settokens import SetUsage, risen
-from hieramp.checkpoints import write_text
 from hieramp.evaluation.images import HeldSet
-from hieramp.evaluation.results import save_figure
+from hieramp.figures import save_figure
+from hieramp.files import atomic, csv_text, write_text
 
 SHOWN = 10  # closest pairs
 
@@ -44,8 +42,8 @@ class Real:
 def write_files(out: Path, subjects: Sequence[Subject], real: Real | None) -> None:
     """Everything but the summary."""
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "tokens.csv", _csv(_token_rows(subjects)))
-    write_text(out / "images.csv", _csv(_image_rows(subjects, real)))
+    write_text(out / "tokens.csv", csv_text(_token_rows(subjects)))
+    write_text(out / "images.csv", csv_text(_image_rows(subjects, real)))
     save_figure(usage_figure({s.name: s.usage for s in subjects}), out / "tokens.png")
     if len(subjects) == 2:
         save_figure(risen_figure(risen(subjects[1].usage, subjects[0].usage)), out / "risen.png")
@@ -60,9 +58,8 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None) -> No
             distances["real test images"] = held_out
         save_figure(histogram_figure(distances, f"distance to the nearest real image, {space}"), out / f"{space}.png")
     for subject in subjects:
-        picture, part = closest_pairs(subject, real), out / f"closest-{subject.name}.png.part"
-        picture.save(part, "PNG")
-        part.replace(part.with_suffix(""))
+        with atomic(out / f"closest-{subject.name}.png") as part:
+            closest_pairs(subject, real).save(part, "PNG")
 
 
 def closest_pairs(subject: Subject, real: Real) -> Image.Image:
@@ -102,12 +99,6 @@ def _image_rows(subjects: Sequence[Subject], real: Real | None) -> list[list[Any
                     row += [real.held.files[j] if real.held.files else j, round(close.nearest.distance[i].item(), 5)]
             rows.append(row)
     return rows
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def summary(subjects: Sequence[Subject]) -> dict[str, Any]:

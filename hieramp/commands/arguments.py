@@ -3,16 +3,20 @@
 import argparse
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 
 import hieramp
-from hieramp import Amplification, Model
+from hieramp import Model, Settings
+from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
-from hieramp.generation.sampling import PLAIN, Sampling, Temperature, by_stage
-from hieramp.scales import STAGES
+from hieramp.fields import Choice, Field, table
+from hieramp.generation.sampling import Sampling
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -20,11 +24,14 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d30"
+    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d36"
     group.add_argument("--model", default=DEFAULT_MODEL, help=models)
     group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
     group.add_argument(
         "--class-tokens", metavar="WHICH", help="dropped, kept (how they were trained), or a file of others"
+    )
+    group.add_argument(
+        "--classes-from", metavar="PLACE", help="names of a VAR's own classes: its image folder, or a list in a file"
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
@@ -35,69 +42,76 @@ def add_class(parser: argparse.ArgumentParser) -> None:
 
 
 def add_drawing(
-    parser: argparse.ArgumentParser, seed_help: str = "of the first image; the next have seed+1, …"
+    parser: argparse.ArgumentParser, seed_help: str = "of the first image; the next have seed+1, …", stages: str = "all"
 ) -> None:
+    """The seed, and all settings; `stages` is the schedule where none is named."""
     group = parser.add_argument_group("drawing")
     group.add_argument("--seed", type=whole_number, default=0, help=seed_help)
     group.add_argument(
-        "--stages", default="all", help="coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name"
+        "--stages",
+        type=partial(_read, hieramp.parse_stages),
+        default=stages,
+        help=f"coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name (default: {stages})",
     )
-    group.add_argument("--mode", choices=("logit", "attention"), default="logit", help="add β or multiply by γ")
-    group.add_argument(
-        "--where",
-        choices=("salient", "least", "random"),
-        default="salient",
-        help="positions amplified; others are controls",
-    )
-    group.add_argument("--blocks", type=block_list, help="blocks to amplify, like 4,5 (default: depth - 2)")
-    group.add_argument("--guidance", type=float, default=4.0, help="strength at the last scale (default: 4)")
-    group.add_argument(
-        "--guidance-power",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="how guidance grows with the scale: 1 is evenly (the default), 0.5 with its root, 0 the same for all",
-    )
-    group.add_argument("--top-k", type=int, default=900, help="0 for off")
-    group.add_argument("--top-p", type=float, default=0.95, help="0 for off")
-    group.add_argument(
-        "--temperature",
-        type=temperature,
-        default=PLAIN,
-        metavar="T",
-        help="of the draw: one number, or coarse=1,mid=1,fine=0.6; 1 is plain, 0 takes the likeliest code",
-    )
+    add_settings(group, Settings.table())
+
+
+def add_settings(group: argparse._ActionsContainer, rows: Mapping[str, Field]) -> None:
+    """A flag for each of these settings; one that is not given leaves no trace in the arguments."""
+    for row in rows.values():
+        how: dict[str, Any] = {"type": flag_type(row), "metavar": row.kind.metavar}
+        if isinstance(row.kind, Choice):
+            how = {"choices": row.kind.words}
+        default = row.kind.text(row.default)
+        shown = f"{row.help} (default: {default})" if default not in ("", "off") else row.help
+        group.add_argument(f"--{row.name.replace('_', '-')}", default=argparse.SUPPRESS, help=escaped(shown), **how)
+
+
+def add_sweep(group: argparse._ActionsContainer, **defaults: Sequence[Any]) -> None:
+    """A flag for each setting of the sampling that takes several values; `sweep` combines them."""
+    for row in table(Sampling).values():
+        values = defaults.get(row.name, (row.default,))
+        shown = f"{row.help} Each is combined with each (default: {' '.join(map(row.kind.text, values))})"
+        how: dict[str, Any] = {"type": flag_type(row), "metavar": row.kind.metavar, "default": values}
+        group.add_argument(f"--{row.name.replace('_', '-')}", nargs="+", help=escaped(shown), **how)
+
+
+def sweep(args: argparse.Namespace) -> list[Sampling]:
+    """All combinations of the values that `add_sweep` took; guidance changes fastest."""
+    names = tuple(table(Sampling))[::-1]
+    return [
+        Sampling(**dict(zip(names, values, strict=True)))
+        for values in product(*(getattr(args, name) for name in names))
+    ]
+
+
+def flag_type(row: Field) -> Callable[[str], Any]:
+    """What reads the text of a flag."""
+    return partial(_read, partial(row.kind.parse, row.spoken))
+
+
+def _read(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def escaped(text: str) -> str:
+    """For argparse, to which % begins a name."""
+    return text.replace("%", "%%")
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """The settings of the flags: a stage, mode or block that is named holds whatever the schedule says."""
+    schedule: Amplification | None = getattr(args, "stages", None)
+    given = {name: value for name, value in vars(args).items() if name in Settings.table()}
+    return replace(Settings.of(schedule), **given)
 
 
 def load_model(args: argparse.Namespace) -> Model:
-    return hieramp.load(args.model, args.device, DTYPES[args.dtype], args.var_checkpoint, args.class_tokens)
-
-
-def amplification(args: argparse.Namespace) -> Amplification:
-    return replace(hieramp.parse_stages(args.stages, args.mode, args.blocks), where=args.where)
-
-
-def sampling(args: argparse.Namespace) -> dict[str, Any]:
-    return Sampling(args.guidance, args.top_k, args.top_p, args.temperature, args.guidance_power).options()
-
-
-def settings_of(args: argparse.Namespace, model: Model, label: int, seeds: list[int]) -> dict[str, Any]:
-    """What a picture was made with, to be stored inside it."""
-    amp = amplification(args)
-    stages = {"coarse": amp.coarse, "mid": amp.mid, "fine": amp.fine}
-    return {
-        "model": model.name,
-        "class": model.class_names[label],
-        "label": label,
-        "seeds": seeds,
-        "stages": stages,
-        "mode": amp.mode,
-        "where": amp.where,
-        "blocks": amp.resolved_blocks(model.var.config.depth),
-        **sampling(args),
-        "dtype": args.dtype,
-        "hieramp": hieramp.__version__,
-    }
+    more = (args.var_checkpoint, args.class_tokens, args.classes_from)
+    return hieramp.load(args.model, args.device, DTYPES[args.dtype], *more)
 
 
 def whole_number(text: str) -> int:
@@ -130,24 +144,6 @@ def share(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return number
-
-
-def block_list(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of blocks like 4,5")
-    return tuple(map(int, text.split(",")))
-
-
-def temperature(text: str) -> Temperature:
-    """ "0.6" for all stages, or "mid=0.8,fine=0.6": a stage that is left out stays at 1."""
-    named = [item.partition("=")[::2] for item in text.split(",")] if "=" in text else [(s, text) for s in STAGES]
-    try:
-        values = {stage: float(value) for stage, value in named}
-    except ValueError:
-        values = {}
-    if not values or not values.keys() <= set(STAGES):
-        raise argparse.ArgumentTypeError(f"{text!r} is no temperature: give a number, or coarse=1,mid=1,fine=0.6")
-    return by_stage([values.get(stage, 1.0) for stage in STAGES])
 
 
 def duration(text: str) -> float:

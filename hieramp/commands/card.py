@@ -5,7 +5,8 @@ from typing import Any
 
 from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
 from hieramp.analysis.measure import baselines, most_named_right, setting_name
-from hieramp.checkpoints import read_config, write_text
+from hieramp.checkpoints import read_config
+from hieramp.files import markdown_table, write_text
 from hieramp.generation.sampling import Sampling
 
 
@@ -39,11 +40,6 @@ def _samples(folder: Path, drawings: dict[str, Any] | None) -> str:
     return "\n\n".join(["## Samples", *shown]) if shown else ""
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _training(config: dict[str, Any]) -> str:
     rows = []
     for part, last in config.get("trained", {}).items():
@@ -58,7 +54,7 @@ def _training(config: dict[str, Any]) -> str:
                 str(last["seed"]),
             ]
         )
-    table = _table(["part", "time", "steps × batch", "epochs", "machine", "seed"], rows)
+    table = markdown_table(["part", "time", "steps × batch", "epochs", "machine", "seed"], rows)
     return "## How it was trained\n\n" + "\n\n".join(filter(None, [config.get("commands", ""), table]))
 
 
@@ -78,7 +74,7 @@ def _autoencoder(row: dict[str, Any] | None) -> str:
 def _transformer(rows: list[dict[str, Any]] | None, last_passes: int) -> str:
     if not rows:
         return ""
-    table = _table(
+    table = markdown_table(
         ["scale", "loss (nats per token)", "token accuracy"],
         [[str(row["scale"]), f"{row['loss']:.3f}", f"{row['accuracy']:.1%}"] for row in rows],
     )
@@ -97,7 +93,7 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
         [name, f"{row['accuracy']:.1%}", f"{row['fid']:.2f}", str(row["images"]), f"{row['seconds_per_image']:.2f}"]
         for name, row in drawn.items()
     ]
-    table = _table(["setting", "named right", "FID", "images", "s an image"], body)
+    table = markdown_table(["setting", "named right", "FID", "images", "s an image"], body)
     default = setting_name(Sampling())
     shown = default if default in drawn else next(iter(drawn))
     names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, drawn[shown]["accuracy_per_class"], strict=False))
@@ -135,7 +131,7 @@ def _limits(
         "## What limits it\n\n"
         f"{limits['images']} test images, their reconstructions, and images whose first scales are the real ones of "
         f"such an image of their class and whose others are drawn at {setting_of(limits)}; FID against the "
-        f"{limits['others']} other test images.\n\n{_table(['images', 'named right', 'FID'], body)}\n\n"
+        f"{limits['others']} other test images.\n\n{markdown_table(['images', 'named right', 'FID'], body)}\n\n"
         f"{_verdict(found)} {_worst(limits, transformer)}\n\n"
         "The autoencoder's share is the step from test images to reconstructions, the sampling's what the best "
         "setting of the table above wins over the one in use, the transformer's the rest of the step from "
@@ -188,7 +184,9 @@ def _deletion(measured: dict[str, Any] | None, config: dict[str, Any]) -> str:
         for name, result in named.items()
         for stage, s in result["stages"].items()
     ]
-    table = _table(["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body)
+    table = markdown_table(
+        ["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body
+    )
     row = next(iter(named.values()))
     others = [c for c in config.get("class_token_variants", {}) if c != config["class_tokens"]["condition"]]
     chosen = ""

@@ -1,14 +1,16 @@
 """python -m hieramp distill: a whole set as a zip, a folder or shards."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from hieramp.checkpoints import model_folder, read_config
+from hieramp.class_names import described_classes, split_names
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
 from hieramp.devices import device_of
 from hieramp.distillation.distill import distill
@@ -38,6 +40,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     real.add_argument("--method", choices=("hieramp", *METHODS), default="hieramp")
     real.add_argument("--data", help="image folder, tar or Hub id, for random-real and rded")
     real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
+    add_data_arguments(parser)
     shared.add_drawing(parser, seed_help="of the whole set")
     shared.add_model(parser)
     parser.set_defaults(run=run)
@@ -67,25 +70,24 @@ def _files(out: Path) -> Iterator[Path]:
     return (file for file in out.rglob("*") if file.is_file()) if out.is_dir() else iter([out])
 
 
-def _progress(args: argparse.Namespace) -> Iterator[Progress]:
+def _progress(args: argparse.Namespace) -> Iterable[Progress]:
     return _drawn(args) if args.method == "hieramp" else _real(args)
 
 
-def _names(args: argparse.Namespace) -> list[str] | None:
-    """Class names hold commas on ImageNet; a semicolon then parts them."""
-    return args.classes.split(";" if ";" in args.classes else ",") if args.classes else None
+def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
+    return split_names(args.classes, known) if args.classes else None
 
 
-def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
+def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
     if args.data or args.factor:
         raise ValueError("--data and --factor belong to --method random-real and rded; a model draws without them")
-    model, names = shared.load_model(args), _names(args)
+    model = shared.load_model(args)
     return distill(
         model,
         args.ipc,
         args.out,
-        amplification=shared.amplification(args),
-        classes=names,
+        shared.settings(args),
+        classes=_names(args, model.class_names),
         size=args.size,
         seed=args.seed,
         soft_labels=args.soft_labels,
@@ -95,7 +97,6 @@ def _drawn(args: argparse.Namespace) -> Iterator[Progress]:
         batch_size=args.batch_size,
         engine=args.engine,
         workers=args.workers,
-        **shared.sampling(args),
     )
 
 
@@ -108,12 +109,13 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
             + " nor --factor" * (args.method != "rded")
         )
     folder = args.classifier or model_folder(args.model)
+    source = open_source(data_spec(args, folder))
     return collect(
         args.method,
-        open_source(args.data),
+        source,
         args.ipc,
         args.out,
-        classes=_names(args),
+        classes=_names(args, described_classes(source.class_names)["class_names"]),
         size=args.size,
         seed=args.seed,
         factor=args.factor,

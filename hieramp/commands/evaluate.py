@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
+from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.engine import Evaluation, Task, begin, missing_seeds, run_missing
 from hieramp.evaluation.keeper import EpochRow
@@ -48,9 +49,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.test is None:
-        raise ValueError("--test is missing: give a folder of test images, one sub-folder per class")
+        raise UserError("--test is missing: give a folder of test images, one sub-folder per class")
     if args.save and args.save.suffix != ".safetensors":
-        raise ValueError(f"--save is {args.save}; it must end in .safetensors")
+        raise UserError(f"--save is {args.save}; it must end in .safetensors")
     task = task_of(args, args.set, args.teacher, args.student, size=args.size)
     folder = args.out or RESULTS / f"{Path(args.set).stem}-{args.student}-{args.protocol}"
     result = evaluate(task, folder, args.jobs, args.save)

@@ -5,6 +5,8 @@ import json
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from hieramp import figures
 from hieramp.commands import arguments as shared
 
@@ -27,32 +29,37 @@ def run(args: argparse.Namespace) -> None:
     if args.count > MAX_COUNT:
         raise ValueError(f"--count is {args.count}; one sheet holds at most {MAX_COUNT}")
     check_out(args.out)
-    amp = shared.amplification(args)
+    settings = shared.settings(args)
     started = time.perf_counter()
     model = shared.load_model(args)
     loaded = time.perf_counter()
     label = model.label_of(args.class_name)
     seeds = list(range(args.seed, args.seed + args.count))
-    both = [None] * args.count + [amp] * args.count
-    steps = list(model.steps([label] * len(both), seeds * 2, both, **shared.sampling(args)))
-    images = steps[-1].image
+    both = [settings.plain] * args.count + [settings] * args.count
+    grown: list[list[Image.Image]] = [[], []]  # of the first image of either row, after every scale
+    for step in model.steps([label] * len(both), seeds * 2, both):  # a step holds its logits: let each go
+        if args.steps:
+            for strip, i in zip(grown, (0, args.count), strict=True):
+                strip.append(figures.enlarged(figures.to_picture(step.image[i])))
+    images = step.image
     drawn = time.perf_counter()
-    settings = shared.settings_of(args, model, label, seeds)
-    where = {"salient": "", "least": ", least salient", "random": ", random positions"}[args.where]
+    described = model.describe(label, seeds, settings)
+    where = {"salient": "", "least": ", least salient", "random": ", random positions"}[settings.where]
     rows = {"baseline": range(args.count), f"amplified{where}": range(args.count, 2 * args.count)}
     tiles = [figures.enlarged(figures.to_picture(image)) for image in images]
-    figures.save_png(figures.sheet([(name, [tiles[i] for i in row]) for name, row in rows.items()]), args.out, settings)
+    figures.save_png(
+        figures.sheet([(name, [tiles[i] for i in row]) for name, row in rows.items()]), args.out, described
+    )
     written = [str(args.out)]
     if args.steps:
         path = args.out.with_name(f"{args.out.stem}-steps.png")
-        grown = [[figures.enlarged(figures.to_picture(step.image[i])) for step in steps] for i in (0, args.count)]
         captions = [f"{side}×{side}" for side in model.var.scales.sides]
-        figures.save_png(figures.sheet(list(zip(rows, grown, strict=True)), captions), path, settings)
+        figures.save_png(figures.sheet(list(zip(rows, grown, strict=True)), captions), path, described)
         written.append(str(path))
     seconds = drawn - loaded
     if args.json:
         timings = {"load": loaded - started, "draw": seconds, "per_image": seconds / len(both)}
-        print(json.dumps({"settings": settings, "seconds": timings, "files": written}, indent=1))
+        print(json.dumps({"settings": described, "seconds": timings, "files": written}, indent=1))
     else:
         per_image = f"{seconds / len(both):.2f} s an image"
         print(f"{' and '.join(written)}: {args.count} × {model.class_names[label]}, plain and amplified, {per_image}")

@@ -19,6 +19,7 @@ from hieramp.commands import (
     tune,
     verify,
 )
+from hieramp.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,14 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. Exit codes: 0 done, 1 the machine failed us, 2 misuse, 130 interrupted."""
+    """Run a command. Exit codes: 0 done, 1 the machine or the program failed, 2 misuse, 130 interrupted.
+
+    Misuse (`UserError`) and what the machine says (a full disk, too little memory) are told in one sentence; any other
+    exception is a fault of ours and goes on with its traceback.
+    """
     args = build_parser().parse_args(_with_negatives(sys.argv[1:] if arguments is None else arguments))
     try:
         args.run(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (UserError, FileNotFoundError) as error:
         _fail(error, 2)
-    except (OSError, MemoryError) as error:
+    except OSError as error:
         _fail(error, 1)
+    except MemoryError as error:  # Python's own has no text
+        _fail(str(error) or "there is too little memory: take smaller images, fewer at once, or another machine", 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -61,6 +68,6 @@ def _with_negatives(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception | str, code: int) -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(code)

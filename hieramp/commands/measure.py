@@ -15,8 +15,9 @@ from hieramp.checkpoints import class_token_variants, model_folder, write_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.card import write_card
+from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
-from hieramp.generation.sampling import PLAIN, Sampling
+from hieramp.generation.sampling import Sampling
 
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
@@ -27,33 +28,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("measure", help="measure a model folder and write its card")
     parser.add_argument("--model", required=True, help="a model that ships, or a folder, with all four parts")
     parser.add_argument("--data", required=True, help="folder with train/ and test/ of the images it was trained on")
+    add_data_arguments(parser, split=False)
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        nargs="+",
-        default=SWEEP,
-        help="to draw at (default: 1 2 3 4 6 8); 4, or else the first, is amplified too and shows what limits it",
-    )
-    parser.add_argument(
-        "--guidance-power",
-        type=float,
-        nargs="+",
-        default=[Sampling.guidance_power],
-        metavar="P",
-        help="each at every guidance, like 1 0.5 0 (default: 1)",
-    )
-    parser.add_argument(
-        "--top-p", type=float, nargs="+", default=[Sampling.top_p], help="each at every guidance (default: 0.95)"
-    )
-    parser.add_argument(
-        "--temperature",
-        type=shared.temperature,
-        nargs="+",
-        default=[PLAIN],
-        metavar="T",
-        help="each at every guidance and top-p, like 1 0.8 fine=0.6 (default: 1)",
-    )
+    shared.add_sweep(parser.add_argument_group("drawing"), guidance=SWEEP)
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -62,18 +39,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     # a bad value is told before hours of measuring
-    samplings = [
-        Sampling(guidance, top_p=top_p, temperature=temperature, guidance_power=power)
-        for temperature in args.temperature
-        for top_p in args.top_p
-        for power in args.guidance_power
-        for guidance in args.guidance
-    ]
+    samplings = shared.sweep(args)
     shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device)
     classifier = load_classifier(folder).to(model.device)
-    test = decode(open_source(args.data, "test"), model.image_size, limit=args.test_images)
+    source = open_source(data_spec(args), "test").reordered(model.class_names)
+    test = decode(source, model.image_size, limit=args.test_images)
+    if "limits" in args.only:
+        halves(test, args.per_class)  # too few test images are told before hours of measuring
     path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
@@ -110,7 +84,8 @@ def _drawings(
     samplings: list[Sampling],
     amplified_at: Sampling,
 ) -> dict[str, Any]:
-    real = decode(open_source(args.data, "train"), model.image_size, limit=args.per_class * len(model.class_names))
+    source = open_source(data_spec(args), "train").reordered(model.class_names)
+    real = decode(source, model.image_size, limit=args.per_class * len(model.class_names))
     rows: dict[str, Any] = {}
     plans = measure.measure_drawings(model, classifier, test, real, args.per_class, samplings, amplified_at)
     for name, row in plans:

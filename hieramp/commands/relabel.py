@@ -30,8 +30,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    teacher = load_teacher(args.teacher)
-    held = aligned(hold_set(args.set, args.size), teacher.class_names, f"the teacher {teacher.name}")
+    held = hold_set(args.set, args.size)
+    teacher = load_teacher(args.teacher).for_classes(held.class_names, held.name)
+    held = aligned(held, teacher.class_names, f"the teacher {teacher.name}")
     count = (len(held.images), len(held.present), held.image_size)
     # the learning rate, which depends on the student, plays no part here
     training = training_of(PROTOCOLS[args.protocol], "", *count, epochs=args.epochs, batch_size=args.batch_size)

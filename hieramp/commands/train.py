@@ -9,6 +9,7 @@ import torch
 
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.training import runs
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
@@ -24,6 +25,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("part", choices=("all", *SHARES, "dit"), help="all: one after the other, but for dit")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
+    add_data_arguments(parser)
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")
     parser.add_argument("--budget", type=shared.duration, help="time to train in all, like 20m: the schedule follows")
@@ -56,6 +58,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
+    args.data = data_spec(args, args.out, args.warm_start)
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
         if args.part == "all":

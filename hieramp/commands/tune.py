@@ -11,7 +11,9 @@ from hieramp.checkpoints import fingerprint, model_folder, read_config, write_te
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.evaluation.images import HeldSet, aligned, hold_set
-from hieramp.evaluation.results import save_figure
+from hieramp.fields import table
+from hieramp.figures import save_figure
+from hieramp.generation.sampling import Sampling
 from hieramp.tuning.proxies import FidProxy, JudgeProxy, Proxy, StudentProxy
 from hieramp.tuning.search import Search, SearchSettings, Tried, as_json
 
@@ -33,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--student", default="small", help="of --proxy student (default: small)")
     parser.add_argument("--epochs", type=shared.positive, default=30, help="of --proxy student (default: 30)")
     parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
-    parser.add_argument("--guidance", type=float, default=4.0)
+    shared.add_settings(parser.add_argument_group("sampling"), table(Sampling))
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--out", type=Path, help="folder of the search (default: runs/tune/MODEL-PROXY-ipcN)")
     shared.add_model(parser)
@@ -58,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
     details = f"{weights} {real.sha256[:16] if real else ''}" + f" {args.student} {args.epochs}" * (
         args.proxy == "student"
     )
-    search = Search(out, SearchSettings(model.name, args.ipc, args.proxy, args.guidance, args.seed, details))
+    search = Search(
+        out, SearchSettings(model.name, args.ipc, args.proxy, shared.settings(args).sampling, args.seed, details)
+    )
     with tqdm(total=args.trials, initial=len(search.tried()), desc="trials", disable=None) as bar:
         for tried in search.run(model, proxy, args.trials):
             bar.set_postfix(best=f"{search.best().worth.score:.4g}", refresh=False)

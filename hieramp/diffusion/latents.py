@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hieramp.checkpoints import fingerprint
 from hieramp.data import to_signed
+from hieramp.errors import UserError
 from hieramp.vqvae.autoencoder import to_unit
 from hieramp.vqvae.model import VQVAE
 
@@ -70,7 +71,7 @@ class LatentBasis(nn.Module):
     def check_belongs(self, vqvae: VQVAE, what: str) -> None:
         """Raise ValueError where it was fitted to another VQ-VAE."""
         if not torch.equal(self.vqvae.cpu(), hash_of(vqvae)):
-            raise ValueError(
+            raise UserError(
                 f"{what} was trained on the latents of another VQ-VAE: "
                 "put that VQ-VAE back, or train dit anew on the one that is there"
             )
@@ -104,7 +105,7 @@ def fit_basis(vqvae: VQVAE, images_BCHW: Tensor, num_components: int | None = No
     variances, vectors = torch.linalg.eigh((values - mean).T @ (values - mean) / len(values))
     variances, vectors = variances.flip(0).clamp_min(0), vectors.flip(1)
     if variances[0] <= 0:
-        raise ValueError("the latents of all images are alike: give images that differ")
+        raise UserError("the latents of all images are alike: give images that differ")
     # of the two directions of a component, the one in which its largest entry is positive
     vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     count = num_components or _enough(vqvae, signed, f_NCHW, mean, vectors)

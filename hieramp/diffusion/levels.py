@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hieramp.errors import UserError
 from hieramp.scales import STAGES
 
 # The stages of a VAR are scales, those of a diffusion model are noise levels: coarse is where a picture is still noise.
@@ -64,7 +65,7 @@ def ddpm_levels(steps: int, alpha_bar: np.ndarray) -> list[Level]:
         ValueError: more steps than there are times.
     """
     if not 1 <= steps <= len(alpha_bar):
-        raise ValueError(f"steps is {steps}; this model has noise levels for 1 to {len(alpha_bar)}")
+        raise UserError(f"steps is {steps}; this model has noise levels for 1 to {len(alpha_bar)}")
     times = [k * (len(alpha_bar) // steps) for k in reversed(range(steps))]
     levels = [Level(math.sqrt(alpha_bar[t]), math.sqrt(1 - alpha_bar[t]), float(t)) for t in times]
     return [*levels, Level(1.0, 0.0, 0.0)]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OFF, Amplification
-from hieramp.classes import check_labels, label_of
+from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash, sent
 from hieramp.diffusion.amplifier import Amplifier, check
 from hieramp.diffusion.latents import Latents
@@ -24,6 +24,7 @@ from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Moment, Solver, sample
 from hieramp.diffusion.settings import GUIDANCE, Solving
+from hieramp.errors import UserError
 
 GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
 
@@ -216,9 +217,9 @@ class DiffusionModel:
         amplifications = tuple(one or OFF for one in amplification)
         if not len(seeds) == len(amplifications) == len(labels):
             counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(amplifications)} amplifications"
-            raise ValueError(f"counts differ: {counts}; give one of each per image")
+            raise UserError(f"counts differ: {counts}; give one of each per image")
         if not 0 <= guidance < 1e6:
-            raise ValueError(f"guidance is {guidance}; it must be a number of at least 0")
+            raise UserError(f"guidance is {guidance}; it must be a number of at least 0")
         for one in set(amplifications):
             check(one, self.denoiser.depth)
         self.denoiser.levels(solving.steps)  # says so where there are not as many

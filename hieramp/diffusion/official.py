@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.sampler import Prediction
+from hieramp.errors import UserError
 
 OFFICIAL = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
 REQUIREMENTS = "requirements-diffusion.txt"
@@ -131,10 +132,10 @@ def from_diffusers(
     denoiser = DDPMTransformer(transformer)
     if vae.config.latent_channels != denoiser.shape[0]:
         channels = f"{denoiser.shape[0]} channels, the autoencoder's {vae.config.latent_channels}"
-        raise ValueError(f"the transformer's latents have {channels}: take its own")
+        raise UserError(f"the transformer's latents have {channels}: take its own")
     names = class_names or tuple(map(str, range(denoiser.num_classes)))
     if len(names) != denoiser.num_classes:
-        raise ValueError(f"{len(names)} class names are given; the transformer has {denoiser.num_classes} classes")
+        raise UserError(f"{len(names)} class names are given; the transformer has {denoiser.num_classes} classes")
     return DiffusionModel(KLLatents(vae, denoiser.shape[1]), denoiser, names, name=name, wnids=wnids)
 
 
@@ -148,7 +149,7 @@ def load_official(name: str, class_names: tuple[str, ...], wnids: tuple[str, ...
     try:
         from diffusers import AutoencoderKL, DiTTransformer2DModel
     except ImportError as error:
-        raise ValueError(f"{name} is read by diffusers: pip install -r {REQUIREMENTS}") from error
+        raise UserError(f"{name} is read by diffusers: pip install -r {REQUIREMENTS}") from error
     repository = OFFICIAL[name]
     home = Path(os.environ.get("HIERAMP_HOME", Path.home() / ".cache" / "hieramp"))
     here = home / repository.rpartition("/")[2]

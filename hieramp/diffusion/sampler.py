@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hieramp.diffusion.levels import Level
+from hieramp.errors import UserError
 
 Solver = Literal["euler", "heun"]
 SOLVERS: tuple[Solver, ...] = ("euler", "heun")
@@ -202,7 +203,7 @@ def invert(
     is small against how fast the velocity changes (with strong guidance: more steps).
     """
     if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; inversion needs at least 1")
+        raise UserError(f"rounds is {rounds}; inversion needs at least 1")
     for index in reversed(range(until, len(levels) - 1)):
         level, following = levels[index], levels[index + 1]
         ratio = (level.signal + level.noise) / (following.signal + following.noise)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hieramp.amplification.settings import Amplification
 from hieramp.diffusion.sampler import SOLVERS, Solver
+from hieramp.errors import UserError
 
 MAX_STEPS = 1000
 # w = 1 + guidance. 2 to 3 is for pictures that show their class, 1.5 for those that are spread like the data.
@@ -27,6 +28,6 @@ class Solving:
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS or int(self.steps) != self.steps:
-            raise ValueError(f"steps is {self.steps}; it must be a whole number from 1 to {MAX_STEPS}")
+            raise UserError(f"steps is {self.steps}; it must be a whole number from 1 to {MAX_STEPS}")
         if self.solver not in SOLVERS:
-            raise ValueError(f"solver is {self.solver!r}; it must be {' or '.join(map(repr, SOLVERS))}")
+            raise UserError(f"solver is {self.solver!r}; it must be {' or '.join(map(repr, SOLVERS))}")

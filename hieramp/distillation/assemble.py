@@ -1,10 +1,7 @@
 """From the batches on disk to the finished set: one pass in the set's order, then a rename."""
 
-import csv
 import hashlib
-import io
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -13,9 +10,12 @@ from safetensors.torch import save
 
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
+from hieramp.files import csv_text, flush
 from hieramp.imageset.card import SHEET_CLASSES, SHEET_IMAGES, contact_sheet, dataset_card
-from hieramp.imageset.layout import CARD, CONTACT, MANIFEST, METADATA, METADATA_COLUMNS, SOFT_LABELS
+from hieramp.imageset.layout import CARD, CLASS_MAP, CONTACT, MANIFEST, METADATA_COLUMNS, class_map, places
+from hieramp.imageset.pngtext import with_settings
 from hieramp.imageset.storage import Sink, create_tree
+from hieramp.version import __version__
 
 
 def assemble(plan: Plan, folder: PartFolder) -> None:
@@ -31,7 +31,7 @@ def assemble(plan: Plan, folder: PartFolder) -> None:
         _write(plan, folder, sink)
     finally:
         sink.close()
-    _flush(unfinished)
+    flush(unfinished)
     unfinished.replace(plan.out)
 
 
@@ -41,34 +41,55 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
     shown: dict[int, list[bytes]] = {label: [] for label in plan.classes[:SHEET_CLASSES]}
     for index in range(len(plan)):
         item, made = plan.item(index), folder.read(index)
-        sink.write(item.file, made.png)
+        seed = item.seed + made.chosen
+        png = with_settings(made.png, _picture_settings(plan, item.label, seed)) if plan.model else made.png
+        sink.write(item.file, png)
         if plan.format == "webdataset":
             sink.write(item.file.removesuffix(".png") + ".cls", str(item.label).encode())
-        hashed = hashlib.sha256(made.png).hexdigest()
-        seed = item.seed + made.chosen
-        images.append({"file": item.file, "label": item.label, "seed": seed, "bytes": len(made.png), "sha256": hashed})
+        hashed = hashlib.sha256(png).hexdigest()
+        images.append({"file": item.file, "label": item.label, "seed": seed, "bytes": len(png), "sha256": hashed})
         if made.logits is not None:
             logits.append(made.logits)
         if item.label in shown and len(shown[item.label]) < SHEET_IMAGES:
             shown[item.label].append(made.png)
-    manifest = plan.identity | {"images": images, "files": {}}
+    manifest = plan.manifest_head | {"images": images, "files": {}}
     contact = contact_sheet([(plan.class_names[label], pngs) for label, pngs in shown.items()])
-    files = {METADATA: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest)}
+    where, names = places(plan.format), class_map(plan.class_names, plan.folders)
+    files = {where.metadata: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest), CLASS_MAP: names}
     if logits:
-        files[SOFT_LABELS] = _soft_labels(plan, logits)
+        files[where.soft_labels] = _soft_labels(plan, logits)
     for name, data in files.items():
         manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         sink.write(name, data)
     sink.write(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
 
 
+# settings of a whole set that do not tell how one of its pictures is drawn
+_NOT_OF_A_PICTURE = ("device", "batch_size", "soft_labels", "positions", "candidates", "chosen_by")
+
+
+def _picture_settings(plan: Plan, label: int, seed: int) -> dict[str, Any]:
+    """What a picture was drawn with, under the names that `python -m hieramp generate` stores."""
+    assert plan.model is not None
+    positions = plan.settings.get("positions") or {}
+    painted = ";".join(f"{scale}:{sum(1 << i for i in chosen):x}" for scale, chosen in positions.items())
+    return {
+        "model": plan.model["name"],
+        "class": plan.class_names[label],
+        "label": label,
+        "seeds": [seed],
+        **{name: value for name, value in plan.settings.items() if name not in _NOT_OF_A_PICTURE},
+        **({"painted": painted} if painted else {}),
+        "hieramp": __version__,
+    }
+
+
 def _metadata(plan: Plan, images: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(METADATA_COLUMNS)
-    for row in images:
-        writer.writerow([row["file"].removeprefix("train/"), row["label"], plan.class_names[row["label"]], row["seed"]])
-    return text.getvalue().encode()
+    before = places(plan.format).images
+    rows = [
+        [row["file"].removeprefix(before), row["label"], plan.class_names[row["label"]], row["seed"]] for row in images
+    ]
+    return csv_text([METADATA_COLUMNS, *rows]).encode()
 
 
 def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
@@ -77,12 +98,3 @@ def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:
     about = {"class_names": plan.class_names, "classifier": plan.settings["soft_labels"]}
     # one entry: safetensors writes several in an order of chance
     return save({"logits": values, "labels": labels}, metadata={"about": json.dumps(about)})
-
-
-def _flush(path: os.PathLike[str]) -> None:
-    """A rename is no use if the data is still on its way to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,47 +9,76 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from hieramp.amplification.settings import SCHEDULES, Amplification
+from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import fingerprint, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Drawer, Task
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.generation.model import Model
-from hieramp.generation.sampling import PLAIN, Sampling, by_stage
 from hieramp.imageset.layout import Format
+from hieramp.settings import PAPER, Settings, read
 
 Engine = Literal["local", "ray"]
 BATCH_SIZE = {"cpu": 32, "cuda": 64}
 DRAWN, SOFT = "hieramp", "soft_labels"
 
 
+@dataclass(frozen=True)
+class Distillation:
+    """A set that is about to be made: `run` makes it, and iterating does so with the progress after every batch.
+
+    Either may be stopped or killed, and goes on where it was when the same set is asked for again.
+    """
+
+    plan: Plan
+    drawer: Drawer
+    batch_size: int  # items at a time
+    engine: Engine = "local"
+    workers: int | None = None
+
+    def run(self) -> Path:
+        """Make the set; returns where it is.
+
+        Raises:
+            ValueError: the place holds other settings.
+            OSError: the disk is full or not writable. What is finished is kept.
+        """
+        for progress in self:
+            path = progress.path
+        return path
+
+    def __iter__(self) -> Iterator[Progress]:
+        """The progress after every batch, which is then safe; closing the iterator keeps what is done."""
+        if self.engine == "local":
+            return produce(self.plan, self.drawer, self.batch_size)
+        from hieramp.distillation.ray_engine import produce_on_ray
+
+        return produce_on_ray(self.plan, self.drawer, self.batch_size, self.workers)
+
+
 def distill(
     model: Model,
     ipc: int,
     out: str | Path,
+    settings: Settings | Amplification | None = None,
     *,
-    amplification: Amplification | None = SCHEDULES["all"],
     classes: Sequence[str | int] | None = None,
     size: int | None = None,
     seed: int = 0,
-    guidance: float = 4.0,
-    top_k: int = 900,
-    top_p: float = 0.95,
     soft_labels: bool = False,
     classifier: str | Path | None = None,
     candidates: int = 1,
-    temperature: float | Sequence[float] = PLAIN,
-    guidance_power: float = 1.0,
     format: Format = "zip",
     batch_size: int | None = None,
     engine: Engine = "local",
     workers: int | None = None,
-) -> Iterator[Progress]:
-    """Draw `ipc` images of each class into a set at `out`, yielding the progress after every batch.
+    **options: Any,
+) -> Distillation:
+    """Plan a set of `ipc` images of each class at `out`: call `.run()` to make it, or iterate to see it progress.
 
-    `classes` are names, numbers or ImageNet ids; None is all of them. Guidance and its power, top-k, top-p and
-    temperature are those of `Model.steps`.
+    `settings` None is the paper's schedule; any field of `Settings` may be given by its name as well, as may
+    `amplification=` (None: off). `classes` are names, numbers or ImageNet ids; None is all of them.
 
     A run that was stopped, closed or killed goes on where it was when called again with the same settings, and
     the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
@@ -60,13 +89,15 @@ def distill(
     images): those of image k have the seeds seed · 1,000,000 + k · N and following.
 
     Raises:
-        ValueError: a setting is out of range, a class is unknown, or `out` holds something else. Before anything is
-            drawn.
-        OSError: while going on: the disk is full or not writable. What is finished is kept.
+        ValueError: a setting is out of range, or a class is unknown.
+        TypeError: an option that is no setting.
     """
-    amp = amplification or Amplification()
-    sampling = Sampling(guidance, top_k, top_p, by_stage(temperature), guidance_power)
-    amp.check(model.var.scales, model.var.config.depth)
+    drawn_with = read(settings, options, PAPER)
+    if not isinstance(drawn_with, Settings):
+        raise ValueError("a set is drawn with one amplification: give one, not several")
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine is {engine!r}; it must be 'local' or 'ray'")
+    drawn_with.check(model.var.scales, model.var.config.depth)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
     batch_size = BATCH_SIZE.get(model.device.type, 32) if batch_size is None else batch_size
@@ -79,43 +110,25 @@ def distill(
         ipc=ipc,
         image_size=model.image_size if size is None else size,
         seed=seed,
-        settings=_settings(model, amp, sampling, judge, soft_labels, candidates, batch_size),
+        settings=_identity(model, drawn_with, judge, soft_labels, candidates, batch_size),
         model={"name": model.name, "sha256": fingerprint(model.vqvae.state_dict(), model.var.state_dict())},
         format=format,
         candidates=candidates,
     )
-    drawer = Drawer(model, amp, sampling, plan.image_size, judge, candidates, soft_labels)
-    batch_size = -(-batch_size // candidates)  # items, from images drawn at once
-    if engine == "local":
-        return produce(plan, drawer, batch_size)
-    if engine == "ray":
-        from hieramp.distillation.ray_engine import produce_on_ray
-
-        return produce_on_ray(plan, drawer, batch_size, workers)
-    raise ValueError(f"engine is {engine!r}; it must be 'local' or 'ray'")
+    drawer = Drawer(
+        model, drawn_with.amplification, drawn_with.sampling, plan.image_size, judge, candidates, soft_labels
+    )
+    return Distillation(plan, drawer, -(-batch_size // candidates), engine, workers)
 
 
-def _settings(
-    model: Model,
-    amp: Amplification,
-    sampling: Sampling,
-    judge: Classifier | None,
-    soft_labels: bool,
-    candidates: int,
-    batch_size: int,
+def _identity(
+    model: Model, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int, batch_size: int
 ) -> dict[str, Any]:
-    """What decides about the images. Settings that came later are named only where they are used."""
+    """What decides about the images. What came later is named only where it is used."""
     judged_by = judge and fingerprint(judge.state_dict())
-    dtype = str(model.var.pos_start.dtype).removeprefix("torch.")
-    stages = {"coarse": amp.coarse, "mid": amp.mid, "fine": amp.fine}
+    dtype = str(model.dtype).removeprefix("torch.")
     return {
-        "stages": {name: None if stage is None else list(stage) for name, stage in stages.items()},
-        "mode": amp.mode,
-        **({} if amp.where == "salient" else {"where": amp.where}),
-        "blocks": list(amp.resolved_blocks(model.var.config.depth)),
-        "scales": None if amp.scales is None else list(amp.scales),
-        "positions": {str(scale): list(named) for scale, named in amp.named_positions.items()} or None,
-        **sampling.options(),
+        **settings.resolved(model.var.config.depth).to_json(),
         "dtype": dtype,
         "device": model.device.type,
         "batch_size": None if dtype == "float32" else batch_size,
@@ -157,26 +170,45 @@ class Estimate:
     bytes: int
 
 
-_PILOTS: "WeakKeyDictionary[Model, dict[bool, tuple[float, float]]]" = WeakKeyDictionary()
+# per model: seconds an image drawn and bytes an image kept, by what decides about them most
+_PILOTS: "WeakKeyDictionary[Model, dict[tuple[Any, ...], tuple[float, float]]]" = WeakKeyDictionary()
 PILOT_IMAGES = 8
 
 
-def estimate(model: Model, num_images: int, soft_labels: bool = False) -> Estimate:
-    """Time and size of a set, from one small batch timed once per model."""
+def estimate(
+    model: Model,
+    num_images: int,
+    settings: Settings | None = None,
+    soft_labels: bool = False,
+    candidates: int = 1,
+    classifier: str | Path | None = None,
+) -> Estimate:
+    """Time and size of a set, from small batches drawn as the set would be, timed once for settings of their kind.
+
+    Raises:
+        ValueError: soft labels or candidates, and no classifier.
+    """
+    settings = settings or PAPER
+    blocks = None if settings.is_off else settings.resolved_blocks(model.var.config.depth)
+    kind = (blocks, settings.guidance > 0, soft_labels, candidates, model.device, model.dtype, str(classifier))
     known = _PILOTS.setdefault(model, {})
-    if soft_labels not in known:
-        known[soft_labels] = _pilot(model, soft_labels)
-    seconds, size = known[soft_labels]
+    if kind not in known:
+        judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
+        known[kind] = _pilot(model, settings, judge, soft_labels, candidates)
+    seconds, size = known[kind]
     return Estimate(seconds * num_images, round(size * num_images))
 
 
-def _pilot(model: Model, soft_labels: bool) -> tuple[float, float]:
-    """Seconds and bytes an image."""
-    num_classes = len(model.class_names)
-    items = tuple(Item(i, i % num_classes, i, "") for i in range(PILOT_IMAGES))
-    judge = _judge(model, None) if soft_labels else None
-    drawer = Drawer(model, SCHEDULES["all"], Sampling(), model.image_size, judge)
-    drawer.make(Task(items[:1]))  # the first pass also allocates
+def _pilot(
+    model: Model, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int
+) -> tuple[float, float]:
+    """Seconds and bytes an image of the set."""
+    num_classes, count = len(model.class_names), max(1, PILOT_IMAGES // candidates)
+    items = tuple(Item(i, i % num_classes, i * candidates, "") for i in range(count))
+    drawer = Drawer(model, settings.amplification, settings.sampling, model.image_size, judge, candidates, soft_labels)
+    # the first pass also allocates; a GPU records what it draws for the second time and replays it after that
+    for _ in range(2 if model.device.type == "cuda" else 1):
+        drawer.make(Task(items))()
     started = time.perf_counter()
     made = drawer.make(Task(items))().made
     if model.device.type == "cuda":
@@ -184,4 +216,4 @@ def _pilot(model: Model, soft_labels: bool) -> tuple[float, float]:
     elapsed = time.perf_counter() - started
     overhead = 400  # of names, manifest and metadata an image
     size = sum(len(image.png) + len(image.logits or b"") for image in made) / max(len(made), 1)
-    return elapsed / PILOT_IMAGES, size + overhead
+    return elapsed / count, size + overhead

@@ -19,6 +19,7 @@ from hieramp.distillation.assemble import assemble
 from hieramp.distillation.maker import Batch, Maker, Task
 from hieramp.distillation.parts import PartFolder, part_folder, refuse_others, remove
 from hieramp.distillation.plan import Item, Plan
+from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
 
 
@@ -96,7 +97,7 @@ def produce(plan: Plan, maker: Maker, batch_size: int) -> Iterator[Progress]:
     """Make a plan's set on this machine; closing the iterator keeps what is done.
 
     Raises:
-        ValueError: the place holds other settings.
+        UserError: the place holds other settings.
         OSError: the disk is full, or the place not writable; what is done is kept.
     """
     return produce_with(plan, lambda queue, folder: _make_here(queue, folder, maker), batch_size)
@@ -107,7 +108,7 @@ def produce_with(
 ) -> Iterator[Progress]:
     """The frame around any engine: `work` empties the queue into the folder, yielding whenever a batch is safe."""
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     if already_there(plan):
         remove(plan)
         yield Progress(len(plan), len(plan), 0.0, plan.out, finished=True)
@@ -129,7 +130,7 @@ def already_there(plan: Plan) -> bool:
     """Whether the finished set is in place.
 
     Raises:
-        ValueError: something else is, or a set of other settings.
+        UserError: something else is, or a set of other settings.
     """
     if not plan.out.exists():
         return False
@@ -137,7 +138,7 @@ def already_there(plan: Plan) -> bool:
         with open_set(plan.out) as image_set:
             manifest = image_set.manifest
     except ValueError as error:
-        raise ValueError(f"{plan.out} is in the way: it is no set of ours ({error}); name another --out") from error
+        raise UserError(f"{plan.out} is in the way: it is no set of ours ({error}); name another --out") from error
     refuse_others(plan, manifest, str(plan.out), "a finished set")
     return True
 

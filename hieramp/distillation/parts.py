@@ -5,7 +5,6 @@ image was chosen among several, <index>.chosen says which.
 """
 
 import json
-import os
 import shutil
 import uuid
 import zipfile
@@ -18,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from hieramp.checkpoints import write_text
-from hieramp.distillation.plan import Plan, differences
+from hieramp.distillation.plan import Plan, differences, warn_of_versions
+from hieramp.errors import UserError
+from hieramp.files import atomic, write_text
 
 OPEN_BATCHES = 16
 
@@ -77,28 +77,20 @@ class PartFolder:
     def add(self, made: list[Made]) -> None:
         """Put a batch on the disk: written beside, flushed, renamed."""
         path = self.path / f"{made[0].index:09d}-{uuid.uuid4().hex[:8]}.batch"
-        writing = path.with_suffix(".writing")
-        try:
-            with writing.open("wb") as stream:
-                with zipfile.ZipFile(stream, "w") as file:
-                    for image in made:
-                        file.writestr(f"{image.index}.png", image.png)
-                        if image.logits is not None:
-                            file.writestr(f"{image.index}.logits", image.logits)
-                        if self.with_choice:
-                            file.writestr(f"{image.index}.chosen", str(image.chosen))
-                stream.flush()
-                os.fsync(stream.fileno())
-            writing.replace(path)
-        finally:
-            writing.unlink(missing_ok=True)
+        with atomic(path) as part, zipfile.ZipFile(part, "w") as file:
+            for image in made:
+                file.writestr(f"{image.index}.png", image.png)
+                if image.logits is not None:
+                    file.writestr(f"{image.index}.logits", image.logits)
+                if self.with_choice:
+                    file.writestr(f"{image.index}.chosen", str(image.chosen))
         self._register(path, [image.index for image in made])
 
     def read(self, index: int) -> Made:
         """An image made before.
 
         Raises:
-            ValueError: the batch was damaged since.
+            UserError: the batch was damaged since.
         """
         number = int(self.batch_of_index[index])
         try:
@@ -107,7 +99,7 @@ class PartFolder:
             chosen = int(file.read(f"{index}.chosen")) if self.with_choice else 0
             return Made(index, file.read(f"{index}.png"), logits, chosen)
         except (zipfile.BadZipFile, OSError, KeyError, EOFError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.batches[number]} was damaged meanwhile ({error}): remove it and run the same line again"
             ) from error
 
@@ -129,23 +121,23 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
     """The part folder of a plan, made or taken up, and held against a second run.
 
     Raises:
-        ValueError: it belongs to other settings, or another run is writing it.
+        UserError: it belongs to other settings, or another run is writing it.
         OSError: the place cannot be written.
     """
     try:
         plan.part.mkdir(exist_ok=True)
     except FileNotFoundError as error:
-        raise ValueError(f"{plan.out} cannot be made: the folder {plan.out.parent} does not exist") from error
+        raise UserError(f"{plan.out} cannot be made: the folder {plan.out.parent} does not exist") from error
     except FileExistsError as error:
-        raise ValueError(f"{plan.part} is in the way: it is no folder of an unfinished set; move it") from error
+        raise UserError(f"{plan.part} is in the way: it is no folder of an unfinished set; move it") from error
     lock = FileLock(plan.part / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"another run is writing {plan.out} just now: wait for it, or name another place") from error
+        raise UserError(f"another run is writing {plan.out} just now: wait for it, or name another place") from error
     try:
         _same_settings(plan)
-        for left in plan.part.glob("*.writing"):
+        for left in plan.part.glob("*.part"):
             left.unlink()
         folder = PartFolder(plan)
         try:
@@ -159,22 +151,23 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
 def _same_settings(plan: Plan) -> None:
     path = plan.part / "settings.json"
     if not path.is_file():
-        write_text(path, json.dumps(plan.identity))
+        write_text(path, json.dumps(plan.manifest_head))
         return
     try:
         before = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: remove {plan.part} to begin anew") from error
+        raise UserError(f"{path} is damaged: remove {plan.part} to begin anew") from error
     refuse_others(plan, before, str(plan.part), "an unfinished set")
+    warn_of_versions(before, plan.part)
 
 
 def refuse_others(plan: Plan, before: dict, where: str, what: str) -> None:
-    """Raise ValueError, naming the differences, where `before` are other settings than the plan's."""
+    """Raise UserError, naming the differences, where `before` are other settings than the plan's."""
     ours = json.loads(json.dumps(plan.identity))
     differing = differences(ours, {key: value for key, value in before.items() if key in ours or key == "model"})
     if differing:
         few = "; ".join(differing[:4]) + ("; …" if len(differing) > 4 else "")
-        raise ValueError(f"{where} holds {what} of other settings ({few}): name another --out, or remove it")
+        raise UserError(f"{where} holds {what} of other settings ({few}): name another --out, or remove it")
 
 
 def remove(plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """What a set will hold, decided before anything is drawn."""
 
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from hieramp.imageset.layout import FORMAT, FORMATS, Format, class_folders, image_name
 from hieramp.version import __version__
 
+log = logging.getLogger(__name__)
 MAX_IPC = 1_000_000  # image k of a class has the seed `seed` · MAX_IPC + k, so that no two sets share an image
 MAX_CANDIDATES = 64
 
@@ -71,11 +73,12 @@ class Plan:
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
-        return class_folders(len(self.class_names), self.wnids)
+        return class_folders(len(self.class_names), self.wnids, self.format, self.classes)
 
     def item(self, index: int) -> Item:
         label, k = self.classes[index // self.ipc], index % self.ipc
-        return Item(index, label, self.seed * MAX_IPC + k * self.candidates, image_name(self.folders[label], k))
+        file = image_name(self.folders[label], k, self.format)
+        return Item(index, label, self.seed * MAX_IPC + k * self.candidates, file)
 
     @property
     def part(self) -> Path:
@@ -84,7 +87,7 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The head of the manifest: everything that decides about the bytes, and nothing else."""
+        """What decides about the images: a set is taken up, or is there already, where this is the same."""
         settings = {"ipc": self.ipc, "classes": list(self.classes), "seed": self.seed} | self.settings
         model = {"model": self.model} if self.model else {}
         return {
@@ -96,8 +99,12 @@ class Plan:
             "class_names": list(self.class_names),
             "class_folders": list(self.folders),
             "storage": self.format,
-            "versions": versions(),
         }
+
+    @property
+    def manifest_head(self) -> dict[str, Any]:
+        """How the manifest begins: the identity, and the versions that the set is made by."""
+        return self.identity | {"versions": versions()}
 
 
 def versions() -> dict[str, str]:
@@ -107,6 +114,13 @@ def versions() -> dict[str, str]:
         "pillow": PIL.__version__,
         "python": platform.python_version(),
     }
+
+
+def warn_of_versions(before: dict[str, Any], where: Path) -> None:
+    """Say on stderr where an unfinished set was begun by other versions: an image may then differ in its last bits."""
+    changed = differences(versions(), before.get("versions", versions()))
+    if changed:
+        log.warning("%s was begun by other versions (%s): its images may differ slightly", where, "; ".join(changed))
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:

@@ -13,6 +13,7 @@ from hieramp.distillation.engine import Progress, Queue, is_out_of_memory, produ
 from hieramp.distillation.maker import Batch, Drawer, Task
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
+from hieramp.errors import UserError
 
 MAX_DEATHS = 5  # of workers over one task: then the task itself must be what kills them
 
@@ -23,13 +24,13 @@ def produce_on_ray(plan: Plan, drawer: Drawer, batch_size: int, workers: int | N
     `workers` None takes one a GPU of the cluster where the model is on one, else one a node.
 
     Raises:
-        ValueError: Ray is not installed, or the place holds other settings.
+        UserError: Ray is not installed, or the place holds other settings.
         OSError: the disk is full or not writable, or workers keep dying. What is done is kept.
     """
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--engine ray needs Ray: pip install -r requirements-ray.txt") from error
+        raise UserError("--engine ray needs Ray: pip install -r requirements-ray.txt") from error
     return produce_with(plan, lambda queue, folder: _make_on_ray(ray, queue, folder, drawer, workers), batch_size)
 
 

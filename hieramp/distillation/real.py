@@ -20,6 +20,7 @@ from hieramp.distillation.distill import SOFT, check_class_order
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft_label
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
 
 METHODS = ("random-real", "rded")
@@ -52,15 +53,15 @@ def collect(
     `classifier_classes` are its classes in its order, which must be the data's.
 
     Raises:
-        ValueError: too few images, unknown or differently ordered classes, settings out of range.
+        UserError: too few images, unknown or differently ordered classes, settings out of range.
         OSError: the disk is full or not writable. What is finished is kept.
     """
     if method not in METHODS:
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+        raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
     described = described_classes(source.class_names)
     names = described["class_names"]
     if (soft_labels or method == "rded") and classifier is None:
-        raise ValueError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
+        raise UserError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
     if classifier is not None:
         check_class_order(names, classifier_classes or (), "the classifier's folder")
         classifier = classifier.to(device)
@@ -94,7 +95,7 @@ def _labels(classes: Sequence[str] | None, names: Sequence[str], wnids: Sequence
     known = {name: label for listed in (names, wnids) for label, name in enumerate(listed)}
     for name in classes:
         if name not in known:
-            raise ValueError(f"unknown class {name!r}; the data has: {', '.join(names[:10])}")
+            raise UserError(f"unknown class {name!r}; the data has: {', '.join(names[:10])}")
     return [known[name] for name in classes]
 
 
@@ -102,7 +103,7 @@ def _fingerprint(source: DataSource) -> str:
     """What tells one image folder from another without reading it: names and labels."""
     digest = hashlib.sha256()
     for index, label in enumerate(source.labels()):
-        digest.update(f"{source.reader.filename(index, basename=True)}\n{label}\n".encode())
+        digest.update(f"{source.file_name(index)}\n{label}\n".encode())
     return digest.hexdigest()
 
 
@@ -134,12 +135,12 @@ class _Shuffled:
         return np.random.default_rng((self.plan.seed, label)).permutation(indices)
 
     def check(self, needed: int, what: str) -> None:
-        """Raise ValueError where a class has too few images."""
+        """Raise UserError where a class has too few images."""
         for label in self.plan.classes:
             count = int((self.labels == label).sum())
             if count < needed:
                 name = self.plan.class_names[label]
-                raise ValueError(f"{self.source.name} has {count} images of {name}, {what} takes {needed}: lower --ipc")
+                raise UserError(f"{self.source.name} has {count} images of {name}, {what} takes {needed}: lower --ipc")
 
 
 class RandomReal:

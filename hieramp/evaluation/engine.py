@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from hieramp.devices import device_of
+from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
-from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test, restricted
+from hieramp.evaluation.images import HeldSet, aligned, aligned_test, hold_set, hold_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import PREVIEW, build_student, save_network
@@ -55,7 +56,7 @@ class Evaluation:
     """A task with all that it names loaded, and its class order checked.
 
     Raises:
-        ValueError: something is not there, or class names differ between set, teacher and test images.
+        UserError: something is not there, or class names differ between set, teacher and test images.
     """
 
     def __init__(self, task: Task) -> None:
@@ -63,19 +64,20 @@ class Evaluation:
         self.device = device_of(task.device)
         protocol = PROTOCOLS[task.protocol]
         if protocol.soft and task.teacher is None:
-            raise ValueError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
+            raise UserError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
         soft = task.teacher if protocol.soft else None
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
         self.teacher = load_teacher(soft) if soft and not labels else None
         held = hold_set(task.set, task.size)
+        if self.teacher:
+            self.teacher = self.teacher.for_classes(held.class_names, held.name)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
         if labels:
             names = tuple(read_about(labels)["class_names"])
         held = aligned(
             held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
         )
-        test = aligned(hold_test(task.test, held.image_size, task.test_images), names, f"the set {held.name}")
-        self.test = restricted(test, held.present).to(self.device)
+        self.test = aligned_test(hold_test(task.test, held.image_size, task.test_images), held).to(self.device)
         self.held = held.to(self.device)
         overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
         count = (task.student, len(held.images), len(held.present), held.image_size)
@@ -185,7 +187,7 @@ def begin(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     """The result so far: that of an earlier call with the same settings, or a new one without runs.
 
     Raises:
-        ValueError: the folder holds a result of other settings; names the difference.
+        UserError: the folder holds a result of other settings; names the difference.
     """
     found = results.read_result(folder)
     if found is None:
@@ -194,7 +196,7 @@ def begin(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     differing = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
     if differing:
         name = differing[0]
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a result with {name} {theirs.get(name)}, not {ours.get(name)}: give another --out"
         )
     return found

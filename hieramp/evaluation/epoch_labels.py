@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hieramp.checkpoints import read_safetensors, save_safetensors, write_text
+from hieramp.checkpoints import read_safetensors, save_safetensors
 from hieramp.devices import half_where_native
+from hieramp.errors import UserError
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.images import HeldSet
 from hieramp.evaluation.protocols import Training
+from hieramp.files import write_text
 
 ABOUT = "labels.json"
 
@@ -27,7 +29,7 @@ class EpochLabels:
     """A folder of stored labels, and the batches that they belong to.
 
     Raises:
-        ValueError: the folder is none, or was made for another set or training.
+        UserError: the folder is none, or was made for another set or training.
     """
 
     def __init__(self, folder: Path, held: HeldSet, training: Training) -> None:
@@ -36,9 +38,9 @@ class EpochLabels:
         ours, theirs = describe(held, training, {}, 0), self.about
         for name in ("set_sha256", "batch_size", "augmentation", "torch"):
             if ours[name] != theirs[name]:
-                raise ValueError(f"{folder} holds labels for {name} {theirs[name]}, not {ours[name]}: make them again")
+                raise UserError(f"{folder} holds labels for {name} {theirs[name]}, not {ours[name]}: make them again")
         if theirs["epochs"] < training.epochs:
-            raise ValueError(f"{folder} holds the labels of {theirs['epochs']} epochs, {training.epochs} are needed")
+            raise UserError(f"{folder} holds the labels of {theirs['epochs']} epochs, {training.epochs} are needed")
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images in [0, 1] as the student sees them, and the teacher's logits for them."""
@@ -58,7 +60,7 @@ def relabel(
     `about` names the teacher. Stopped or killed, the same call goes on.
 
     Raises:
-        ValueError: the folder holds the labels of another set, teacher or training.
+        UserError: the folder holds the labels of another set, teacher or training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ours = describe(held, training, about, seed)
@@ -67,7 +69,7 @@ def relabel(
         differing = [name for name in ours if ours[name] != theirs.get(name)]
         if differing:
             name = differing[0]
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds labels with {name} {theirs.get(name)}, not {ours[name]}: give another --out"
             )
     write_text(folder / ABOUT, json.dumps(ours, indent=1) + "\n")
@@ -125,4 +127,4 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / ABOUT).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no labels of python -m hieramp relabel ({error})") from error
+        raise UserError(f"{folder} holds no labels of python -m hieramp relabel ({error})") from error

@@ -1,5 +1,6 @@
 """Sets of images, decoded and held in memory, whose labels are checked by the names of the classes."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
+from hieramp.class_names import keys_of
 from hieramp.data import decode, described_classes, open_source, read_image, to_square
+from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
 
 
@@ -51,7 +54,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
     folder, spread evenly over it.
 
     Raises:
-        ValueError: there is no set at `path`, or it holds no images.
+        UserError: there is no set at `path`, or it holds no images.
     """
     if not _is_distilled(Path(path)):
         return _hold_source(path, "train", size, None, limit)
@@ -59,7 +62,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
         side = size or opened.image_size
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
         if not pictures:
-            raise ValueError(f"{path} holds no images")
+            raise UserError(f"{path} holds no images")
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
         return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
@@ -81,7 +84,7 @@ def _hold_source(path: str, split: str, size: int | None, resized: int | None, l
     images = decoded.images if resized in (None, size) else center_crop(decoded.images, [size, size])
     names = tuple(described_classes(source.class_names)["class_names"])
     whole = len(images) == len(source)  # nothing was skipped or left out
-    files = tuple(source.reader.filename(i, absolute=True) for i in range(len(source))) if whole else ()
+    files = tuple(source.files.where(i) for i in range(len(source))) if whole else ()
     return _held(images, decoded.labels, names, path, {}, files)
 
 
@@ -94,22 +97,62 @@ def _held(
 
 
 def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
-    """The set with its labels in the order of `class_names`, which must be its own order too.
+    """The set with its labels in the order of `class_names`, found by their names; only classes with images count.
 
-    The names must be all those of the set, or those that have images in it, one by one alike.
+    Names are compared without letter case and accents' form, and ImageNet ids are their words. Folders that are called
+    00000, 00001, … (as RDED writes them) are taken by their number, which is told.
 
     Raises:
-        ValueError: they differ; names the first difference.
+        UserError: a class that has images is not among `class_names`.
     """
-    if _same(held.class_names, class_names):
+    ours, theirs = keys_of(held.class_names), keys_of(class_names)
+    if ours == theirs:
         return held
-    present = tuple(held.class_names[label] for label in held.present)
-    if _same(present, class_names):
-        new_K = torch.zeros(len(held.class_names), dtype=torch.long)
-        new_K[list(held.present)] = torch.arange(len(present))
-        return replace(held, labels=new_K[held.labels], class_names=class_names)
-    ours = present if len(present) == len(class_names) else held.class_names
-    raise ValueError(f"the classes of {held.name} and {whose} differ: {_difference(ours, class_names)}")
+    if _is_numbered(held.class_names) and len(ours) == len(theirs):
+        print(f"{held.name}: 00000 is taken for {class_names[0]}, and so on by number", file=sys.stderr)
+        return replace(held, class_names=class_names)
+    label_of = {key: label for label, key in enumerate(theirs)}
+    strange = [held.class_names[label] for label in held.present if ours[label] not in label_of]
+    if strange:
+        names = ", ".join(repr(name) for name in strange[:3])
+        known = ", ".join(class_names[:3])
+        raise UserError(
+            f"the classes of {held.name} and {whose} differ: {whose} does not know {names} "
+            f"({len(strange)} of {len(held.present)}); it knows {known}, …"
+        )
+    new_K = torch.tensor([label_of.get(key, -1) for key in ours])
+    return replace(held, labels=new_K[held.labels], class_names=class_names)
+
+
+def aligned_test(test: HeldSet, held: HeldSet) -> HeldSet:
+    """Test images of the classes that have images in `held`, with its labels; others are left out, which is told.
+
+    Raises:
+        UserError: a class of the set has no test images.
+    """
+    if _is_numbered(test.class_names) and len(test.class_names) == len(held.class_names):
+        test = aligned(test, held.class_names, held.name)
+    ours, theirs = keys_of(test.class_names), keys_of(held.class_names)
+    wanted = {theirs[label]: label for label in held.present}
+    found = {ours[label] for label in test.present}
+    lacking = [held.class_names[label] for key, label in wanted.items() if key not in found]
+    if lacking:
+        names = ", ".join(repr(name) for name in lacking[:3])
+        raise UserError(
+            f"the classes of {test.name} and the set {held.name} differ: there are no test images of {names} "
+            f"({len(lacking)} of {len(wanted)} classes)"
+        )
+    kept = tuple(label for label in test.present if ours[label] in wanted)
+    if len(kept) < len(test.present):
+        count = len(test.present) - len(kept)
+        print(f"{test.name}: images of {count} classes that the set does not have are left out", file=sys.stderr)
+    new_K = torch.tensor([wanted.get(key, -1) for key in ours])
+    test = restricted(test, kept)
+    return replace(test, labels=new_K[test.labels], class_names=held.class_names)
+
+
+def _is_numbered(names: tuple[str, ...]) -> bool:
+    return all(name == f"{label:05d}" for label, name in enumerate(names))
 
 
 def restricted(held: HeldSet, labels: tuple[int, ...]) -> HeldSet:
@@ -117,16 +160,3 @@ def restricted(held: HeldSet, labels: tuple[int, ...]) -> HeldSet:
     keep_N = torch.isin(held.labels, torch.tensor(labels))
     files = tuple(file for file, keep in zip(held.files, keep_N.tolist()) if keep)
     return replace(held, images=held.images[keep_N], labels=held.labels[keep_N], files=files)
-
-
-def _same(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
-    return [n.casefold() for n in names] == [n.casefold() for n in others]
-
-
-def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
-    for label, (name, other) in enumerate(zip(names, others, strict=False)):
-        if name.casefold() != other.casefold():
-            return f"label {label} is {name!r} in the first, {other!r} in the second"
-    longer, where = (names, "first") if len(names) > len(others) else (others, "second")
-    label = min(len(names), len(others))
-    return f"{len(names)} and {len(others)} of them; label {label}, {longer[label]!r}, is in the {where} only"

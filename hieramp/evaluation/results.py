@@ -1,7 +1,6 @@
 """What an evaluation leaves behind: result.json, a curve and a confusion matrix per run, and two pictures of them."""
 
 import csv
-import io
 import json
 import os
 import platform
@@ -17,10 +16,12 @@ import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hieramp.checkpoints import write_text
 from hieramp.devices import has_half
+from hieramp.errors import UserError
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.trainer import StudentResult
+from hieramp.figures import save_figure
+from hieramp.files import csv_text, write_text
 from hieramp.version import __version__
 
 RESULT = "result.json"
@@ -58,7 +59,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         if not isinstance(found, dict) or "key" not in found or "runs" not in found:
             raise ValueError("it holds no evaluation")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to begin anew") from error
+        raise UserError(f"{path} is damaged: {error}; remove it to begin anew") from error
     return found
 
 
@@ -105,15 +106,9 @@ def write_run(folder: Path, run: StudentResult, class_names: Sequence[str]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     columns = ["epoch", "learning_rate", "loss", "agreement", "test_accuracy"]
     rows = [[getattr(row, name) for name in columns] for row in run.curve]
-    write_text(folder / f"curve-{run.seed}.csv", _csv([columns, *rows]))
+    write_text(folder / f"curve-{run.seed}.csv", csv_text([columns, *rows]))
     matrix = [[name, *counts] for name, counts in zip(class_names, run.confusion.tolist(), strict=True)]
-    write_text(folder / f"confusion-{run.seed}.csv", _csv([["true \\ named", *class_names], *matrix]))
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    write_text(folder / f"confusion-{run.seed}.csv", csv_text([["true \\ named", *class_names], *matrix]))
 
 
 def read_curve(path: Path) -> list[EpochRow]:
@@ -180,13 +175,3 @@ def confusion_figure(confusion_KK: Tensor, class_names: Sequence[str]) -> Figure
                 color = "white" if share < 0.6 else "black"
                 axes.text(j, i, f"{100 * share:.0f}", color=color, ha="center", va="center", fontsize=8)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(part, format="png", dpi=150)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

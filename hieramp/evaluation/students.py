@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hieramp.checkpoints import load_strictly, read_safetensors, save_safetensors
 from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig
+from hieramp.errors import UserError
 from hieramp.evaluation.protocols import SMALL_SIDE
 
 OWN = ("resnet18", "small", "convnet")
@@ -44,7 +45,7 @@ def build_student(name: str, num_classes: int, image_size: int) -> nn.Module:
     """A network with fresh weights: resnet18, small (for previews), convnet, or a name of timm's.
 
     Raises:
-        ValueError: timm has no such network, or cannot build it at this size.
+        UserError: timm has no such network, or cannot build it at this size.
     """
     if name in ("resnet18", "small"):
         stem = "cifar" if image_size <= SMALL_SIDE else "imagenet"
@@ -77,7 +78,7 @@ class ConvNet(nn.Sequential):
 def _from_timm(name: str, num_classes: int, image_size: int) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], n=3, cutoff=0.4)
-        raise ValueError(f"there is no network {name!r}; the nearest are: {', '.join(near or OWN)}")
+        raise UserError(f"there is no network {name!r}; the nearest are: {', '.join(near or OWN)}")
     small = image_size <= SMALL_SIDE
     pretrained = timm.get_pretrained_cfg(name)
     sizes: dict[str, Any] = {}
@@ -94,7 +95,7 @@ def _from_timm(name: str, num_classes: int, image_size: int) -> nn.Module:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, image_size, image_size))
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{name} cannot be built for {image_size} px: {error}") from error
+        raise UserError(f"{name} cannot be built for {image_size} px: {error}") from error
     return network.train()
 
 
@@ -131,7 +132,7 @@ def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, t
     A file that does not name its classes needs them in label order in a list, FILE.json beside it.
 
     Raises:
-        ValueError: a damaged file, one that does not say which class is which, weights of another network.
+        UserError: a damaged file, one that does not say which class is which, weights of another network.
     """
     about = _about(path)
     state = read_safetensors(path)
@@ -142,7 +143,7 @@ def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, t
         load_strictly(network, state, str(path))
         return network, name, names
     if name is None:
-        raise ValueError(f"{path} does not name its network: give it as NAME={path}, such as resnet18={path}")
+        raise UserError(f"{path} does not name its network: give it as NAME={path}, such as resnet18={path}")
     names = _names_beside(path)
     network = _plain(name, len(names))
     load_strictly(network, state, str(path))
@@ -152,18 +153,18 @@ def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, t
 def _plain(name: str, num_classes: int) -> nn.Module:
     """A timm network as timm makes it, with the stem that its published weights have."""
     if not timm.is_model(name):
-        raise ValueError(f"there is no network {name!r} in timm: see timm.list_models()")
+        raise UserError(f"there is no network {name!r} in timm: see timm.list_models()")
     return timm.create_model(name, pretrained=False, num_classes=num_classes)
 
 
 def _about(path: Path) -> dict | None:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: give a model folder with a classifier, or a .safetensors file")
+        raise UserError(f"{path} does not exist: give a model folder with a classifier, or a .safetensors file")
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
+        raise UserError(f"{path} is truncated or not a safetensors file: {error}") from error
     return json.loads(text) if text else None
 
 
@@ -172,11 +173,11 @@ def _names_beside(path: Path) -> tuple[str, ...]:
     try:
         names = json.loads(beside.read_text())
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} does not say which class is which: put the class names, in label order, as a list into {beside}"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{beside} is damaged: {error}") from error
+        raise UserError(f"{beside} is damaged: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{beside} must hold a list of class names in label order")
+        raise UserError(f"{beside} must hold a list of class names in label order")
     return tuple(names)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hieramp.errors import UserError
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -86,17 +88,17 @@ def read_study(path: Path) -> Study:
     """A study file (JSON).
 
     Raises:
-        ValueError: it is not there, damaged, or holds what no study has.
+        UserError: it is not there, damaged, or holds what no study has.
     """
     try:
         entries = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist: give a study such as studies/methods.json") from error
+        raise UserError(f"{path} does not exist: give a study such as studies/methods.json") from error
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a readable study: {error}") from error
+        raise UserError(f"{path} is not a readable study: {error}") from error
     if not isinstance(entries, dict) or not set(entries) <= FIELDS or not {"title", "rows"} <= set(entries):
         odd = sorted(set(entries) - FIELDS) if isinstance(entries, dict) else []
-        raise ValueError(f"{path} is no study: it must have title and rows" + (f"; unknown: {odd[0]}" if odd else ""))
+        raise UserError(f"{path} is no study: it must have title and rows" + (f"; unknown: {odd[0]}" if odd else ""))
     entries["students"] = tuple(entries.get("students", ("resnet18",)))
     return Study(name=path.stem, **entries)
 
@@ -105,13 +107,13 @@ def study_of_sets(paths: list[str], students: tuple[str, ...], protocol: str, ru
     """A table of sets that are there already.
 
     Raises:
-        ValueError: two of them have the same name.
+        UserError: two of them have the same name.
     """
     sets: dict[str, str] = {}
     for path in paths:
         stem = Path(path).stem
         if stem in sets:
-            raise ValueError(f"{sets[stem]} and {path} have the same name: rename one, so that the table can tell them")
+            raise UserError(f"{sets[stem]} and {path} have the same name: rename one, so that the table can tell them")
         sets[stem] = path
     return Study("sets", "Sets compared", sets=sets, students=students, protocol=protocol, runs=runs)
 
@@ -120,7 +122,7 @@ def filled(arguments: tuple[str, ...], values: Mapping[str, str | None]) -> list
     """Arguments with {names} replaced.
 
     Raises:
-        ValueError: a name that has no value.
+        UserError: a name that has no value.
     """
     known = {name: value for name, value in values.items() if value is not None}
     try:
@@ -128,7 +130,7 @@ def filled(arguments: tuple[str, ...], values: Mapping[str, str | None]) -> list
     except KeyError as error:
         name = error.args[0]
         way = f"--{name}" if name in ("data", "test", "teacher", "model") else f"--define {name}=…"
-        raise ValueError(f"the study needs {name}: give {way}") from error
+        raise UserError(f"the study needs {name}: give {way}") from error
 
 
 def slug(*parts: str) -> str:

@@ -1,16 +1,16 @@
 """What a study came to: markdown with the figures published beside it, CSV, and a plot."""
 
-import csv
-import io
 import re
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from hieramp.checkpoints import write_text
-from hieramp.evaluation.results import save_figure, scores
+from hieramp.errors import UserError
+from hieramp.evaluation.results import scores
 from hieramp.evaluation.studies import Cell, Results, Study
+from hieramp.figures import save_figure
+from hieramp.files import csv_text, markdown_table, write_text
 
 MISSING = "–"
 COLORS = ("#1c1b22", "#b5483a", "#4a6fa5", "#7a8b4f", "#c9a13b", "#8a6aa8", "#5f9ea0", "#a0a0a0")
@@ -39,7 +39,7 @@ def grid(study: Study, results: Results) -> str:
         cells = {study.heading(cell): result for cell, result in results.items() if study.row_name(cell) == name}
         figures = [_figure(cells[heading]) if heading in cells else "" for heading in headings]
         rows.append([name, *figures, *(study.published.get(name, {}).get(c, "") for c in published)])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _figure(result: dict[str, Any] | None) -> str:
@@ -73,7 +73,7 @@ def details(measured: dict[Cell, dict[str, Any]]) -> str:
     header = ["row", "images", "best %", "last epoch %", "seeds", "teacher", "protocol", "time", "machine", "preview"]
     notes = ["¹ one run, so no deviation."] if any(len(r["runs"]) == 1 for r in measured.values()) else []
     notes += ["\\* a preview: not the whole protocol."] if any(r["preview"] for r in measured.values()) else []
-    return "\n\n".join([_table(header, rows), *notes])
+    return "\n\n".join([markdown_table(header, rows), *notes])
 
 
 def _protocol(result: dict[str, Any]) -> str:
@@ -85,11 +85,6 @@ def _protocol(result: dict[str, Any]) -> str:
 def _commands(measured: dict[Cell, dict[str, Any]]) -> str:
     lines = dict.fromkeys(line for result in measured.values() for line in result.get("commands", []))
     return "\n".join(f"    {line}" for line in lines)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_tables(study: Study, results: Results, folder: Path) -> str:
@@ -104,14 +99,12 @@ def write_tables(study: Study, results: Results, folder: Path) -> str:
 
 
 def _csv(results: Results) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "column", "teacher", "student", "seed", "best", "last", "seconds"])
+    rows: list[list[Any]] = [["row", "column", "teacher", "student", "seed", "best", "last", "seconds"]]
     for cell, result in results.items():
         for run in result["runs"] if result else []:
             head = [cell.row, cell.column, cell.teacher or "", cell.student]
-            writer.writerow([*head, run["seed"], run["best"], run["last"], run["seconds"]])
-    return text.getvalue()
+            rows.append([*head, run["seed"], run["best"], run["last"], run["seconds"]])
+    return csv_text(rows)
 
 
 def plot(study: Study, results: Results) -> Figure:
@@ -167,15 +160,15 @@ def write_into(path: Path, name: str, text: str) -> None:
     """Replace what stands between the markers of a study in a document.
 
     Raises:
-        ValueError: the document is not there, or has no such markers.
+        UserError: the document is not there, or has no such markers.
     """
     begin, end = f"<!-- study {name} -->", f"<!-- end of study {name} -->"
     try:
         document = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ValueError(f"--write is {path}, which does not exist") from error
+        raise UserError(f"--write is {path}, which does not exist") from error
     before, found, rest = document.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
+        raise UserError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
     write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")

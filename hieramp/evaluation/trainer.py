@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.devices import half_where_native
+from hieramp.errors import UserError
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet
@@ -61,7 +62,7 @@ class Trainer:
         stored: EpochLabels | None = None,
     ) -> None:
         if training.soft and teacher is None and stored is None:
-            raise ValueError("soft labels need a teacher: give --teacher, or --protocol hard")
+            raise UserError("soft labels need a teacher: give --teacher, or --protocol hard")
         self.stored = stored if training.soft else None
         device = held.images.device
         self.held, self.training, self.device = held, training, device
@@ -80,7 +81,7 @@ class Trainer:
             sums += self.step(images_BCHW, target_BK) * len(images_BCHW)
         loss, agreement = (sums / len(self.held.images)).tolist()
         if not loss < float("inf"):
-            raise ValueError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
+            raise UserError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
         return loss, agreement
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

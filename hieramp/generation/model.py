@@ -1,22 +1,26 @@
 """A model that draws: VQ-VAE, VAR and class names under one name."""
 
-import difflib
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hieramp.amplification.settings import OFF, Amplification
+from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
 from hieramp.generation.captured import Captured, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
-from hieramp.generation.sampling import PLAIN, Sampling, by_stage
+from hieramp.settings import Given as GivenSettings
+from hieramp.settings import Settings, read
 from hieramp.var.model import VAR
+from hieramp.version import __version__
 from hieramp.vqvae.model import VQVAE
+
+DESCRIBED = ("model", "class", "label", "seeds", "dtype", "hieramp")  # what `describe` names besides the settings
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,16 @@ class Model:
     folder: Path | None = None
     wnids: tuple[str, ...] = field(default=())  # ImageNet ids of the classes, where they have any
     captured: Captured | None = field(default=None, repr=False)  # recorded scales, on a GPU
+    kind: ClassVar[str] = "var"  # which settings it has
 
     @property
     def device(self) -> torch.device:
         return self.var.pos_start.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the transformer computes."""
+        return self.var.pos_start.dtype
 
     @property
     def image_size(self) -> int:
@@ -55,17 +65,17 @@ class Model:
     def has_class_tokens(self) -> bool:
         return bool(self.var.config.class_token_scales)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
-        """Move to a device; the transformer computes in `dtype`, the VQ-VAE in float32.
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Model":
+        """Move to a device; the transformer computes in `dtype` (None: as it did), the VQ-VAE in float32.
 
         On a GPU its decoder computes in half precision too, where the transformer does: it is half of the work there.
 
         On a GPU the scales of a batch size are recorded when it is drawn for the second time, and replayed after that.
         """
         self.vqvae.to(device)
-        self.var.to(device, dtype)
-        is_half = self.device.type == "cuda" and dtype.itemsize < 4
-        self.vqvae.set_decoder(dtype if is_half else torch.float32)
+        self.var.to(device, dtype or self.dtype)
+        is_half = self.device.type == "cuda" and self.dtype.itemsize < 4
+        self.vqvae.set_decoder(self.dtype if is_half else torch.float32)
         self.captured = None
         if self.device.type == "cuda":
             prefer_flash()
@@ -73,45 +83,24 @@ class Model:
         return self
 
     def label_of(self, name: str | int) -> int:
-        """The label of a class name, number or ImageNet id.
+        """The label of a class name, ImageNet id or number; a name that looks like a number is a name first.
 
         Raises:
             ValueError: there is no such class; names the nearest ones.
         """
-        text = str(name).strip()
-        if text.isdigit():
-            if int(text) < self.var.config.num_classes:
-                return int(text)
-            raise ValueError(
-                f"class {text} does not exist: {self.name} has classes 0 to {self.var.config.num_classes - 1}"
-            )
-        for names in (self.class_names, self.wnids):
-            lowered = [entry.lower() for entry in names]
-            if text.lower() in lowered:
-                return lowered.index(text.lower())
-            # ImageNet names list synonyms: "tench, Tinca tinca"
-            for i, entry in enumerate(lowered):
-                if text.lower() in (part.strip() for part in entry.split(",")):
-                    return i
-        near = difflib.get_close_matches(text.lower(), [n.lower() for n in self.class_names], n=3, cutoff=0.4)
-        hint = ", ".join(near or self.class_names[:10])
-        raise ValueError(f"unknown class {text!r}; {'the nearest are' if near else 'there are'}: {hint}")
+        return label_of(name, self.class_names, self.wnids, self.name)
 
     def generate(
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        amplification: Amplification | Sequence[Amplification | None] | None = None,
-        guidance: float = 4.0,
-        top_k: int = 900,
-        top_p: float = 0.95,
+        settings: GivenSettings = None,
+        *,
         given: Sequence[Tensor] = (),
-        temperature: float | Sequence[float] = PLAIN,
-        guidance_power: float = 1.0,
+        **options: Any,
     ) -> Drawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
-        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature), guidance_power)
-        request = self._request(labels, seeds, amplification, sampling, False, given)
+        request = self._request(labels, seeds, settings, options, False, given)
         tokens, saliency = [], []
         for step in draw(self.vqvae, self.var, request, captured=self.captured):  # a step holds its logits: let each go
             tokens.append(step.tokens)
@@ -122,64 +111,68 @@ class Model:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        amplification: Amplification | Sequence[Amplification | None] | None = None,
-        guidance: float = 4.0,
-        top_k: int = 900,
-        top_p: float = 0.95,
+        settings: GivenSettings = None,
+        *,
         details: bool = False,
         memory: Memory | None = None,
         given: Sequence[Tensor] = (),
-        temperature: float | Sequence[float] = PLAIN,
-        guidance_power: float = 1.0,
+        **options: Any,
     ) -> Iterator[Step]:
         """Draw one image per label, yielding every scale from coarse to fine.
 
-        An image depends on (model, label, seed, settings) alone. `amplification` is one setting for all
-        images or one per image; None is off. `seeds` are drawn at random when left out. `details` adds the
-        saliency of every block and head and what the class tokens believe. `memory` keeps drawings
+        An image depends on (model, label, seed, settings) alone. `settings` are those of all images, or one for each
+        image; None is the defaults. An `Amplification` does for settings that are otherwise the defaults, and any field
+        of `Settings` may be given by its name as well, as may `amplification=`: `guidance=2.0, temperature=0.7`. Images
+        of one call may differ in their amplification alone. `seeds` are drawn at random when left out.
+
+        `details` adds the saliency of every block and head and what the class tokens believe. `memory` keeps drawings
         (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
         `given` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
         `model.vqvae.encode`: they are taken instead of drawn, and the model draws the finer scales to them.
-        `temperature` is one number or three, of the coarse, mid and fine scales: under 1 the likelier codes win more
-        often, 0 takes the likeliest; it applies to what top-k and top-p leave. Guidance grows with the scale s of S as
-        (s / (S - 1)) to `guidance_power`: 1 is evenly, 0 the same for all.
 
         Raises:
             ValueError: a label the model does not have, counts that differ, a setting out of range, or given
                 tokens of another shape or beyond the codebook.
+            TypeError: an option that is no setting.
         """
-        sampling = Sampling(guidance, top_k, top_p, by_stage(temperature), guidance_power)
-        request = self._request(labels, seeds, amplification, sampling, details, given)
+        request = self._request(labels, seeds, settings, options, details, given)
         return draw(self.vqvae, self.var, request, memory, self.captured)
+
+    def describe(self, label: int, seeds: Sequence[int], settings: Settings) -> dict[str, Any]:
+        """What pictures are drawn with, ready for JSON: it is stored inside them."""
+        return {
+            "model": self.name,
+            "class": self.class_names[label],
+            "label": label,
+            "seeds": list(seeds),
+            **settings.resolved(self.var.config.depth).to_json(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "hieramp": __version__,
+        }
 
     def _request(
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None,
-        amplification: Amplification | Sequence[Amplification | None] | None,
-        sampling: Sampling,
+        settings: GivenSettings,
+        options: dict[str, Any],
         details: bool,
         given: Sequence[Tensor],
     ) -> Request:
-        labels = tuple(int(label) for label in labels)
-        if not labels:
-            raise ValueError("no labels: name at least one class to draw")
-        for label in labels:
-            if not 0 <= label < self.var.config.num_classes:
-                raise ValueError(
-                    f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}"
-                )
+        labels = check_labels(labels, self.var.config.num_classes, self.name)
         seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(int(s) for s in seeds)
-        if amplification is None or isinstance(amplification, Amplification):
-            amplifications = (amplification or OFF,) * len(labels)
-        else:
-            amplifications = tuple(amp or OFF for amp in amplification)
-        if not len(seeds) == len(amplifications) == len(labels):
-            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(amplifications)} amplifications"
+        read_as = read(settings, options, Settings())
+        per_image = [read_as] * len(labels) if isinstance(read_as, Settings) else read_as
+        if not len(seeds) == len(per_image) == len(labels):
+            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(per_image)} settings"
             raise ValueError(f"counts differ: {counts}; give one of each per image")
-        for amp in set(amplifications):
-            amp.check(self.var.scales, self.var.config.depth)
-        return Request(labels, seeds, amplifications, sampling, details, self._given(given, len(labels)))
+        samplings = {one.sampling for one in per_image}
+        if len(samplings) > 1:
+            raise ValueError("the images of one call may differ in their amplification alone: draw the others apart")
+        for one in set(per_image):
+            one.check(self.var.scales, self.var.config.depth)
+        amplifications = tuple(one.amplification for one in per_image)
+        return Request(labels, seeds, amplifications, samplings.pop(), details, self._given(given, len(labels)))
 
     def _given(self, given: Sequence[Tensor], num_images: int) -> tuple[Given, ...]:
         """Tokens per scale (B, n²) to what each image takes."""

@@ -7,13 +7,14 @@ batch size and in any order. Letters: B rows, L positions, V codes.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hieramp.devices import sent
+from hieramp.fields import Knob, Number, PerStage, check_fields, to_json
 from hieramp.scales import STAGES, Scales
 
 _GOLDEN = 0x9E3779B9
@@ -36,29 +37,57 @@ class Sampling:
         ValueError: a negative or non-finite value, top_p over 1, or not one or three temperatures.
     """
 
-    guidance: float = 4.0
-    top_k: int = 900
-    top_p: float = 0.95
-    temperature: Temperature = PLAIN  # of the coarse, mid and fine scales
-    guidance_power: float = 1.0
+    guidance: Annotated[
+        float,
+        Knob(
+            Number(0, shown=(0, 10), step=0.1),
+            "Guidance",
+            "Strength of classifier-free guidance at the last scale; 0 is without.",
+            "sampling",
+            always=True,
+        ),
+    ] = 4.0
+    top_k: Annotated[
+        int,
+        Knob(
+            Number(0, shown=(0, 900), step=1, unit="codes", whole=True, upto="num_codes"),
+            "Top-k (0 is off)",
+            "Tokens are drawn from the likeliest so many codes; 0 is off.",
+            "sampling",
+            always=True,
+        ),
+    ] = 900
+    top_p: Annotated[
+        float,
+        Knob(
+            Number(0, 1, unit="probability"),
+            "Top-p (0 is off)",
+            "Tokens are drawn from the smallest set of codes with this probability; 0 is off.",
+            "sampling",
+            always=True,
+        ),
+    ] = 0.95
+    temperature: Annotated[
+        Temperature,  # a single number is that of every stage
+        Knob(
+            PerStage(Number(0, shown=(0, 1.5), step=0.05), rest=1.0),
+            "Temperature",
+            "Of the draw: 1 is plain, under it the likelier codes win more often, 0 takes the likeliest.",
+            "sampling",
+        ),
+    ] = PLAIN
+    guidance_power: Annotated[
+        float,
+        Knob(
+            Number(0, shown=(0, 2), step=0.05),
+            "Guidance power (0: the same at all scales)",
+            "How guidance grows with the scale: 1 evenly, 0.5 with its root, 0 the same for all.",
+            "sampling",
+        ),
+    ] = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", by_stage(self.temperature))
-        if not 0 <= self.guidance < 1e6:
-            raise ValueError(f"guidance is {self.guidance}; it must be a number of at least 0")
-        if not 0 <= self.guidance_power < 1e6:
-            raise ValueError(
-                f"the power of guidance is {self.guidance_power}; it must be at least 0, and is 1 to grow evenly"
-            )
-        if self.top_k < 0 or int(self.top_k) != self.top_k:
-            raise ValueError(f"top_k is {self.top_k}; it must be a whole number, 0 for off")
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; it must lie between 0 and 1, 0 for off")
-        for stage, value in zip(STAGES, self.temperature, strict=True):
-            if not 0 <= value < 1e6:
-                raise ValueError(
-                    f"the temperature of {stage} is {value:g}; it must be at least 0, and is 1 for a plain draw"
-                )
+        check_fields(self)
 
     def guidance_at(self, scale: int, num_scales: int) -> float:
         """t = guidance · (s/(S-1))^power: it grows with the scale (method.md, where the power is 1)."""
@@ -83,22 +112,8 @@ class Sampling:
         return f"{self.guidance:g}" + ("" if self.guidance_power == 1 else f" (power {self.guidance_power:g})")
 
     def options(self) -> dict[str, Any]:
-        """As `Model.steps` and `hieramp.distill` take it; what came later is named only where it is not plain."""
-        named: dict[str, Any] = {"guidance": self.guidance, "top_k": self.top_k, "top_p": self.top_p}
-        if self.temperature != PLAIN:
-            named["temperature"] = list(self.temperature)
-        if self.guidance_power != 1:
-            named["guidance_power"] = self.guidance_power
-        return named
-
-
-def by_stage(temperature: Sequence[float] | float) -> Temperature:
-    """One temperature for each stage, of one number or three."""
-    given = tuple(temperature) if isinstance(temperature, Sequence) else (temperature,) * len(STAGES)
-    if len(given) != len(STAGES):
-        raise ValueError(f"{len(given)} temperatures are given; give one, or three: of {', '.join(STAGES)}")
-    coarse, mid, fine = map(float, given)
-    return coarse, mid, fine
+        """By their names, ready for JSON; what came later is named only where it is not plain."""
+        return to_json(self)
 
 
 def guide(conditional: Tensor, unconditional: Tensor, t: float) -> Tensor:

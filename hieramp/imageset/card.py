@@ -11,24 +11,64 @@ from typing import Any
 
 from PIL import Image
 
+from hieramp.class_names import short_name
 from hieramp.figures import enlarged, sheet
+from hieramp.imageset.layout import places, unique_names
 
 SHEET_CLASSES, SHEET_IMAGES, SHEET_TILE = 10, 10, 64
-LOADERS = """```python
-from datasets import load_dataset
-images = load_dataset("imagefolder", data_files="THIS.zip")["train"]     # or data_dir="UNZIPPED"
+
+_NAMED = """from datasets import ClassLabel, load_dataset
+images = load_dataset("imagefolder", data_files="THIS.zip", split="train")
+names = zipfile.ZipFile("THIS.zip").read("class_map.txt").decode().splitlines()
+images = images.cast_column("label", ClassLabel(names=names))"""
+_FOLDER = """from datasets import load_dataset
+images = load_dataset("THIS", split="train")  # label is a ClassLabel
 
 from torchvision.datasets import ImageFolder
-images = ImageFolder("UNZIPPED/train")
+images = ImageFolder("THIS/train")
+
+from timm.data import create_dataset
+images = create_dataset("", root="THIS/train")"""
+LOADERS = {
+    "zip": f"""import zipfile
+{_NAMED}
+
+from torchvision.datasets import ImageFolder
+zipfile.ZipFile("THIS.zip").extractall("THIS")
+images = ImageFolder("THIS/train")
 
 import hieramp
-images = hieramp.open_set("THIS.zip")
-```"""
+images = hieramp.open_set("THIS.zip")""",
+    "folder": f"""{_FOLDER}
+
+import hieramp
+images = hieramp.open_set("THIS")""",
+    "webdataset": """from datasets import load_dataset
+images = load_dataset("THIS", split="train")  # png, and cls, a ClassLabel
+
+import webdataset
+from glob import glob
+images = webdataset.WebDataset(sorted(glob("THIS/*.tar")), shardshuffle=False).decode("pil").to_tuple("png", "cls")
+
+from timm.data import create_dataset
+images = create_dataset("wds/", root="THIS", split="train")
+
+import hieramp
+images = hieramp.open_set("THIS")""",
+    "rded": """# RDED (github.com/LINs-lab/RDED): put the folder where synthesize/main.py writes; run validation/main.py
+# mkdir -p exp/EXP_NAME && cp -r THIS exp/EXP_NAME/syn_data
+
+from torchvision.datasets import ImageFolder
+images = ImageFolder("THIS")
+
+import hieramp
+images = hieramp.open_set("THIS")""",
+}
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[bytes]]]) -> bytes:
     """An SVG with a row of PNGs for each (class name, images)."""
-    picture = sheet([(name.split(",")[0][:24], [_tile(png) for png in pngs]) for name, pngs in rows])
+    picture = sheet([(short_name(name)[:24], [_tile(png) for png in pngs]) for name, pngs in rows])
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -54,20 +94,67 @@ def dataset_card(manifest: dict[str, Any]) -> bytes:
         if model
         else f"Real images of {settings['data']}, chosen by the method {manifest['method']}."
     )
-    soft = "\n\n`labels/soft_labels.safetensors` holds the classifier's logits, one row an image, in the order of "
+    storage = manifest.get("storage", "zip")
+    soft = f"\n\n`{places(storage).soft_labels}` holds the classifier's logits, one row an image, in the order of "
     parts = [
-        f"---\ntask_categories:\n- image-classification\nsize_categories:\n- {_size_category(num_images)}\n"
-        "tags:\n- dataset-distillation\n- hieramp\n---",
+        _front_matter(manifest, storage, num_images),
         f"# A distilled set: {num_images} images of {num_classes} classes",
         f"{origin} {settings['ipc']} images a class, {manifest['image_size']}×{manifest['image_size']} pixels, "
         f"lossless PNG. Made by HierAmp {manifest['versions']['hieramp']}, method {manifest['method']}."
         + (soft + "`dataset.json`." if settings.get("soft_labels") else ""),
         "![the first images of each class](contact.svg)",
-        "## Load it\n\n" + LOADERS,
+        "## Load it\n\n```python\n" + LOADERS[storage] + "\n```\n\n" + _TIMM_ORDER,
         "## Settings\n\n```json\n" + json.dumps(settings, indent=1, ensure_ascii=False) + "\n```",
         "`python -m hieramp verify` compares every file with the SHA-256 in `dataset.json`.",
     ]
     return ("\n\n".join(parts) + "\n").encode()
+
+
+_TIMM_ORDER = (
+    "Labels are those that torchvision and `datasets` give the same classes in folders of your own, which they sort by "
+    'their bytes. timm sorts class_2 before class_10: give it `class_map="class_map.txt"` with such folders.'
+)
+
+
+def _front_matter(manifest: dict[str, Any], storage: str, num_images: int) -> str:
+    """YAML that the Hugging Face Hub and `datasets` read: what the files are, and the names of the classes."""
+    head = [
+        "---",
+        "task_categories:",
+        "- image-classification",
+        "size_categories:",
+        f"- {_size_category(num_images)}",
+        "tags:",
+        "- dataset-distillation",
+        "- hieramp",
+    ]
+    path = {"webdataset": "*.tar", "zip": "train/**", "folder": "train/**", "rded": "**"}[storage]
+    configs = ["configs:", "- config_name: default", "  data_files:", "  - split: train", f'    path: "{path}"']
+    names = unique_names(manifest["class_names"], manifest["class_folders"])
+    named = [f"        '{label}': {json.dumps(name, ensure_ascii=False)}" for label, name in enumerate(names)]
+
+    def feature(name: str, kind: str) -> list[str]:
+        return [f"  - name: {name}", f"    dtype: {kind}"]
+
+    def label(name: str) -> list[str]:
+        return [
+            f"  - name: {name}",
+            "    dtype:",
+            "      class_label:",
+            "        names:",
+            *(f"  {row}" for row in named),
+        ]
+
+    if storage == "webdataset":  # `datasets` takes the features of shards from here, those of folders from the config
+        columns = [
+            *feature("png", "image"),
+            *label("cls"),
+            *feature("__key__", "string"),
+            *feature("__url__", "string"),
+        ]
+        return "\n".join([*head, *configs, "dataset_info:", "  features:", *columns, "---"])
+    columns = [*feature("image", "image"), *label("label"), *feature("class_name", "string"), *feature("seed", "int64")]
+    return "\n".join([*head, *configs, "  features:", *columns, "---"])
 
 
 def _size_category(num_images: int) -> str:

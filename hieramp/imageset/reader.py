@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from hieramp.imageset.layout import MANIFEST, SOFT_LABELS, check_manifest
+from hieramp.imageset.layout import MANIFEST, check_manifest, places
 from hieramp.imageset.storage import Tree, open_tree
 
-MAX_MANIFEST_BYTES = 2**31
+MAX_MANIFEST_BYTES = 2**28  # of a million images
 
 
 class ImageSet:
@@ -55,6 +55,11 @@ class ImageSet:
         return int(self.manifest["image_size"])
 
     @property
+    def format(self) -> str:
+        """zip, folder, webdataset or rded."""
+        return str(self.manifest.get("storage", "zip"))
+
+    @property
     def file_names(self) -> tuple[str, ...]:
         return tuple(row["file"] for row in self.manifest["images"])
 
@@ -85,23 +90,30 @@ class ImageSet:
         """The index-th image, RGB.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: it cannot be read, or has another size than the manifest says.
         """
         name = self.manifest["images"][index]["file"]
         try:
             with Image.open(BytesIO(self.read(name)), formats=["PNG"]) as image:
+                if image.size != (self.image_size, self.image_size):  # told before anything large is unpacked
+                    width, height = image.size
+                    raise ValueError(f"{name} is {width}×{height} pixels; {MANIFEST} says {self.image_size}")
                 return image.convert("RGB")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OverflowError) as error:
             raise ValueError(f"{name} in {self.path} is not a readable PNG: {error}") from error
 
     def soft_labels(self) -> Tensor | None:
         """The classifier's logits, (N, K) float32, where the set has them."""
-        if SOFT_LABELS not in self.manifest["files"]:
+        name = places(self.format).soft_labels
+        if name not in self.manifest["files"]:
             return None
+        needed = 2 * len(self) * len(self.class_names) + 8 * len(self) + 2**24  # float16, labels and their names
+        if self.declared[name] > needed:
+            raise ValueError(f"{name} in {self.path} has {self.declared[name]} bytes, at most {needed} are right")
         try:
-            return load(self.read(SOFT_LABELS))["logits"].float()
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{SOFT_LABELS} in {self.path} is damaged: {error}") from error
+            return load(self.read(name))["logits"].float()
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{name} in {self.path} is damaged: {error}") from error
 
 
 def open_set(path: str | Path) -> ImageSet:
@@ -120,7 +132,7 @@ def open_set(path: str | Path) -> ImageSet:
             raise ValueError(f"{MANIFEST} of {path} has {size} bytes, which cannot be right; it was not read")
         try:
             manifest = json.loads(tree.read(MANIFEST))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{MANIFEST} of {path} is damaged: {error}") from error
         return ImageSet(path, tree, check_manifest(manifest, str(path)))
     except ValueError:

@@ -4,9 +4,12 @@ Written trees have fixed dates, owners and order: the same files make the same b
 """
 
 import io
+import lzma
+import os
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Protocol, TypeVar
 from hieramp.imageset.layout import Format, check_name
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+MAX_RATIO = 100  # of unpacked to packed bytes; PNGs and tables stay far below, bombs far above
 SHARD_FILES = 10_000  # of one tar, so that any shard loads alike
 T = TypeVar("T")
 
@@ -50,7 +54,7 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         try:
             self.file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise ValueError(f"{path} cannot be read as a zip: {error}") from error
         self.path = path
         entries = [entry for entry in self.file.infolist() if not entry.is_dir()]
@@ -60,9 +64,22 @@ class _Zip:
         return {name: entry.file_size for name, entry in self.entries.items()}
 
     def read(self, name: str) -> bytes:
+        entry = self.entries[name]
+        if entry.file_size > MAX_RATIO * entry.compress_size + 2**20:
+            sizes = f"{entry.compress_size} bytes that would unpack to {entry.file_size}"
+            raise ValueError(f"{name} in {self.path} has {sizes}; it was not read")
         try:
-            return self.file.read(self.entries[name])
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            return self.file.read(entry)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise ValueError(f"{name} in {self.path} is damaged: {error}") from error
 
     def close(self) -> None:
@@ -95,8 +112,8 @@ class _Shards:
         for number, shard in enumerate(shards):
             try:
                 tar = self.stack.enter_context(tarfile.TarFile(shard))
-                members += [(member.name, (number, member)) for member in tar.getmembers() if member.isfile()]
-            except tarfile.TarError as error:
+                members += [(m.name, (number, m)) for m in tar.getmembers() if m.isreg() and not m.issparse()]
+            except (tarfile.TarError, OSError, EOFError, ValueError) as error:
                 self.stack.close()
                 raise ValueError(f"{shard} is truncated or no tar: {error}") from error
             self.shards.append(tar)
@@ -146,8 +163,8 @@ def create_tree(path: Path, format: Format) -> Sink:
     """Begin a zip, a folder or a folder of shards at `path`; what a broken attempt left there is replaced."""
     if path.is_dir():
         shutil.rmtree(path)
-    kinds: dict[str, Callable[[Path], Sink]] = {"zip": _ZipSink, "folder": _FolderSink, "webdataset": _ShardSink}
-    return kinds[format](path)
+    kinds: dict[str, Callable[[Path], Sink]] = {"zip": _ZipSink, "webdataset": _ShardSink}
+    return kinds.get(format, _FolderSink)(path)
 
 
 class _ZipSink:
@@ -176,7 +193,13 @@ class _FolderSink:
         file.write_bytes(data)
 
     def close(self) -> None:
-        pass
+        """Wait until all is on the disk: what the set was made of is removed next."""
+        for path in self.path.rglob("*"):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 class _ShardSink(_FolderSink):
@@ -193,7 +216,7 @@ class _ShardSink(_FolderSink):
             return
         if name.endswith(".png"):
             if self.num_files % SHARD_FILES == 0:
-                self.close()
+                self._close_shard()
                 shard = self.path / f"train-{self.num_files // SHARD_FILES:06d}.tar"
                 self.tar = tarfile.TarFile(shard, "w", format=tarfile.USTAR_FORMAT)
             self.num_files += 1
@@ -202,6 +225,10 @@ class _ShardSink(_FolderSink):
         entry.size = len(data)
         self.tar.addfile(entry, io.BytesIO(data))
 
-    def close(self) -> None:
+    def _close_shard(self) -> None:
         if self.tar is not None:
             self.tar.close()
+
+    def close(self) -> None:
+        self._close_shard()
+        super().close()

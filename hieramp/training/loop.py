@@ -3,12 +3,12 @@
 Devices and processes are Accelerate's; nothing here knows how many there are.
 """
 
-import json
 import math
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL.Image import Image
-from safetensors import SafetensorError, safe_open
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hieramp.checkpoints import read_safetensors, save_safetensors
 from hieramp.data import DataSource, endless_loader
 from hieramp.devices import has_half
+from hieramp.errors import UserError
+from hieramp.state_file import load_state, read_about, save_state
 from hieramp.training.recipe import Recipe, build_optimizers
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
@@ -108,7 +108,7 @@ def train(
     Ctrl-C and SIGTERM end the run after the step in hand, with everything saved.
 
     Raises:
-        ValueError: --resume finds a state of another recipe or model, or the loss stops being a number.
+        UserError: --resume finds a state of another recipe or model, or the loss stops being a number.
     """
     run = _Run(objective, source, size, recipe, settings)
     outcome = run.loop(draw)
@@ -134,7 +134,8 @@ class _Run:
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=folder)
         num_processes = self.accelerator.num_processes
         torch.backends.cudnn.benchmark = True  # every batch has one shape
-        self.clock = Clock(max(1, round(recipe.epochs * len(source) / recipe.batch_size)), settings.budget)
+        self.clock = Clock(recipe.num_steps(len(source)), settings.budget)
+        self.num_images = len(source)
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
         self.is_compiled = self.accelerator.device.type == "cuda" and objective.compile_parts()
@@ -156,6 +157,9 @@ class _Run:
     def loop(self, draw: Callable[[Any], Image] | None) -> Outcome:
         """Step until the schedule or a signal ends it."""
         main = self.accelerator.is_main_process
+        if main:
+            print(self._expectation(), file=sys.stderr)
+        losses: dict[str, Tensor] = {}
         with stop_on_signal() as stop, _progress_bar(self.settings.part, main) as bar:
             for images, labels in self.loader:
                 if not self.clock.started:
@@ -170,6 +174,8 @@ class _Run:
                     self._log(losses, bar)
                 if main:
                     self._keep(draw)
+            if losses and self.clock.step % LOG_STEPS:
+                self._log(losses, bar)  # the last values of a run of a few steps
         return Outcome(self.clock.step, self.clock.elapsed, progress is None, self.last)
 
     def _compile(self, images: Tensor, labels: Tensor) -> None:
@@ -177,6 +183,15 @@ class _Run:
         self.accelerator.backward(self.wrapped(images, labels)["loss"])
         for optimizer in self.optimizers:
             optimizer.zero_grad()
+
+    def _expectation(self) -> str:
+        """What the run will do, in a line."""
+        size, budget = self.recipe.batch_size, self.clock.budget
+        if budget is not None:
+            return f"{self.settings.part}: {budget:.0f} s in all, in steps of {size} images"
+        count = self.clock.num_steps
+        passes = f"{count * size / self.num_images:.3g} passes over {self.num_images} images"
+        return f"{self.settings.part}: {count} steps of {size} images, {passes}; --budget would end it by the clock"
 
     def _agreed_progress(self, stop: bool) -> float | None:
         """The main process's clock, so that all processes use one rate and end together; None to stop now."""
@@ -211,7 +226,7 @@ class _Run:
     def _log(self, losses: dict[str, Tensor], bar: tqdm) -> None:
         self.last = {key: float(value.detach()) for key, value in losses.items()}
         if not math.isfinite(self.last["loss"]):
-            raise ValueError(f"the loss is no longer a number at step {self.clock.step}: lower the learning rate")
+            raise UserError(f"the loss is no longer a number at step {self.clock.step}: lower the learning rate")
         self.accelerator.log(self.last, step=self.clock.step)
         bar.n = round(100 * self.clock.progress, 1)
         bar.set_postfix(step=self.clock.step, loss=f"{self.last['loss']:.3f}")
@@ -256,79 +271,40 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 class StateKeeper:
-    """Saves and restores a whole run as one safetensors file (no pickles)."""
+    """Saves and restores a whole run."""
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path  # <model folder>/training/<part>.safetensors
         self.recipe = {"optimizer": recipe.optimizer, "batch_size": recipe.batch_size, "seed": recipe.seed}
 
     def save(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
-        tensors: dict[str, Tensor] = {}
-        for prefix, state in self._states(objective, average, optimizers).items():
-            tensors |= {f"{prefix}/{key}": value.detach().contiguous().clone() for key, value in state.items()}
-        meta = {"recipe": self.recipe, "step": clock.step, "seconds": clock.elapsed, "progress": clock.progress}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_safetensors(self.path, tensors, {"run": json.dumps(meta)})
+        about = {"recipe": self.recipe, "step": clock.step, "seconds": clock.elapsed, "progress": clock.progress}
+        save_state(self.path, self._parts(objective, average, optimizers), about)
 
     def load(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
         if not self.path.is_file():
-            raise ValueError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
-        tensors, meta = read_safetensors(self.path), _run_meta(self.path)
-        if meta.get("recipe") != self.recipe:
-            raise ValueError(f"cannot resume {self.path}: it was begun with {meta.get('recipe')}, not {self.recipe}")
-        try:
-            for prefix, module in {"objective": objective, "average": average.module}.items():
-                module.load_state_dict(_under(tensors, prefix))
-        except RuntimeError as error:
-            raise ValueError(f"cannot resume {self.path}: it belongs to a model of other sizes") from error
-        for i, optimizer in enumerate(optimizers):
-            state = optimizer.state_dict()
-            state["state"] = _unflatten(_under(tensors, f"optimizer{i}"))
-            optimizer.load_state_dict(state)
-        clock.step, clock.spent = meta["step"], meta["seconds"]
+            raise UserError(f"nothing to resume: {self.path} does not exist; leave out --resume to begin")
+        about = read_about(self.path)
+        if about.get("recipe") != self.recipe:
+            raise UserError(f"cannot resume {self.path}: it was begun with {about.get('recipe')}, not {self.recipe}")
+        load_state(self.path, self._parts(objective, average, optimizers))
+        clock.step, clock.spent = about["step"], about["seconds"]
 
     def refuse_to_overwrite(self) -> None:
         """An interrupted run must be resumed or removed, not lost."""
-        if self.path.is_file() and _run_meta(self.path).get("progress", 1) < 1:
-            raise ValueError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
+        if self.path.is_file() and read_about(self.path).get("progress", 1) < 1:
+            raise UserError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
 
     @staticmethod
-    def _states(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Mapping[str, Tensor]]:
-        states: dict[str, Mapping[str, Tensor]] = {
-            "objective": objective.state_dict(),
-            "average": average.module.state_dict(),
+    def _parts(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Any]:
+        return {
+            "objective": objective,
+            "average": average.module,
+            **{f"optimizer{i}": optimizer for i, optimizer in enumerate(optimizers)},
         }
-        for i, optimizer in enumerate(optimizers):
-            per_parameter = optimizer.state_dict()["state"]
-            states[f"optimizer{i}"] = {
-                f"{index}/{key}": torch.as_tensor(value)
-                for index, values in per_parameter.items()
-                for key, value in values.items()
-            }
-        return states
-
-
-def _run_meta(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("run", "{}"))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: remove it to begin anew ({error})") from error
 
 
 def progress_of(folder: Path, part: str) -> float | None:
     """How far the run of a part got, from 0 to 1; None where there was none."""
     path = folder / "training" / f"{part}.safetensors"
-    return float(_run_meta(path).get("progress", 1)) if path.is_file() else None
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix + "/"): value for key, value in tensors.items() if key.startswith(prefix + "/")}
-
-
-def _unflatten(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    nested: dict[int, dict[str, Tensor]] = {}
-    for key, value in flat.items():
-        index, name = key.split("/")
-        nested.setdefault(int(index), {})[name] = value
-    return nested
+    return float(read_about(path).get("progress", 1)) if path.is_file() else None

@@ -3,7 +3,7 @@
 What a preset reached is told in the card of the model that was trained with it (assets/*/README.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hieramp.config import ClassifierConfig, DiTConfig, VARConfig, VQVAEConfig
 from hieramp.scales import OFFICIAL_SIDES
@@ -23,6 +23,7 @@ class Preset:
     dit_recipe: Recipe
 
 
+MIN_STEPS = 100  # of a part: fewer teach it nothing, however small the folder is
 SMALL_SIDES = (1, 2, 3, 4, 6, 8)
 
 PRESETS = {
@@ -66,3 +67,11 @@ PRESETS = {
         dit_recipe=Recipe(256, 80, 1e-4, hold=1.0, ema=0.9999),  # of DiT-B/2
     ),
 }
+
+
+def _with_floor(preset: Preset) -> Preset:
+    names = ("vqvae_recipe", "var_recipe", "class_token_recipe", "classifier_recipe")
+    return replace(preset, **{name: replace(getattr(preset, name), min_steps=MIN_STEPS) for name in names})
+
+
+PRESETS = {name: _with_floor(preset) for name, preset in PRESETS.items()}

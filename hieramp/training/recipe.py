@@ -30,6 +30,11 @@ class Recipe:
     shift: int = 0  # pixels by which the transformer's images are moved at random
     shift_until: float = 0.8  # of the run; then they stay where they are
     seed: int = 0
+    min_steps: int = 1  # however few the images are
+
+    def num_steps(self, num_images: int) -> int:
+        """Length of a run without a budget."""
+        return max(self.min_steps, round(self.epochs * num_images / self.batch_size))
 
     def rate(self, progress: float) -> float:
         """Learning-rate factor at `progress` in [0, 1] of the run."""

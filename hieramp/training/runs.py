@@ -30,6 +30,7 @@ from hieramp.devices import has_half
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis
 from hieramp.diffusion.model import DiffusionModel
+from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.training.classifier import ClassifierObjective
@@ -52,7 +53,7 @@ def load_vqvae(folder: Path) -> VQVAE:
     """The VQ-VAE of a model folder, in evaluation mode.
 
     Raises:
-        ValueError: the folder has none, or its weights do not fit its config.
+        UserError: the folder has none, or its weights do not fit its config.
     """
     config = _config_with(folder, "vqvae")
     vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
@@ -63,7 +64,7 @@ def load_vqvae(folder: Path) -> VQVAE:
 def _config_with(folder: Path, part: str) -> dict:
     config = read_config(folder) if folder.is_dir() else {}
     if part not in config:
-        raise ValueError(f"{folder} has no {part} yet: run python -m hieramp train {part} --out {folder} first")
+        raise UserError(f"{folder} has no {part} yet: run python -m hieramp train {part} --out {folder} first")
     return config
 
 
@@ -237,7 +238,7 @@ def _check_fits(vqvae: VQVAEConfig, var: VARConfig, folder: Path) -> None:
     for name in ("sides", "num_codes", "code_dim"):
         ours, theirs = getattr(var, name), getattr(vqvae, name)
         if ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"{name} of the VQ-VAE in {folder} is {theirs}, of this preset {ours}: use one preset for both"
             )
 
@@ -245,7 +246,7 @@ def _check_fits(vqvae: VQVAEConfig, var: VARConfig, folder: Path) -> None:
 def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
     found = len(source.class_names)
     if found != num_classes:
-        raise ValueError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
+        raise UserError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
 
 
 def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[VAR], Image.Image]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,14 @@ class SearchSettings:
     model: str
     ipc: int
     proxy: str
-    guidance: float
+    sampling: Sampling
     seed: int
     details: str = ""  # of the proxy
+
+    def to_json(self) -> dict[str, Any]:
+        """By their names, those of the sampling among them."""
+        named = {"model": self.model, "ipc": self.ipc, "proxy": self.proxy}
+        return {**named, **self.sampling.options(), "seed": self.seed, "details": self.details}
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,12 @@ class Search:
             direction="maximize",
             load_if_exists=True,
         )
-        known, wanted = self.study.user_attrs.get("settings"), asdict(settings)
-        for name in known or {}:
-            if known[name] != wanted.get(name):
-                raise ValueError(
-                    f"{folder} holds a search with {name} {known[name]!r}, not {wanted.get(name)!r}: give another --out"
-                )
+        known, wanted = self.study.user_attrs.get("settings"), settings.to_json()
+        default = Sampling().options()  # what an earlier version left out
+        for name in (known or {}) and known.keys() | wanted.keys():
+            before, now = (some.get(name, default.get(name)) for some in (known, wanted))
+            if before != now:
+                raise ValueError(f"{folder} holds a search with {name} {before!r}, not {now!r}: give another --out")
         self.study.set_user_attr("settings", wanted)
         self.settings = settings
         # another seed for every session, or the sampler would suggest again what it did before
@@ -126,7 +131,7 @@ class Search:
     def _measure(self, model: Model, proxy: Proxy, params: dict[str, float]) -> Worth:
         amplification = parse_stages(to_stages(params))
         first = FIRST_SEED + self.settings.seed * 1_000_000
-        drawn = draw_set(model, self.settings.ipc, BATCH, amplification, Sampling(self.settings.guidance), first)
+        drawn = draw_set(model, self.settings.ipc, BATCH, amplification, self.settings.sampling, first)
         return proxy(drawn.images, drawn.labels)
 
 
@@ -154,4 +159,4 @@ def as_json(search: Search) -> str:
         {"trial": t.number, "stages": t.stages, "score": t.worth.score, **t.worth.parts}
         for t in sorted(search.tried(), key=lambda tried: -tried.worth.score)
     ]
-    return json.dumps({"settings": asdict(search.settings), "trials": rows}, indent=1) + "\n"
+    return json.dumps({"settings": search.settings.to_json(), "trials": rows}, indent=1) + "\n"

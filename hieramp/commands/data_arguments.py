@@ -1,0 +1,21 @@
+"""Arguments of every command that reads images of the user's: which split of --data, and which columns of a table."""
+
+import argparse
+from pathlib import Path
+
+from hieramp.data import DataSpec
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True) -> None:
+    """Add --image-column, --label-column and, where one split is read, --split; `data_spec` reads them."""
+    group = parser.add_argument_group("of --data (docs/data.md)")
+    if split:
+        group.add_argument("--split", metavar="NAME", help="the split to take (default: found by its name)")
+    group.add_argument("--image-column", metavar="NAME", help="of a Hugging Face data set (default: the one of images)")
+    group.add_argument("--label-column", metavar="NAME", help="of a Hugging Face data set (default: the class label)")
+
+
+def data_spec(args: argparse.Namespace, *models: Path | None) -> DataSpec:
+    """--data with what was said about it; labels in the order of the first model folder that has these classes."""
+    found = tuple(model for model in models if model is not None)
+    return DataSpec(args.data, getattr(args, "split", None), args.image_column, args.label_column, found)

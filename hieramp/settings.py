@@ -1,0 +1,131 @@
+"""What a picture is drawn with, in one place: `Settings`, and the table of its fields.
+
+Every field is declared once, where its mathematics is: in `Sampling` and in `Amplification`. From those lines come the
+flags of the command line, the controls of the page, its addresses and endpoints, the settings inside pictures and sets,
+and the jobs of the page; whoever adds a setting adds one line there, and what it does. The walk is our own: the classes
+are plain dataclasses whose errors are sentences and whose flags have shorthands (`--stages`, `--temperature`), which
+tyro or pydantic would have to be taught, while the generators are a few lines each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from hieramp import fields as knobs
+from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
+from hieramp.fields import Field, Part, part_of
+from hieramp.generation.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Settings(Sampling, Amplification):
+    """What a picture is drawn with, besides model, label and seed: the fields of `Amplification` and of `Sampling`.
+
+    `Settings()` amplifies nothing; `PAPER` is what the paper distils with.
+
+    Raises:
+        ValueError: a field that is out of range or of the wrong type.
+    """
+
+    def __post_init__(self) -> None:
+        Amplification.__post_init__(self)
+
+    @classmethod
+    def of(cls, *given: "Amplification | Sampling | None", **options: Any) -> "Settings":
+        """The fields of those given, the later ones first, and options by their names; the rest is at its default.
+
+        Raises:
+            TypeError: an option that is no setting.
+            ValueError: a field that is out of range.
+        """
+        values: dict[str, Any] = {}
+        for some in given:
+            values |= {} if some is None else {field.name: getattr(some, field.name) for field in fields(some)}
+        return cls(**values | options)
+
+    @classmethod
+    def table(cls, model_kind: str = "var") -> dict[str, Field]:
+        """All fields by their names, in the order in which every door has them."""
+        return knobs.table(cls, model_kind)
+
+    @property
+    def amplification(self) -> Amplification:
+        return part_of(Amplification, self)
+
+    @property
+    def sampling(self) -> Sampling:
+        return part_of(Sampling, self)
+
+    @property
+    def plain(self) -> "Settings":
+        """The same without amplification: what a comparison calls the baseline."""
+        return Settings.of(self.sampling)
+
+    def resolved(self, depth: int) -> "Settings":
+        """With the blocks that are amplified in a model of this depth, by their numbers."""
+        return replace(self, blocks=self.resolved_blocks(depth))
+
+    def to_json(self) -> dict[str, Any]:
+        """As pictures, sets and jobs store it."""
+        return knobs.to_json(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], beside: Sequence[str] = ()) -> "Settings":
+        """Settings as they were stored, also by earlier versions; `beside` are names of other entries.
+
+        Raises:
+            ValueError: a value that no setting could have, or a setting of a later version.
+        """
+        return knobs.from_json(cls, stored, beside)
+
+    @classmethod
+    def parts(cls, model_kind: str = "var") -> tuple[Part, ...]:
+        """The controls of the page, parameters of an address and arguments of an endpoint, in their order."""
+        return tuple(part for field in cls.table(model_kind).values() for part in field.parts)
+
+    def to_parts(self, model_kind: str = "var") -> dict[str, Any]:
+        """The values of those, by their names."""
+        values: dict[str, Any] = {}
+        for field in self.table(model_kind).values():
+            shown = field.kind.split(getattr(self, field.name), self)
+            values |= dict(zip((part.name for part in field.parts), shown, strict=True))
+        return values
+
+    @classmethod
+    def from_parts(cls, values: Mapping[str, Any], model_kind: str = "var") -> "Settings":
+        """Settings as controls hold them.
+
+        Raises:
+            ValueError: a value that is missing, of the wrong type or out of range.
+        """
+        return cls(
+            **{
+                field.name: field.kind.join(field.spoken, [values.get(part.name) for part in field.parts])
+                for field in cls.table(model_kind).values()
+            }
+        )
+
+
+PAPER = Settings.of(SCHEDULES["all"])  # Section 4: half of the positions with β 5, in all stages
+Given = Settings | Amplification | Sequence[Settings | Amplification | None] | None
+
+
+def read(given: Given, options: Mapping[str, Any], default: Settings) -> Settings | list[Settings]:
+    """The settings that a call means: `given`, or `default`, with options by their names; one, or one for each image.
+
+    An option may also be `amplification`, which is then what is given.
+
+    Raises:
+        ValueError: settings and an amplification, or a value out of range.
+        TypeError: an option that is no setting.
+    """
+    options = dict(options)
+    if "amplification" in options:
+        if given is not None:
+            raise ValueError("settings and an amplification are both given: put the amplification into the settings")
+        given = options.pop("amplification") or OFF
+    if given is None:
+        return Settings.of(default, **options)
+    if isinstance(given, Sampling | Amplification):
+        return Settings.of(given, **options)
+    return [Settings.of(one, **options) for one in given]

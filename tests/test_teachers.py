@@ -1,0 +1,259 @@
+"""Teachers and checkpoints that other people's scripts saved."""
+
+import argparse
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from test_conformance import SIDES, TRANSFORMER, VAE, filled
+from torch import nn
+
+import hieramp
+from hieramp import loading, official
+from hieramp.class_names import keys_of, short_name
+from hieramp.commands.main import main
+from hieramp.config import VARConfig
+from hieramp.evaluation import teachers
+from hieramp.evaluation.images import HeldSet, aligned, aligned_test
+from hieramp.evaluation.teachers import Teacher, load_teacher
+from hieramp.pickles import read_checkpoint
+from hieramp.var.model import VAR
+from hieramp.vqvae.model import VQVAE
+
+WRAPPED: dict[str, Any] = {
+    "bare": lambda state: state,
+    "DDP": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "torch.compile": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    "both": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+    "model": lambda state: {"model": state, "epoch": 3},
+    "state_dict": lambda state: {"state_dict": OrderedDict(state), "best": torch.tensor(1.0)},
+    "Lightning": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer": {"state": {}}},
+    "ema": lambda state: {"ema": state, "args": argparse.Namespace(depth=16)},
+    "trainer": lambda state: {"trainer": {"var_wo_ddp": state, "var_opt": {"state": {0: torch.ones(2)}}}, "iter": 7},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_trainers_save_is_unwrapped(tmp_path: Path, name: str) -> None:
+    vae, var = filled(VQVAE(VAE)), filled(VAR(TRANSFORMER))
+    torch.save(WRAPPED[name](var), tmp_path / "var.pth")
+    torch.save(WRAPPED[name](vae), tmp_path / "vae.pth")
+    loaded = hieramp.from_official(read_checkpoint(tmp_path / "vae.pth"), read_checkpoint(tmp_path / "var.pth"), SIDES)
+    assert all(torch.equal(value, var[key]) for key, value in loaded.var.state_dict().items())
+
+
+class Odd:
+    pass
+
+
+def test_what_is_refused_says_what_was_found_and_what_to_do(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(1)}, "args": Odd()}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"more than tensors \(.*Odd\); it was not opened: save its state_dict\(\)"):
+        read_checkpoint(tmp_path / "odd.pth")
+    for text in (b"root:x:0:0:root:/root:/bin/bash\n", b"e\n", b"", b"\x80\x02", b"some text that goes on\n" * 9):
+        (tmp_path / "text.pth").write_bytes(text)
+        with pytest.raises(ValueError, match="PyTorch checkpoint"):
+            read_checkpoint(tmp_path / "text.pth")
+    vae = filled(VQVAE(VAE))
+    for state in ({1: torch.ones(2)}, {"a": 1}, {}):
+        with pytest.raises(ValueError, match="it has no tensor 'word_embed.weight'; it has no tensors at all"):
+            hieramp.from_official(vae, state, SIDES)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="it has encoder.conv_in.weight"):
+        hieramp.from_official(vae, vae, SIDES)
+
+
+def test_the_512_pixel_model_has_its_own_sides() -> None:
+    """Built without memory: shapes alone, as in var_d36.pth."""
+    with torch.device("meta"):
+        config = VARConfig(official.SIDES_512, depth=36, width=64 * 36, num_heads=36, shared_adaln=True)
+        state = VAR(config).state_dict()
+    assert official._sides(state) == official.SIDES_512 and state["pos_1LC"].shape[1] == 2240
+    assert official._var_config(state, official.SIDES_512) == config
+    assert "var-d36" in loading.OFFICIAL
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A VAR of three classes as if it were the official var-d4, in HIERAMP_HOME."""
+    torch.save(filled(VQVAE(VAE)), tmp_path / loading.HUB_VQVAE)
+    torch.save(filled(VAR(VARConfig(**{**TRANSFORMER.__dict__, "num_classes": 3}))), tmp_path / "own.pth")
+    monkeypatch.setenv("HIERAMP_HOME", str(tmp_path))
+    name = f"var-d{TRANSFORMER.depth}"
+    monkeypatch.setattr(loading, "OFFICIAL", (name, "var-d16"))
+    monkeypatch.setattr(official, "OFFICIAL_SIDES", SIDES)
+    return tmp_path
+
+
+def test_a_var_of_own_classes_is_never_given_imagenets_names(own: Path) -> None:
+    name, file = f"var-d{TRANSFORMER.depth}", own / "own.pth"
+    assert hieramp.load(name, "cpu", var_checkpoint=file).class_names == ("0", "1", "2")
+    for folder in ("b, c", "a", "Z"):
+        (own / "images" / "train" / folder).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(own / "images" / "train" / folder / "1.png")
+    (own / "names.json").write_text(json.dumps(["x", "y"]))
+    (own / "names.txt").write_text("x\ny\nz\n")
+    for place, names in [
+        ("images", ("Z", "a", "b, c")),
+        ("names.json", ("x", "y", "2")),
+        ("names.txt", ("x", "y", "z")),
+    ]:
+        loaded = hieramp.load(name, "cpu", var_checkpoint=file, classes_from=own / place)
+        assert loaded.class_names == names and loaded.wnids == ()
+    (own / "names.json").write_text(json.dumps(list("abcd")))
+    with pytest.raises(ValueError, match="names 4 classes, the VAR has 3"):
+        hieramp.load(name, "cpu", var_checkpoint=file, classes_from=own / "names.json")
+    with pytest.raises(ValueError, match=f"is a {name}, not a var-d16: give --model {name}"):
+        hieramp.load("var-d16", "cpu", var_checkpoint=file)
+    with pytest.raises(ValueError, match="cifar10 names its classes itself"):
+        hieramp.load("cifar10", "cpu", classes_from=own / "names.txt")
+
+
+def test_only_models_that_exist_are_offered(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "OFFICIAL", ("var-d16",))
+    with pytest.raises(ValueError, match=r"not a var-d16: load it with hieramp\.from_official"):
+        hieramp.load("var-d16", "cpu", var_checkpoint=own / "own.pth")
+
+
+# Teachers
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_pth_weights_are_teachers(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=3).eval()
+    torch.save(WRAPPED[name](network.state_dict()), tmp_path / "t.pth")
+    (tmp_path / "t.json").write_text(json.dumps(["cat", "dog", "frog"]))
+    teacher = load_teacher(f"resnet10t={tmp_path / 't.pth'}")
+    assert teacher.class_names == ("cat", "dog", "frog") and teacher.name == "resnet10t"
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert torch.allclose(teacher.network(images), network((images - mean) / std), atol=1e-5)
+
+
+def test_a_resnet_for_small_images_is_recognised(tmp_path: Path) -> None:
+    """RDED's teachers for CIFAR: torchvision's ResNet-18 with a 3×3 first convolution and no max-pool."""
+    from torchvision.models import resnet18
+
+    network = resnet18(num_classes=2)
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    state = {k: v for k, v in network.eval().state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "t.pth")
+    with pytest.raises(ValueError, match="does not say which class is which"):
+        load_teacher(f"resnet18={tmp_path / 't.pth'}")
+    with pytest.raises(ValueError, match="does not name its network"):
+        load_teacher(str(tmp_path / "t.pth"))
+    (tmp_path / "t.json").write_text('["cat", "dog"]')
+    teacher = load_teacher(f"resnet18={tmp_path / 't.pth'}")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(
+        teacher.network(images), network((images - teacher.network.mean) / teacher.network.std), atol=1e-4
+    )
+
+
+def test_imagenets_networks_name_their_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    network = timm.create_model("resnet10t")
+    torch.save(network.state_dict(), tmp_path / "t.pth")
+    teacher = load_teacher(f"resnet10t={tmp_path / 't.pth'}")
+    assert len(teacher.class_names) == 1000 and teacher.class_names[0] == "tench, Tinca tinca"
+    images = torch.rand(1, 3, 32, 32)
+    for names in (
+        ("n01443537", "n01440764"),
+        ("goldfish, Carassius auratus", "tench, Tinca tinca"),
+        ("goldfish", "tench"),
+    ):
+        few = teacher.for_classes(names, "my set")
+        assert few.class_names == names
+        assert torch.equal(few.network(images), teacher.network(images)[:, [1, 0]])
+        assert "knows 1000 classes; the 2 of my set are taken by name" in capsys.readouterr().err
+    assert teacher.for_classes(("goldfish", "my dog"), "my set") is teacher
+
+
+def test_timm_names_bring_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network: what timm would have fetched is made here."""
+    made = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
+    monkeypatch.setattr(teachers.timm, "create_model", lambda name, pretrained: made)
+    teacher = load_teacher("timm/vit_tiny_patch16_224")
+    assert len(teacher.class_names) == 1000
+    assert torch.allclose(teacher.network.mean.flatten(), torch.full((3,), 0.5))  # its own, not ResNet's
+    assert teacher.network(torch.rand(1, 3, 32, 32)).shape == (1, 1000)  # resized to the 224 px it takes
+
+    def offline(name: str, pretrained: bool) -> nn.Module:
+        raise OSError("we cannot reach the Hub\nand more")
+
+    monkeypatch.setattr(teachers.timm, "create_model", offline)
+    with pytest.raises(
+        ValueError, match=r"timm/resnet10t cannot be fetched \(we cannot reach the Hub\): give resnet10t=FILE"
+    ):
+        load_teacher("timm/resnet10t")
+    with pytest.raises(ValueError, match="no network 'resnat'"):
+        load_teacher("timm/resnat")
+
+
+# Names
+
+
+def held(names: tuple[str, ...], labels: list[int]) -> HeldSet:
+    images = torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    return HeldSet(images, torch.tensor(labels), names, "set", {}, "")
+
+
+def test_names_are_matched_whatever_their_order(capsys: pytest.CaptureFixture) -> None:
+    found = aligned(held(("class_10", "class_2"), [0, 0, 1]), ("class_2", "class_10"), "t")
+    assert found.labels.tolist() == [1, 1, 0] and found.class_names == ("class_2", "class_10")
+    assert aligned(held(("caf\u00e9",), [0]), ("cafe\u0301", "x"), "t").labels.tolist() == [0]
+    assert aligned(held(("Cat", "cat"), [0, 1]), ("cat", "Cat"), "t").labels.tolist() == [1, 0]
+    assert aligned(held(("crane", "crane"), [0, 1]), ("x", "crane", "crane"), "t").labels.tolist() == [1, 2]
+    rded = aligned(held(("00000", "00001"), [0, 1]), ("cat", "dog"), "t")
+    assert rded.labels.tolist() == [0, 1] and rded.class_names == ("cat", "dog")
+    assert "set: 00000 is taken for cat, and so on by number" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"the teacher does not know 'dog' \(1 of 2\); it knows cat, bird"):
+        aligned(held(("cat", "dog"), [0, 1]), ("cat", "bird"), "the teacher")
+
+
+def test_test_images_of_other_classes_are_left_out(capsys: pytest.CaptureFixture) -> None:
+    small = held(("a", "b", "c"), [2, 0])
+    test = aligned_test(held(("c", "x", "a"), [0, 0, 1, 2]), small)
+    assert test.labels.tolist() == [2, 2, 0] and test.images[:, 0, 0, 0].tolist() == [0, 0, 2]
+    assert "images of 1 classes that the set does not have are left out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"there are no test images of 'c' \(1 of 2 classes\)"):
+        aligned_test(held(("a", "b"), [0, 1]), small)
+
+
+def test_headings_keep_commas_that_are_not_imagenets() -> None:
+    assert short_name("tench, Tinca tinca") == "tench" and short_name("a,b; c") == "a,b; c"
+    assert len(set(keys_of(["crane", "crane", "Crane"]))) == 3
+
+
+def test_a_teacher_knows_more_classes_than_the_set(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.arange(4.0).expand(len(images), 4)
+
+    teacher = Teacher(Counting(), "t", ("a", "b", "c", "d"), "")
+    assert teacher.for_classes(("d", "b"), "s").network(torch.zeros(2, 3, 1, 1)).tolist() == [[3, 1], [3, 1]]
+    assert teacher.for_classes(("d", "c", "b", "a"), "s") is teacher
+
+
+def test_evaluate_takes_an_imagenet_network_as_the_teacher_of_a_few_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for split in ("train", "val"):
+        for number, wnid in enumerate(("n01440764", "n01443537")):
+            folder = tmp_path / split / wnid
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (32, 32), (80 * number, 40 * i, 90)).save(folder / f"{i}.jpg")
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "t.pth")
+    teacher = ["--teacher", f"resnet10t={tmp_path / 't.pth'}", "--student", "small", "--epochs", "1", "--runs", "1"]
+    out = ["--out", str(tmp_path / "r"), "--device", "cpu", "--last-alone"]
+    main(["evaluate", str(tmp_path), "--test", str(tmp_path), *teacher, *out])
+    said = capsys.readouterr().err
+    assert "the 2 of" in said and f"6 images of 2 classes in {tmp_path} (split val)" in said
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert result["test"]["images"] == 6 and result["set"]["class_names"][1].startswith("goldfish")

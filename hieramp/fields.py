@@ -384,23 +384,23 @@ class Part:
     stage: str | None = None
 
 
-_TABLES: dict[tuple[type, str], dict[str, Field]] = {}
+_TABLES: dict[tuple[type, str | None], dict[str, Field]] = {}
 
 
-def table(cls: type, model_kind: str = "var") -> dict[str, Field]:
-    """The settings of a class by their names, in order, as far as models of this kind have them."""
+def table(cls: type, model_kind: str | None = "var") -> dict[str, Field]:
+    """The settings of a class by their names, in order, as far as models of this kind have them; None: of all kinds."""
     if (cls, model_kind) not in _TABLES:
         _TABLES[cls, model_kind] = _rows(cls, model_kind)
     return _TABLES[cls, model_kind]
 
 
-def _rows(cls: type, model_kind: str) -> dict[str, Field]:
+def _rows(cls: type, model_kind: str | None) -> dict[str, Field]:
     hints, rows = get_type_hints(cls, include_extras=True), {}
     for field in fields(cls):
         hint = hints[field.name]
         knobs = [extra for extra in get_args(hint) if isinstance(extra, Knob)] if get_origin(hint) is Annotated else []
         assert len(knobs) == 1 and field.default is not MISSING, f"{field.name} needs a Knob and a default"
-        if model_kind in knobs[0].models:
+        if model_kind is None or model_kind in knobs[0].models:
             rows[field.name] = Field(**vars(knobs[0]), name=field.name, default=field.default)
     return rows
 
@@ -411,7 +411,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         ValueError: a value of the wrong type or out of range.
     """
-    for field in table(type(settings)).values():
+    for field in table(type(settings), None).values():
         checked = field.kind.check(field.spoken, getattr(settings, field.name))
         object.__setattr__(settings, field.name, checked)
 
@@ -421,10 +421,10 @@ def part_of(cls: type[T], settings: Any) -> T:
     return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})  # type: ignore[arg-type]
 
 
-def to_json(settings: Any) -> dict[str, Any]:
-    """Ready for JSON; a setting that came later is named only where it is not its default."""
+def to_json(settings: Any, model_kind: str = "var") -> dict[str, Any]:
+    """Those of a kind of model, ready for JSON; a setting that came later is named only where it is not its default."""
     stored: dict[str, Any] = {}
-    for field in table(type(settings)).values():
+    for field in table(type(settings), model_kind).values():
         value = getattr(settings, field.name)
         if field.always or value != field.default:
             place = stored.setdefault(field.inside, {}) if field.inside else stored
@@ -438,7 +438,7 @@ def from_json(cls: type[T], stored: Mapping[str, Any], beside: Sequence[str] = (
     Raises:
         ValueError: a value that no setting could have, or a setting that this version does not know.
     """
-    rows, values = table(cls), {}
+    rows, values = table(cls, None), {}
     known = {name for row in rows.values() for name in (row.inside or row.name, row.was)} | set(beside)
     for name in stored:
         if name not in known:

@@ -31,7 +31,7 @@ def test_generate_draws_two_labelled_rows(model_folder: Path, tmp_path: Path, ca
             "coarse=50%:5,mid=off,fine=30%:2",
             "--guidance",
             "3",
-            "--steps",
+            "--strip",
             "--json",
             "--device",
             "cpu",

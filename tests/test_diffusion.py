@@ -1,5 +1,7 @@
 """The diffusion transformer: its latents, its sampler, HierAmp on it, and its training, at tiny size."""
 
+import argparse
+import json
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_VQVAE
+from PIL import Image
 from tiny_train import PRESET
 from torch import Tensor
 
@@ -16,6 +19,7 @@ import hieramp
 from hieramp.amplification.output import RunningMap
 from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import load_part, read_config, save_part
+from hieramp.commands import arguments as shared
 from hieramp.commands.main import main
 from hieramp.config import DiTConfig
 from hieramp.data import decode, open_source
@@ -25,6 +29,7 @@ from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels, flow_levels
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.noise import chances, gaussian
 from hieramp.diffusion.sampler import Prediction, invert, sample
+from hieramp.settings import Settings
 from hieramp.training.dit import DiTObjective, per_stage
 from hieramp.training.loop import RunSettings
 from hieramp.training.runs import train_dit
@@ -243,12 +248,19 @@ def test_a_picture_at_every_step_and_the_last_is_the_picture(drawn: DiffusionMod
         ({"labels": []}, "no labels"),
         ({"labels": [9]}, "class 9 does not exist: tiny-dit has 0 to 3"),
         ({"seeds": [1, 2]}, "counts differ: 1 labels, 2 seeds"),
-        ({"guidance": -1.0}, "guidance is -1.0"),
-        ({"steps": 0}, "steps is 0; it must be a whole number from 1"),
+        ({"guidance": -1.0}, "guidance is -1"),
+        ({"steps": 0}, "steps is 0; it must be a whole number of at least 1"),
         ({"solver": "euler2"}, "solver is 'euler2'; it must be 'euler' or 'heun'"),
-        ({"amplification": Amplification(mid=(0.5, 2.0), mode="attention")}, "leave the mode out"),
-        ({"amplification": Amplification(mid=(0.5, 2.0), scales=(1,))}, "scales are a VAR's"),
+        (
+            {"amplification": Amplification(mid=(0.5, 2.0), mode="attention")},
+            "mode is no setting of a diffusion transformer",
+        ),
+        (
+            {"amplification": Amplification(mid=(0.5, 2.0), scales=(1,))},
+            "scales is no setting of a diffusion transformer",
+        ),
         ({"amplification": Amplification(mid=(0.5, 2.0), blocks=(3,))}, "block 3 does not exist"),
+        ({"top_k": 5}, "top k is no setting of a diffusion transformer: leave it out"),
     ],
 )
 def test_bad_settings_are_told(drawn: DiffusionModel, changes: dict, said: str) -> None:
@@ -409,3 +421,71 @@ def test_hash_follows_the_weights() -> None:
     before = hash_of(vqvae)
     next(vqvae.parameters()).data += 1
     assert not torch.equal(before, hash_of(vqvae))
+
+
+# the doors
+
+
+def test_the_commands_take_a_diffusion_model(trained: Path, tmp_path: Path) -> None:
+    common = ["--class", "red", "--model", str(trained), "--device", "cpu"]
+    out = tmp_path / "sheet.png"
+    how = ["--steps", "3", "--solver", "heun", "--guidance", "2", "--stages", "coarse=off,mid=50%:2,fine=25%:1"]
+    main(["generate", *common, *how, "--count", "2", "--strip", "--out", str(out)])
+    told = json.loads(Image.open(out).text["hieramp"])
+    assert (told["steps"], told["solver"], told["guidance"]) == (3, "heun", 2.0)
+    assert told["stages"] == {"coarse": None, "mid": [0.5, 2.0], "fine": [0.25, 1.0]} and "top_k" not in told
+    assert (tmp_path / "sheet-steps.png").is_file()
+    main(["saliency", *common, "--steps", "3", "--guidance", "0", "--out", str(out)])
+    told = json.loads(Image.open(out).text["hieramp"])
+    assert told["stages"] == {"coarse": None, "mid": None, "fine": None}
+
+
+def test_a_schedules_name_means_alpha(trained: Path) -> None:
+    parser = argparse.ArgumentParser()
+    shared.add_drawing(parser)
+    args = parser.parse_args(["--stages", "mid"])
+    assert (shared.settings(args, "dit").mid, shared.settings(args).mid) == ((0.5, 1.0), (0.5, 5.0))
+    assert (shared.settings(args, "dit").guidance, shared.settings(args).guidance) == (1.5, 4.0)
+    written = parser.parse_args(["--stages", "coarse=50%:5,mid=50%:5,fine=50%:5"])
+    assert shared.settings(written, "dit").mid == (0.5, 5.0)
+    with pytest.raises(ValueError, match="cannot read stage 'weak-mid'"):
+        shared.settings(parser.parse_args(["--stages", "weak-mid"]), "dit")
+
+
+def test_settings_of_a_diffusion_model_are_stored_and_read() -> None:
+    settings = Settings(steps=50, solver="heun", guidance=2.0, mid=(0.5, 1.0))
+    stored = json.loads(json.dumps(settings.to_json("dit")))
+    assert Settings.from_json(stored) == settings and "temperature" not in stored
+    assert "steps" not in Settings().to_json()  # sets of a VAR keep their bytes
+    with pytest.raises(ValueError, match="steps is no setting of a VAR: leave it out"):
+        settings.check_kind("var")
+
+
+def test_a_set_is_the_same_at_any_batch_size_and_after_a_stop(trained: Path, tmp_path: Path) -> None:
+    model = hieramp.load(trained, "cpu", kind="dit")
+    how = {"steps": 3, "seed": 2}
+    hieramp.distill(model, 5, tmp_path / "a.zip", batch_size=7, **how).run()
+    stopped = iter(hieramp.distill(model, 5, tmp_path / "b.zip", batch_size=3, **how))
+    next(stopped)
+    stopped.close()
+    assert not (tmp_path / "b.zip").exists()
+    hieramp.distill(model, 5, tmp_path / "b.zip", batch_size=4, **how).run()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    opened = hieramp.open_set(tmp_path / "a.zip")
+    assert opened.manifest["settings"]["steps"] == 3
+    assert opened.manifest["settings"]["stages"]["mid"] == [0.5, 1.0]
+    drawn = model.generate([1], [2_000_003], settings=hieramp.settings.FOR_SETS["dit"], steps=3).images[0]
+    pixels = (drawn.permute(1, 2, 0) * 255).round().byte().numpy()
+    assert np.abs(np.asarray(opened.image(8)).astype(int) - pixels).max() <= 1
+
+
+def test_what_is_a_vars_alone_says_so(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="takes neither var_checkpoint nor class_tokens"):
+        hieramp.load(trained, "cpu", class_tokens="kept")
+    args = argparse.Namespace(
+        model=str(trained), device="cpu", dtype="float32", var_checkpoint=None, class_tokens=None, classes_from=None
+    )
+    with pytest.raises(ValueError, match="is a diffusion transformer: this command takes a VAR"):
+        shared.load_model(args)
+    with pytest.raises(ValueError, match="has no var yet"):
+        hieramp.load(trained, "cpu", kind="var")

@@ -11,7 +11,6 @@ from hieramp.amplification.settings import Amplification, ScaleStrength
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import chances
 from hieramp.diffusion.sampler import Denoiser, Prediction
-from hieramp.errors import UserError
 
 
 def strength_at(amplification: Amplification, level: Level) -> ScaleStrength | None:
@@ -21,19 +20,6 @@ def strength_at(amplification: Amplification, level: Level) -> ScaleStrength | N
         return None
     rho, strength = stage
     return ScaleStrength(rho, strength, where=amplification.where)
-
-
-def check(amplification: Amplification, depth: int) -> None:
-    """Raise ValueError where a setting is none of a diffusion transformer's."""
-    if amplification.mode != "logit":
-        raise UserError(
-            "mode attention is a VAR's; a diffusion transformer has one mode, in which the strength is α of "
-            "A ⊙ (1 + α·M): leave the mode out"
-        )
-    for name in ("scales", "positions"):
-        if getattr(amplification, name) is not None:
-            raise UserError(f"{name} are a VAR's; a diffusion transformer has noise levels: leave {name} out")
-    amplification.resolved_blocks(depth)
 
 
 class Amplifier:

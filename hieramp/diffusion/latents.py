@@ -38,6 +38,8 @@ class Latents(Protocol):
 
     def to(self, device: torch.device | str) -> object: ...
 
+    def state_dict(self) -> dict[str, Tensor]: ...
+
 
 class LatentBasis(nn.Module):
     """w = Uᵀ(f - μ) / s: mean μ (C), components U (C, K), one scale s = √(mean variance of the K components)."""
@@ -148,6 +150,10 @@ class VQLatents:
         self.vqvae.to(device)
         self.basis.to(device)
         return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        basis = {f"basis.{key}": value for key, value in self.basis.state_dict().items()}
+        return {**self.vqvae.state_dict(), **basis}
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
         return self.basis.project(self.vqvae.latent(images_BCHW * 2 - 1))

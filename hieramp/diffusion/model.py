@@ -10,21 +10,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hieramp.amplification.settings import OFF, Amplification
 from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash, sent
-from hieramp.diffusion.amplifier import Amplifier, check
+from hieramp.diffusion.amplifier import Amplifier
 from hieramp.diffusion.latents import Latents
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import gaussian
-from hieramp.diffusion.sampler import Denoiser, Moment, Solver, sample
-from hieramp.diffusion.settings import GUIDANCE, Solving
+from hieramp.diffusion.sampler import Denoiser, Moment, sample
 from hieramp.errors import UserError
+from hieramp.settings import DEFAULTS, Given, Settings, read
+from hieramp.version import __version__
 
 GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
 
@@ -94,13 +94,11 @@ class DiffusionDrawing:
 
 @dataclass(frozen=True)
 class _Request:
-    """What to draw: one label, seed and amplification per image."""
+    """What to draw: one label, seed and setting per image; the settings differ in their amplification alone."""
 
     labels: tuple[int, ...]
     seeds: tuple[int, ...]
-    amplifications: tuple[Amplification, ...]
-    guidance: float
-    solving: Solving
+    settings: tuple[Settings, ...]
     maps: bool
 
     def group(self, start: int, size: int) -> "_Request":
@@ -114,7 +112,7 @@ class _Request:
             self,
             labels=filled(self.labels),
             seeds=filled(self.seeds),
-            amplifications=filled(self.amplifications),
+            settings=filled(self.settings),
         )
 
 
@@ -160,19 +158,33 @@ class DiffusionModel:
         """
         return label_of(name, self.class_names, self.wnids, self.name)
 
+    @property
+    def states(self) -> tuple[dict[str, Tensor], ...]:
+        """All weights that decide about a picture."""
+        return self.latents.state_dict(), self.denoiser.state_dict()
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the transformer."""
+        return self.denoiser.depth
+
+    def check(self, settings: Settings) -> None:
+        """Raise ValueError where settings are none of this model's."""
+        settings.check_kind(self.kind)
+        settings.resolved_blocks(self.depth)
+        self.denoiser.levels(settings.steps)  # says so where there are not as many
+
     def generate(
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        amplification: Amplification | Sequence[Amplification | None] | None = None,
+        settings: Given = None,
         *,
-        guidance: float = GUIDANCE,
-        steps: int = 25,
-        solver: Solver = "euler",
         maps: bool = False,
+        **options: Any,
     ) -> DiffusionDrawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
-        request = self._request(labels, seeds, amplification, guidance, Solving(steps, solver), maps)
+        request = self._request(labels, seeds, settings, options, maps)
         saliency = []
         for step in self._draw(request):
             saliency.append(step.saliency)
@@ -182,67 +194,80 @@ class DiffusionModel:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        amplification: Amplification | Sequence[Amplification | None] | None = None,
+        settings: Given = None,
         *,
-        guidance: float = GUIDANCE,
-        steps: int = 25,
-        solver: Solver = "euler",
         maps: bool = False,
+        **options: Any,
     ) -> Iterator[DiffusionStep]:
         """Draw one image per label, yielding every step from noise to picture.
 
-        An image depends on (model, label, seed, settings) alone. `amplification` is one setting for all images or one
-        for each: (ρ, α) by stage, where a stage is a span of noise levels (`hieramp.diffusion.levels`); None is off, as
-        is α = 0. `guidance` g means (1 + g)·conditional - g·unconditional; 0 is without. `seeds` are drawn at random
-        when left out. `maps` computes the saliency also where nothing needs it (without guidance and amplification).
+        An image depends on (model, label, seed, settings) alone. `settings` are those of all images, or one for each
+        image; None is the defaults of a diffusion transformer. An `Amplification` does for settings that are otherwise
+        the defaults, and any field of `Settings` may be given by its name as well, as may `amplification=`:
+        `guidance=2.0, steps=50, solver="heun"`. Images of one call may differ in their amplification alone: (ρ, α) by
+        stage, where a stage is a span of noise levels (`hieramp.diffusion.levels`); α = 0 is off. Guidance g means
+        (1 + g)·conditional - g·unconditional; 0 is without. `seeds` are drawn at random when left out. `maps` computes
+        the saliency also where nothing needs it (without guidance and amplification).
 
         Raises:
-            ValueError: a label the model does not have, counts that differ, or a setting out of range.
+            ValueError: a label the model does not have, counts that differ, a setting out of range, or one that only
+                other kinds of model have.
+            TypeError: an option that is no setting.
         """
-        return self._draw(self._request(labels, seeds, amplification, guidance, Solving(steps, solver), maps))
+        return self._draw(self._request(labels, seeds, settings, options, maps))
+
+    def describe(self, label: int, seeds: Sequence[int], settings: Settings) -> dict[str, Any]:
+        """What pictures are drawn with, ready for JSON: it is stored inside them."""
+        return {
+            "model": self.name,
+            "class": self.class_names[label],
+            "label": label,
+            "seeds": list(seeds),
+            **settings.resolved(self.depth).to_json(self.kind),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "hieramp": __version__,
+        }
 
     def _request(
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None,
-        amplification: Amplification | Sequence[Amplification | None] | None,
-        guidance: float,
-        solving: Solving,
+        settings: Given,
+        options: dict[str, Any],
         maps: bool,
     ) -> _Request:
         labels = check_labels(labels, self.denoiser.num_classes, self.name)
         seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(map(int, seeds))
-        if amplification is None or isinstance(amplification, Amplification):
-            amplification = [amplification] * len(labels)
-        amplifications = tuple(one or OFF for one in amplification)
-        if not len(seeds) == len(amplifications) == len(labels):
-            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(amplifications)} amplifications"
+        read_as = read(settings, options, DEFAULTS[self.kind])
+        per_image = (read_as,) * len(labels) if isinstance(read_as, Settings) else tuple(read_as)
+        if not len(seeds) == len(per_image) == len(labels):
+            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(per_image)} settings"
             raise UserError(f"counts differ: {counts}; give one of each per image")
-        if not 0 <= guidance < 1e6:
-            raise UserError(f"guidance is {guidance}; it must be a number of at least 0")
-        for one in set(amplifications):
-            check(one, self.denoiser.depth)
-        self.denoiser.levels(solving.steps)  # says so where there are not as many
-        return _Request(labels, seeds, amplifications, float(guidance), solving, maps)
+        if len({one.plain for one in per_image}) > 1:
+            raise UserError("the images of one call may differ in their amplification alone: draw the others apart")
+        for one in set(per_image):
+            self.check(one)
+        return _Request(labels, seeds, per_image, maps)
 
     def _draw(self, request: _Request) -> Iterator[DiffusionStep]:
         size, count = GROUP.get(self.device.type, 4), len(request.labels)
         groups = [self._draw_group(request.group(start, size)) for start in range(0, count, size)]
-        levels = self.denoiser.levels(request.solving.steps)
+        levels = self.denoiser.levels(request.settings[0].steps)
         for index, (level, following) in enumerate(pairwise(levels)):
             yield DiffusionStep(index, level, following, tuple(map(next, groups)), count, self.latents)
 
     def _draw_group(self, request: _Request) -> Iterator[_GroupStep]:
         denoiser, device = self.denoiser, self.device
-        amplifier = Amplifier(denoiser, request.labels, request.seeds, request.amplifications, request.maps)
-        levels = denoiser.levels(request.solving.steps)
+        how = request.settings[0]
+        amplifier = Amplifier(denoiser, request.labels, request.seeds, request.settings, request.maps)
+        levels = denoiser.levels(how.steps)
         moments = sample(
             denoiser,
             gaussian(request.labels, request.seeds, denoiser.shape, device),
             levels,
             sent(torch.tensor(request.labels), device),
-            solver=request.solving.solver,
-            guidance=request.guidance,
+            solver=how.solver,
+            guidance=how.guidance,
             attention=amplifier,
         )
         grid = len(request.labels), denoiser.token_side, denoiser.token_side

@@ -1,16 +1,15 @@
 """What a diffusion model is sampled with, beside guidance and amplification."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from hieramp.amplification.settings import Amplification
-from hieramp.diffusion.sampler import SOLVERS, Solver
-from hieramp.errors import UserError
+from hieramp.diffusion.sampler import Solver
+from hieramp.fields import Choice, Knob, Number, check_fields
 
-MAX_STEPS = 1000
 # w = 1 + guidance. 2 to 3 is for pictures that show their class, 1.5 for those that are spread like the data.
 GUIDANCE = 1.5
-# Where a schedule is to be on, and none is named: half of the positions with α = 1 in all stages.
-AMPLIFIED = Amplification((0.5, 1.0), (0.5, 1.0), (0.5, 1.0))
+ONLY = ("dit",)
+_SOLVERS = Choice((("euler", "Euler"), ("heun", "Heun: the network is asked twice a step")))
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,21 @@ class Solving:
         ValueError: not a whole number from 1 to 1000, or an unknown solver.
     """
 
-    steps: int = 25
-    solver: Solver = "euler"
+    steps: Annotated[
+        int,
+        Knob(
+            Number(1, 1000, shown=(1, 100), step=1, unit="steps", whole=True),
+            "Steps",
+            "Of a diffusion transformer, from noise to picture.",
+            "sampling",
+            ONLY,
+            always=True,
+        ),
+    ] = 25
+    solver: Annotated[
+        Solver,
+        Knob(_SOLVERS, "Solver", "Of a diffusion transformer: how a step is computed.", "sampling", ONLY, always=True),
+    ] = "euler"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MAX_STEPS or int(self.steps) != self.steps:
-            raise UserError(f"steps is {self.steps}; it must be a whole number from 1 to {MAX_STEPS}")
-        if self.solver not in SOLVERS:
-            raise UserError(f"solver is {self.solver!r}; it must be {' or '.join(map(repr, SOLVERS))}")
+        check_fields(self)

@@ -82,6 +82,21 @@ class Model:
             self.captured = Captured(partial(CudaRecorder, self.device))
         return self
 
+    @property
+    def states(self) -> tuple[dict[str, Tensor], ...]:
+        """All weights that decide about a picture."""
+        return self.vqvae.state_dict(), self.var.state_dict()
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the transformer."""
+        return self.var.config.depth
+
+    def check(self, settings: Settings) -> None:
+        """Raise ValueError where settings are none of this model's."""
+        settings.check_kind(self.kind)
+        settings.check(self.var.scales, self.depth)
+
     def label_of(self, name: str | int) -> int:
         """The label of a class name, ImageNet id or number; a name that looks like a number is a name first.
 
@@ -170,7 +185,7 @@ class Model:
         if len(samplings) > 1:
             raise ValueError("the images of one call may differ in their amplification alone: draw the others apart")
         for one in set(per_image):
-            one.check(self.var.scales, self.var.config.depth)
+            self.check(one)
         amplifications = tuple(one.amplification for one in per_image)
         return Request(labels, seeds, amplifications, samplings.pop(), details, self._given(given, len(labels)))
 

@@ -51,7 +51,7 @@ def read_order(model: Model, values: Mapping[str, Any]) -> Order:
     first = whole("the seed", values.get("seed"), 0, MAX_SEED)
     seeds = tuple(range(first, first + whole("the number of images", values.get("count"), 1, MAX_COUNT)))
     settings = Settings.from_parts(values, model.kind)
-    settings.check(model.var.scales, model.var.config.depth)
+    model.check(settings)
     return Order(label, seeds, settings)
 
 
@@ -73,10 +73,10 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     return int(found)
 
 
-def values_of(order: Order) -> dict[str, Any]:
+def values_of(model: Model, order: Order) -> dict[str, Any]:
     """An order as the values that give it."""
     request = {"class_name": order.label, "seed": order.seeds[0], "count": len(order.seeds)}
-    return request | order.settings.to_parts()
+    return request | order.settings.to_parts(model.kind)
 
 
 def values_on_page(model: Model, order: Order) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def values_on_page(model: Model, order: Order) -> dict[str, Any]:
     Raises:
         ValueError: a value beyond what its slider shows; the endpoints take more.
     """
-    values = values_of(order)
+    values = values_of(model, order)
     for part in Settings.parts(model.kind):
         if isinstance(part.kind, Number):
             low, high = slider_range(model, part.kind)
@@ -124,7 +124,7 @@ def with_schedule(settings: Settings, name: str) -> Settings:
 
 def to_query(model: Model, order: Order) -> dict[str, str]:
     """The order as the parameters of an address; what came later is named only where it is not as on a fresh page."""
-    values, fresh = values_of(order), defaults(model)
+    values, fresh = values_of(model, order), defaults(model)
     name = short_name(model.class_names[order.label])
     query = {
         "class": name if model.label_of(name) == order.label else str(order.label),  # ImageNet has two cranes

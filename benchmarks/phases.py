@@ -15,7 +15,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from hieramp.files import markdown_table
-from hieramp.generation import scale
+from hieramp.generation import loop
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 from hieramp.vqvae.quantizer import Quantizer
@@ -25,10 +25,10 @@ PHASES: list[tuple[str, Any, str]] = [
     ("class and weights, once a drawing", VAR, "conditions"),
     ("latent grid to the next input", Quantizer, "next_input"),
     ("tokens to the latent grid", Quantizer, "contribution"),
-    ("guidance", scale, "guide"),
-    ("noise", scale, "gumbel_noise"),
-    ("top-k and top-p", scale, "filter_logits"),
-    ("choice of the token", scale, "sample"),
+    ("guidance", loop, "guide"),
+    ("noise", loop, "gumbel_noise"),
+    ("top-k and top-p", loop, "filter_logits"),
+    ("choice of the token", loop, "sample"),
     ("decoder", VQVAE, "to_images"),
 ]
 KINDS = {  # the first that fits: some kernels of attention are named after the products in them

@@ -387,8 +387,8 @@ class Part:
 _TABLES: dict[tuple[type, str | None], dict[str, Field]] = {}
 
 
-def table(cls: type, model_kind: str | None = "var") -> dict[str, Field]:
-    """The settings of a class by their names, in order, as far as models of this kind have them; None: of all kinds."""
+def table(cls: type, model_kind: str | None = None) -> dict[str, Field]:
+    """The settings of a class by their names, in order; those that models of a kind have, or all."""
     if (cls, model_kind) not in _TABLES:
         _TABLES[cls, model_kind] = _rows(cls, model_kind)
     return _TABLES[cls, model_kind]
@@ -411,7 +411,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         ValueError: a value of the wrong type or out of range.
     """
-    for field in table(type(settings), None).values():
+    for field in table(type(settings)).values():
         checked = field.kind.check(field.spoken, getattr(settings, field.name))
         object.__setattr__(settings, field.name, checked)
 
@@ -438,7 +438,7 @@ def from_json(cls: type[T], stored: Mapping[str, Any], beside: Sequence[str] = (
     Raises:
         ValueError: a value that no setting could have, or a setting that this version does not know.
     """
-    rows, values = table(cls, None), {}
+    rows, values = table(cls), {}
     known = {name for row in rows.values() for name in (row.inside or row.name, row.was)} | set(beside)
     for name in stored:
         if name not in known:

@@ -50,6 +50,7 @@ def load(
     var_checkpoint: str | Path | None = ...,
     class_tokens: str | Path | None = ...,
     classes_from: str | Path | None = ...,
+    cuda_graphs: bool = ...,
     kind: Literal["var"] | None = ...,  # of a folder that has a VAR
 ) -> Model: ...
 
@@ -71,6 +72,7 @@ def load(
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
     classes_from: str | Path | None = None,
+    cuda_graphs: bool = False,
     kind: Literal["var", "dit"] | None = None,
 ) -> Model | DiffusionModel:
     """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, "var-d16",
@@ -82,8 +84,9 @@ def load(
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
     folder's default. `classes_from` names the classes of a VAR that was trained on others than ImageNet's: the image
     folder it was trained on, or a file with a list of names in label order (JSON, or a name a line).
-    `device` None takes a GPU where there is one. `kind` says which generator of a folder is meant that has two, a VAR
-    and a diffusion transformer; None is the one that there is, or the VAR.
+    `device` None takes a GPU where there is one; with `cuda_graphs` the scales of a VAR are drawn there as CUDA graphs.
+    `kind` says which generator of a folder is meant that has two, a VAR and a diffusion transformer; None is the one
+    that there is, or the VAR.
 
     Raises:
         ValueError: an unknown name, a damaged or foreign file, a device that is not there.
@@ -106,7 +109,7 @@ def load(
                 )
             return load_dit(folder).to(target, dtype)
         loaded = _load_folder(folder, var_checkpoint, class_tokens)
-    return loaded.to(target, dtype)
+    return loaded.to(target, dtype, cuda_graphs)
 
 
 def _has_only_dit(folder: Path) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 from hieramp import fields as knobs
 from hieramp.amplification.settings import OFF, OUTPUT_SCHEDULES, SCHEDULES, Amplification
 from hieramp.diffusion.settings import GUIDANCE, Solving
-from hieramp.errors import UserError
 from hieramp.fields import Field, Part, part_of
 from hieramp.generation.sampling import Sampling
 
@@ -48,8 +47,8 @@ class Settings(Sampling, Solving, Amplification):
         return cls(**values | options)
 
     @classmethod
-    def table(cls, model_kind: str | None = "var") -> dict[str, Field]:
-        """All fields by their names, in the order in which every door has them."""
+    def table(cls, model_kind: str | None = None) -> dict[str, Field]:
+        """All fields by their names, or those that models of a kind have, in the order of every door."""
         return knobs.table(cls, model_kind)
 
     @property
@@ -66,10 +65,11 @@ class Settings(Sampling, Solving, Amplification):
         return Settings.of(self, OFF)
 
     def check_kind(self, model_kind: str) -> None:
-        """Raise UserError where something is set that models of this kind do not have."""
-        for name, field in self.table(None).items():
-            if model_kind not in field.models and getattr(self, name) != field.default:
-                raise UserError(f"{field.spoken} is no setting of {MODEL_KINDS[model_kind]}: leave it out")
+        """Raise ValueError where something is set that models of this kind do not have."""
+        for name, row in self.table().items():
+            if model_kind not in row.models and getattr(self, name) != row.default:
+                kinds = " and ".join(row.models)
+                raise ValueError(f"{row.spoken} is set, which is for {kinds} models: leave it out for {model_kind}")
 
     def resolved(self, depth: int) -> "Settings":
         """With the blocks that are amplified in a model of this depth, by their numbers."""
@@ -89,11 +89,11 @@ class Settings(Sampling, Solving, Amplification):
         return knobs.from_json(cls, stored, beside)
 
     @classmethod
-    def parts(cls, model_kind: str = "var") -> tuple[Part, ...]:
+    def parts(cls, model_kind: str | None = None) -> tuple[Part, ...]:
         """The controls of the page, parameters of an address and arguments of an endpoint, in their order."""
         return tuple(part for field in cls.table(model_kind).values() for part in field.parts)
 
-    def to_parts(self, model_kind: str = "var") -> dict[str, Any]:
+    def to_parts(self, model_kind: str | None = None) -> dict[str, Any]:
         """The values of those, by their names."""
         values: dict[str, Any] = {}
         for field in self.table(model_kind).values():
@@ -102,7 +102,7 @@ class Settings(Sampling, Solving, Amplification):
         return values
 
     @classmethod
-    def from_parts(cls, values: Mapping[str, Any], model_kind: str = "var") -> "Settings":
+    def from_parts(cls, values: Mapping[str, Any], model_kind: str | None = None) -> "Settings":
         """Settings as controls hold them.
 
         Raises:

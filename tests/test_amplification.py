@@ -7,7 +7,7 @@ import torch
 
 from hieramp import SCHEDULES, Amplification, parse_stages
 from hieramp.amplification.saliency import (
-    RowStrengths,
+    BatchAmplification,
     chosen_positions,
     class_token_saliency,
     guidance_saliency,
@@ -39,10 +39,10 @@ def test_positions_of_rows_with_different_counts_and_ties() -> None:
 
 
 def test_rows_keep_their_own_strength_and_mode() -> None:
-    rows = RowStrengths(
+    rows = BatchAmplification(
         [ScaleStrength(0.5, 3.0), None, ScaleStrength(0.5, 0.5)], ["logit", "logit", "attention"], 2, CPU
     )
-    change = rows.change(torch.tensor([[0.7, 0.3]] * 3))
+    change = rows.key_bias(torch.tensor([[0.7, 0.3]] * 3))
     assert change.bias_BK.tolist() == [[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     assert change.factor_BK is not None and change.factor_BK.tolist() == [[1.0, 1.0], [1.0, 1.0], [0.5, 1.0]]
 
@@ -96,8 +96,8 @@ def test_neutral_strength_is_off() -> None:
 
 
 def test_positions_named_by_hand_replace_the_top_share_of_their_row_only() -> None:
-    rows = RowStrengths([ScaleStrength(0.5, 3.0, (1, 2)), ScaleStrength(0.25, 2.0)], ["logit"] * 2, 4, CPU)
-    change = rows.change(torch.tensor([[0.7, 0.1, 0.1, 0.1]] * 2))
+    rows = BatchAmplification([ScaleStrength(0.5, 3.0, (1, 2)), ScaleStrength(0.25, 2.0)], ["logit"] * 2, 4, CPU)
+    change = rows.key_bias(torch.tensor([[0.7, 0.1, 0.1, 0.1]] * 2))
     assert change.bias_BK.tolist() == [[0.0, 3.0, 3.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
 
 
@@ -110,16 +110,16 @@ def test_chosen_positions_are_the_top_share_or_those_named() -> None:
 def test_controls_choose_the_least_salient_or_random_positions() -> None:
     m = torch.tensor([[0.1, 0.4, 0.3, 0.2]] * 3)
     kinds: list[Where] = ["salient", "least", "random"]
-    rows = RowStrengths([ScaleStrength(0.5, 3.0, where=where) for where in kinds], ["logit"] * 3, 4, CPU)
+    rows = BatchAmplification([ScaleStrength(0.5, 3.0, where=where) for where in kinds], ["logit"] * 3, 4, CPU)
     chance = torch.tensor([[0.0, 2.0, -1.0, 1.0]] * 3)
     expected = [[0.0, 3.0, 3.0, 0.0], [3.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 3.0]]
-    assert rows.change(m, chance).bias_BK.tolist() == expected
+    assert rows.key_bias(m, chance).bias_BK.tolist() == expected
     for row, where in zip(expected, kinds, strict=True):
         alone = chosen_positions(m[:1].view(1, 2, 2), ScaleStrength(0.5, 3.0, where=where), chance[:1])
         assert alone.flatten().tolist() == [x > 0 for x in row]
     near = torch.tensor([[0.1, 0.3, 0.3 * (1 - 1e-6), 0.3 * (1 - 2e-6)]] * 3)  # too near to tell
-    assert rows.clear(near, 1e-5).tolist() == [False, False, True]
-    assert rows.clear(m, 1e-5).all()
+    assert rows.is_unambiguous(near, 1e-5).tolist() == [False, False, True]
+    assert rows.is_unambiguous(m, 1e-5).all()
 
 
 def test_named_positions_are_kept_in_order_and_checked() -> None:

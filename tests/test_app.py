@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import os
 import re
 import runpy
 import subprocess
@@ -99,7 +100,7 @@ def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, ch
     assert orders.from_query(model, orders.to_query(model, order)) == order
     stored = json.loads(json.dumps(orders.described(model, order)))
     assert orders.from_picture(model, stored) == order and not orders.remarks(model, stored)
-    assert orders.read_order(model, orders.values_of(order)) == order
+    assert orders.read_order(model, orders.values_of(model, order)) == order
     one = orders.from_picture(model, orders.described_one(model, order, 8, 0))
     assert one.seeds == (8,) and one.settings.is_off
 
@@ -114,7 +115,7 @@ def test_an_address_may_leave_things_out_but_not_lie(model: hieramp.Model) -> No
 
 def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> None:
     order = an_order(model, guidance=10.0)
-    assert orders.values_on_page(model, order) == orders.values_of(order)
+    assert orders.values_on_page(model, order) == orders.values_of(model, order)
     for changes, said in [
         ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
         ({"top_k": 901}, "900"),
@@ -447,6 +448,106 @@ def test_caps_and_unknown_jobs(model: hieramp.Model, tmp_path: Path) -> None:
     book.sweep()
     assert book.get(job.id) is None and not job.folder.exists()
     book.close()
+
+
+def at_once(count: int, function: Any) -> list[Any]:
+    """What threads that call a function together got, errors included."""
+    begin, got = threading.Barrier(count), []
+
+    def call() -> None:
+        begin.wait()
+        try:
+            got.append(function())
+        except ValueError as error:
+            got.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+def test_two_clicks_on_resume_begin_one_run(
+    model: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    book, make, made = JobBook(model, tmp_path, gate, Limits()), JobBook._make, []
+
+    def slowly(book: JobBook, job: Job) -> Any:
+        made.append(job)
+        time.sleep(0.2)
+        return make(book, job)
+
+    job = book.start(a_recipe(model))
+    book.stop(job.id)
+    gate.open()
+    until(lambda: job.state == "stopped")
+    monkeypatch.setattr(JobBook, "_make", slowly)
+    assert at_once(3, lambda: book.resume(job.id)) == [job] * 3 and made == [job]
+    until(lambda: job.state == "done")
+    book.close()
+
+
+def test_clicks_at_once_take_no_more_room_than_there_is(
+    model: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, make = Gate(), JobBook._make
+    book = JobBook(model, tmp_path, gate, Limits(jobs=2))
+    monkeypatch.setattr(JobBook, "_make", lambda book, job: (time.sleep(0.2), make(book, job))[1])
+    got = at_once(4, lambda: book.start(a_recipe(model)))
+    assert sum(isinstance(one, Job) for one in got) == 2
+    monkeypatch.setattr(JobBook, "_make", lambda book, job: 1 / 0)
+    for one in got:
+        if isinstance(one, Job):
+            one.state = "stopped"
+    for job in list(book._jobs.values()):
+        with pytest.raises(ZeroDivisionError):
+            book.resume(job.id)
+        assert job.state == "stopped"
+    with pytest.raises(ZeroDivisionError):
+        book.start(a_recipe(model))
+    assert len(book._jobs) == 2
+    gate.open()
+    book.close()
+
+
+def test_sets_are_bounded_in_images_and_on_the_disk(model: hieramp.Model, tmp_path: Path) -> None:
+    values = {**orders.defaults(model), "ipc": 6, "set_seed": 0}
+    with pytest.raises(ValueError, match="24 images are more than a set may have here, 23: take fewer"):
+        recipes.read_recipe(model, Limits(images=23), values)
+    assert recipes.read_recipe(model, Limits(images=24), values).num_images == 24
+    pixels = 3 * model.image_size**2
+    gate = Gate()
+    book = JobBook(model, tmp_path, gate, Limits(disk_bytes=30 * pixels))
+    job = book.start(a_recipe(model))
+    second = book.start(a_recipe(model, set_seed=2))
+    with pytest.raises(ValueError, match=r"this set may take [\d.]+ MB, and [\d.]+ MB are left for sets here"):
+        book.start(a_recipe(model, set_seed=3))
+    gate.open()
+    until(lambda: job.state == second.state == "done")
+    with pytest.raises(ValueError, match="this set may take"):  # finished sets take room as well
+        book.start(a_recipe(model, set_seed=3))
+    job.seen = 0
+    book.start(a_recipe(model, set_seed=3))
+    book.close()
+
+
+def test_a_look_counts_after_a_restart(model: hieramp.Model, tmp_path: Path) -> None:
+    gate = Gate()
+    book = JobBook(model, tmp_path, gate, Limits(keep_hours=48))
+    looked, forgotten = (book.start(a_recipe(model, set_seed=seed)) for seed in (1, 2))
+    gate.open()
+    until(lambda: looked.state == forgotten.state == "done")
+    days_ago = time.time() - 72 * 3600
+    for job in (looked, forgotten):
+        os.utime(job.folder / "job.json", (days_ago, days_ago))
+    book.get(looked.id)
+    book.close()
+    anew = JobBook(model, tmp_path, Gate(), Limits(keep_hours=48))
+    anew.sweep()
+    assert anew.get(looked.id) is not None and anew.get(forgotten.id) is None
 
 
 def test_a_job_past_its_time_is_stopped_and_can_go_on(model: hieramp.Model, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import hieramp
 from benchmarks import phases, precision, training
 from benchmarks.measuring import in_turns, paired_ratio
 from hieramp import SCHEDULES
-from hieramp.generation import scale
+from hieramp.generation import loop
 
 
 def test_the_shares_of_all_phases_are_the_whole(model: hieramp.Model) -> None:
-    guide = scale.guide
+    guide = loop.guide
     shares = phases.phases_of(lambda: model.generate([0, 1], [0, 1], SCHEDULES["all"]), cuda=False)
-    assert scale.guide is guide
+    assert loop.guide is guide
     assert abs(sum(shares.values()) - 1) < 1e-9 and all(share >= 0 for share in shares.values())
     per_phase = {phase: sum(s for (p, _), s in shares.items() if p == phase) for phase, _ in shares}
     assert set(per_phase) == {phases.LOOP, *(phase for phase, _, _ in phases.PHASES)}

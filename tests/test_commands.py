@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+import hieramp
 from hieramp.commands.main import main
 from hieramp.figures import read_settings
 
@@ -51,6 +55,26 @@ def test_the_same_settings_make_the_same_file(model_folder: Path, tmp_path: Path
     for name in ("a.png", "b.png"):
         main(["generate", "--class", "1", "--count", "2", "--out", str(tmp_path / name), "--model", str(model_folder)])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("more", [[], ["--steps"]])
+def test_generate_lets_go_of_each_scale(
+    more: list[str], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step holds the logits and noise of its scale: thirty megabytes an image of a large model."""
+    drawn, steps = [], hieramp.Model.steps
+
+    def watched(*args: Any, **options: Any) -> Iterator[hieramp.Step]:
+        for step in steps(*args, **options):
+            drawn.append(weakref.ref(step))
+            yield step
+            del step
+            assert sum(kept() is not None for kept in drawn) <= 1
+
+    monkeypatch.setattr(hieramp.Model, "steps", watched)
+    out = str(tmp_path / "x.png")
+    main(["generate", "--class", "cat", "--count", "2", "--out", out, "--model", str(model_folder), *more])
+    assert len(drawn) == 6
 
 
 def test_saliency_shows_every_scale(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

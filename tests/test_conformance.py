@@ -81,7 +81,7 @@ def test_teacher_forcing(plain: hieramp.Model, with_tokens: hieramp.Model) -> No
 def test_generation(name: str, plain: hieramp.Model, with_tokens: hieramp.Model) -> None:
     model = plain if name == "baseline" else with_tokens
     amplification = AMPLIFIED if name == "amplified" else None
-    drawing = model.generate(STORED["labels"], None, amplification, CONFIG["cfg_scale"], top_k=1, top_p=0)
+    drawing = model.generate(STORED["labels"], None, amplification, guidance=CONFIG["cfg_scale"], top_k=1, top_p=0)
     for scale, idx_BL in enumerate(drawing.tokens):
         assert np.array_equal(idx_BL.numpy(), STORED[f"{name}.tokens.{scale}"])
         if name != "baseline":

@@ -253,14 +253,14 @@ def test_a_picture_at_every_step_and_the_last_is_the_picture(drawn: DiffusionMod
         ({"solver": "euler2"}, "solver is 'euler2'; it must be 'euler' or 'heun'"),
         (
             {"amplification": Amplification(mid=(0.5, 2.0), mode="attention")},
-            "mode is no setting of a diffusion transformer",
+            "mode is set, which is for var models: leave it out for dit",
         ),
         (
             {"amplification": Amplification(mid=(0.5, 2.0), scales=(1,))},
-            "scales is no setting of a diffusion transformer",
+            "scales is set, which is for var",
         ),
         ({"amplification": Amplification(mid=(0.5, 2.0), blocks=(3,))}, "block 3 does not exist"),
-        ({"top_k": 5}, "top k is no setting of a diffusion transformer: leave it out"),
+        ({"top_k": 5}, "top k is set, which is for var"),
     ],
 )
 def test_bad_settings_are_told(drawn: DiffusionModel, changes: dict, said: str) -> None:
@@ -457,7 +457,7 @@ def test_settings_of_a_diffusion_model_are_stored_and_read() -> None:
     stored = json.loads(json.dumps(settings.to_json("dit")))
     assert Settings.from_json(stored) == settings and "temperature" not in stored
     assert "steps" not in Settings().to_json()  # sets of a VAR keep their bytes
-    with pytest.raises(ValueError, match="steps is no setting of a VAR: leave it out"):
+    with pytest.raises(ValueError, match="steps is set, which is for dit"):
         settings.check_kind("var")
 
 

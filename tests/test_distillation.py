@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import open_source
-from hieramp.distillation import maker
+from hieramp.distillation import distill as planning
+from hieramp.distillation import maker, plan
 from hieramp.distillation.distill import distill, estimate
 from hieramp.distillation.real import collect
-from hieramp.generation import loop
+from hieramp.generation import ambiguity
 from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.imageset.verify import problems
 
@@ -87,7 +89,7 @@ def test_same_bytes_where_every_image_is_in_doubt(
     loaded: hieramp.Model, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Drawn again in float64, every token is what float32 had drawn."""
-    monkeypatch.setattr(loop, "LOGIT_ERROR", 1e3)
+    monkeypatch.setattr(ambiguity, "LOGIT_ERROR", 1e3)
     run(loaded, 5, tmp_path / "set.zip", soft_labels=True)
     assert (tmp_path / "set.zip").read_bytes() == reference.read_bytes()
 
@@ -98,7 +100,7 @@ def test_doubt_is_what_a_disturbance_can_turn(
 ) -> None:
     """Logits disturbed by less than the tolerance change no token that was called clear, and some that were not."""
     tolerance = 0.05
-    monkeypatch.setattr(loop, "LOGIT_ERROR", tolerance)
+    monkeypatch.setattr(ambiguity, "LOGIT_ERROR", tolerance)
     labels, seeds = [0, 1, 2, 3] * 8, list(range(32))
     steps = list(loaded.steps(labels, seeds, guidance=0.0, top_k=20, top_p=0.9, temperature=temperature))
     generator = torch.Generator().manual_seed(0)
@@ -152,7 +154,7 @@ def test_of_the_candidates_the_surest_is_kept(
     stopped.close()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="candidates was 3, now 2"):
         run(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=2)
-    monkeypatch.setattr(loop, "LOGIT_ERROR", 1e3)  # from here on every candidate is drawn twice
+    monkeypatch.setattr(ambiguity, "LOGIT_ERROR", 1e3)  # from here on every candidate is drawn twice
     run(loaded, 2, tmp_path / "again.zip", soft_labels=True, candidates=3, batch_size=7)
     assert (tmp_path / "again.zip").read_bytes() == first.read_bytes()
     run(loaded, 1, tmp_path / "hard.zip", candidates=2, classes=[1])
@@ -246,6 +248,52 @@ def test_other_settings_in_the_same_place_are_refused(loaded: hieramp.Model, tmp
     with pytest.raises(ValueError, match="in the way"):
         run(loaded, 4, tmp_path / "mine.zip")
     assert (tmp_path / "mine.zip").read_text() == "a letter"
+
+
+def test_an_upgrade_stops_no_set(
+    loaded: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A set that was begun by other versions goes on and says so; one that is finished is there."""
+    out, versions = tmp_path / "set.zip", plan.versions()
+    going = iter(distill(loaded, 3, out, batch_size=4))
+    while next(going).done < 4:
+        pass
+    going.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr(plan, "versions", lambda: {**versions, "torch": "9.0"})
+    run(loaded, 3, out)
+    (said,) = caplog.messages
+    assert f"begun by other versions (torch was '{versions['torch']}', now '9.0')" in said
+    with hieramp.open_set(out) as image_set:
+        assert image_set.manifest["versions"]["torch"] == "9.0"
+    monkeypatch.setattr(plan, "versions", lambda: {**versions, "torch": "10.0"})
+    caplog.clear()
+    assert run(loaded, 3, out).images_per_second == 0 and not caplog.messages
+
+
+def test_a_set_is_made_by_running_it(loaded: hieramp.Model, tmp_path: Path) -> None:
+    planned = distill(loaded, 1, tmp_path / "set.zip", classes=["cat"])
+    assert not list(tmp_path.iterdir())
+    assert planned.run() == tmp_path / "set.zip" and (tmp_path / "set.zip").is_file()
+    assert [progress.finished for progress in planned] == [True]
+
+
+def test_an_estimate_draws_as_the_set_would(
+    loaded: hieramp.Model, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawers: list[maker.Drawer] = []
+
+    def watched(*args: Any) -> maker.Drawer:
+        drawers.append(maker.Drawer(*args))
+        return drawers[-1]
+
+    monkeypatch.setattr(planning, "Drawer", watched)
+    amplified = hieramp.Settings(mid=(0.3, 2.0), blocks=(0, 1, 2), guidance=2.0)
+    one = estimate(loaded, 10, amplified, candidates=3)
+    assert estimate(loaded, 10, amplified, candidates=3) == one and len(drawers) == 1  # measured once
+    assert (drawers[0].amplification, drawers[0].sampling) == (amplified.amplification, amplified.sampling)
+    assert drawers[0].candidates == 3 and drawers[0].classifier is not None
+    estimate(loaded, 10, hieramp.Settings())
+    assert drawers[1].amplification.is_off and drawers[1].classifier is None
 
 
 def test_seeds_and_settings_decide(loaded: hieramp.Model, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Properties of the one loop: what an image depends on, and what amplification may and may not change."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 import hieramp
 from hieramp import Amplification
+from hieramp.generation import ambiguity
+from hieramp.generation.ambiguity import pilot_errors, tolerances
 from hieramp.generation.memory import RecentDrawings
 from hieramp.generation.sampling import Sampling, _words, filter_logits, gumbel_noise, noise_keys, sample
 from hieramp.var.cache import KVCache
@@ -406,7 +409,7 @@ def test_given_tokens_are_each_image_s_own(model: hieramp.Model) -> None:
             assert torch.equal(alone.tokens[-1][0], together.tokens[i])
     assert len({tuple(row) for row in together.tokens.tolist()}) == 3
     steps = list(model.steps(labels, seeds, given=given))
-    assert len(steps[0]._rows.drawn.tokens) == 2 and len(steps[1]._rows.drawn.tokens) == 3
+    assert [len(step.rows.result.tokens) for step in steps[:2]] == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -443,3 +446,56 @@ def test_class_names(model: hieramp.Model) -> None:
         model.label_of("cet")
     with pytest.raises(ValueError, match="class 17 does not exist"):
         model.label_of("17")
+
+
+def test_a_name_that_looks_like_a_number_is_a_name_first(model: hieramp.Model) -> None:
+    numbered = replace(model, class_names=("1", "2", "3", "²"))
+    assert [numbered.label_of(name) for name in ("1", "2", "²", "0", 1)] == [0, 1, 3, 0, 1]
+    with pytest.raises(ValueError, match="unknown class '³'"):
+        numbered.label_of("³")
+    with pytest.raises(ValueError, match="class -1 does not exist"):
+        numbered.label_of(-1)
+
+
+def test_a_move_keeps_the_precision() -> None:
+    half = build_model().to("cpu", torch.bfloat16)
+    assert half.to("cpu").var.pos_start.dtype == torch.bfloat16
+    assert half.to("cpu", torch.float32).var.pos_start.dtype == torch.float32
+
+
+@pytest.fixture(scope="module")
+def imprecise() -> hieramp.Model:
+    """A model whose tokens all have the same large offset: layer norms take it off, but float32 errs more."""
+    model = build_model(replace(TINY_VAR, read_only_class_tokens=True))
+    model.var.lvl_embed.weight.data += 1e4
+    return model
+
+
+def test_what_is_called_clear_is_the_same_in_float64(imprecise: hieramp.Model) -> None:
+    """Whatever the model: how much its float32 errs is measured."""
+    exact = copy.deepcopy(imprecise)
+    exact.var.double(), exact.vqvae.double()
+    labels, seeds = [0, 1, 2, 3] * 16, list(range(100, 164))
+    steps, clear_B = list(imprecise.steps(labels, seeds, guidance=0.0)), torch.ones(64, dtype=torch.bool)
+    turned_B = torch.zeros(64, dtype=torch.bool)
+    for step, truth in zip(steps, exact.steps(labels, seeds, guidance=0.0), strict=True):
+        clear_B &= step.clear
+        turned_B |= (step.tokens != truth.tokens).any(1)
+    assert turned_B.any() and clear_B.any() and not (turned_B & clear_B).any()
+
+
+@pytest.mark.parametrize("name", ["model", "plain_model", "imprecise"])
+def test_tolerances_are_larger_than_the_errors_of_other_images(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    measured, seen = tolerances(model.vqvae, model.var), pilot_errors(model.vqvae, model.var, range(100, 116))
+    assert 0 < seen.logit < max(measured.logit, ambiguity.LOGIT_ERROR)
+    assert 0 < seen.saliency < max(measured.saliency, ambiguity.SALIENCY_ERROR)
+
+
+def test_a_missing_map_is_not_taken_for_a_clear_one(model: hieramp.Model) -> None:
+    """The maps of all amplified blocks are looked at, or the check fails."""
+    *_, step = model.steps([1], [0], replace(ALL, blocks=(1, 2)))
+    assert len(step.rows.result.ranked_maps) == 2
+    fewer = step.rows.result._replace(ranked_maps=step.rows.result.ranked_maps[:1])
+    with pytest.raises(ValueError, match="shorter"):
+        ambiguity.is_unambiguous(model.vqvae, step.rows.settings, fewer, is_drawn=True)

@@ -216,6 +216,8 @@ def test_an_address_shows_the_same_picture_and_a_bad_one_says_so(
 
 def test_painting_presets_pictures_and_errors(browser: Any, address: str, tmp_path: Path) -> None:
     with opened(browser, address) as tab:
+        tab.wait_for_url("**mode=logit**")  # the first drawing asks for what the address is
+        assert tab.locator("#preset input:checked").input_value() == "all"
         tab.get_by_role("button", name="4×4").click()
         tab.get_by_role("button", name="Paint a map").click()
         box = tab.locator(".map").nth(1).bounding_box()
@@ -235,6 +237,7 @@ def test_painting_presets_pictures_and_errors(browser: Any, address: str, tmp_pa
         tab.get_by_label("weak mid").check(force=True)
         tab.wait_for_url("**mid_strength=0.5**mode=attention**")
         tab.get_by_label("range slider for coarse γ (scale 1)").wait_for()
+        tab.locator('#preset label:has-text("weak mid") input:checked').wait_for(state="attached")
         tab.wait_for_function("!location.search.includes('paint')")
         drop = "file => { const data = new DataTransfer(); data.items.add(new File([Uint8Array.from(atob(file), c => "
         drop += "c.charCodeAt(0))], 'saved.png', { type: 'image/png' })); document.body.dispatchEvent("

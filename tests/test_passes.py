@@ -102,12 +102,13 @@ def test_strength_zero_is_off_bit_for_bit(kind: hieramp.Model) -> None:
 def test_what_the_first_pass_finds_salient_is_amplified_in_all(kind: hieramp.Model) -> None:
     """The map is the one of before; the boost reaches the tokens of every pass."""
     last_only = Amplification(fine=(0.5, 30.0), scales=(5,))
-    plain, amplified = list(kind.steps(LABELS, SEEDS, guidance=2.0)), list(kind.steps(LABELS, SEEDS, last_only, 2.0))
+    plain = list(kind.steps(LABELS, SEEDS, guidance=2.0))
+    amplified = list(kind.steps(LABELS, SEEDS, last_only, guidance=2.0))
     assert same(tuple(s.tokens for s in plain[:-1]), tuple(s.tokens for s in amplified[:-1]))
     assert torch.equal(plain[-1].saliency, amplified[-1].saliency)
     given = [step.tokens for step in plain]  # the same tokens known: what differs is the boost
-    *_, off = kind.steps(LABELS, SEEDS, None, 2.0, given=given)
-    *_, on = kind.steps(LABELS, SEEDS, last_only, 2.0, given=given)
+    *_, off = kind.steps(LABELS, SEEDS, None, guidance=2.0, given=given)
+    *_, on = kind.steps(LABELS, SEEDS, last_only, guidance=2.0, given=given)
     changed_N = (off.logits - on.logits).abs().amax((0, 2))
     assert all(changed_N[kind.var.pass_N == number].max() > 1e-3 for number in range(4))
 

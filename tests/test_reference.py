@@ -20,7 +20,7 @@ from hieramp.vqvae.model import VQVAE
 class Theirs(VAR):
     def autoregressive_infer_cfg(self, B, label_B, cfg, top_k, top_p, amplify=False, amplify_layers=()):
         model = Model(self.boxed[0], self, ("",) * self.num_classes)
-        return model.generate(label_B.tolist(), range(B), SCHEDULES["all"] if amplify else None, cfg).images
+        return model.generate(label_B.tolist(), range(B), SCHEDULES["all"] if amplify else None, guidance=cfg).images
 
 def build_vae_var(device, patch_nums, V, Cvae, ch, num_classes, depth, class_token_scales=()):
     nn.Linear.reset_parameters = lambda self: None

@@ -20,7 +20,7 @@ from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation.images import HeldSet
 from hieramp.generation.sampling import Sampling
 from hieramp.tuning.proxies import FidProxy, JudgeProxy, StudentProxy, diversity
-from hieramp.tuning.search import FIRST_SEED, to_params, to_stages
+from hieramp.tuning.search import FIRST_SEED, Search, SearchSettings, to_params, to_stages
 
 pytest.importorskip("optuna")
 
@@ -71,6 +71,22 @@ def test_a_search_begins_with_the_defaults_and_goes_on(
     with pytest.raises(SystemExit) as stopped:
         tune(judged_folder, out, "--trials", "5", "--guidance", "2")
     assert stopped.value.code == 2 and "a search with guidance 4.0, not 2.0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tune(judged_folder, out, "--trials", "5", "--fine", "off", "--temperature", "0.5")
+    assert "unrecognized arguments: --fine" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tune(judged_folder, out, "--trials", "5", "--temperature", "0.5")
+    assert "a search with temperature None, not [0.5, 0.5, 0.5]" in capsys.readouterr().err
+
+
+def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    settings = SearchSettings("tiny", 2, "judge", Sampling(3.0), 0)
+    before = {"model": "tiny", "ipc": 2, "proxy": "judge", "guidance": 3.0, "seed": 0, "details": ""}
+    Search(tmp_path, settings).study.set_user_attr("settings", before)
+    assert Search(tmp_path, settings).settings == settings
+    Search(tmp_path, settings).study.set_user_attr("settings", before)
+    with pytest.raises(ValueError, match=r"a search with top_p 0.95, not 0.5"):
+        Search(tmp_path, SearchSettings("tiny", 2, "judge", Sampling(3.0, top_p=0.5), 0))
 
 
 def test_a_trial_is_what_the_proxy_says_of_its_images(judged_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hieramp.amplification.saliency import RowStrengths
+from hieramp.amplification.saliency import BatchAmplification
 from hieramp.amplification.settings import ScaleStrength
 
 KEPT = 0.7  # of the running map, at every step
@@ -56,15 +56,17 @@ class OutputChange:
     ) -> None:
         """`settings`: for each block that is amplified, what every row does there; None where it does nothing."""
         self.by_block = {
-            block: RowStrengths(rows, ["logit"] * len(rows), num_tokens, device)  # strengths that add, 0 being none
+            block: BatchAmplification(
+                rows, ["logit"] * len(rows), num_tokens, device
+            )  # strengths that add, 0 being none
             for block, rows in settings.items()
         }
 
     @property
-    def takes_chances(self) -> bool:
-        return any(rows.by_chance_B1 is not None for rows in self.by_block.values())
+    def is_random(self) -> bool:
+        return any(rows.is_random_B1 is not None for rows in self.by_block.values())
 
-    def factors(self, ranks_BT: Tensor, chance: Callable[[], Tensor]) -> dict[int, Tensor]:
+    def factors(self, ranks_BT: Tensor, random: Callable[[], Tensor]) -> dict[int, Tensor]:
         """By block, (B, T)."""
-        chance_BT = chance() if self.takes_chances else None
-        return {block: 1 + rows.change(ranks_BT, chance_BT).bias_BK for block, rows in self.by_block.items()}
+        random_BT = random() if self.is_random else None
+        return {block: 1 + rows.key_bias(ranks_BT, random_BT).bias_BK for block, rows in self.by_block.items()}

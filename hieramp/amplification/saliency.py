@@ -15,10 +15,10 @@ from hieramp.amplification.settings import ScaleStrength
 from hieramp.devices import sent
 
 
-class KeyChange(NamedTuple):
-    """What is done to the K keys that a scale sees: a bias on their logits, a factor on their weights (None: one).
+class KeyBias(NamedTuple):
+    """What amplification does to the K keys that a scale sees: adds to their logits, multiplies their weights.
 
-    Keys beside the scale's own positions get zero and one.
+    Keys other than the scale's own L positions get a bias of 0 and a factor of 1; factor None is 1 for all.
     """
 
     bias_BK: Tensor
@@ -48,25 +48,25 @@ def num_salient(rho: float, num_positions: int) -> int:
 def salient_positions(m_BL: Tensor, count_B: Tensor) -> Tensor:
     """a_s: True at the `count_B` largest positions of every row; of equals, the earlier one."""
     first_BL = torch.arange(m_BL.shape[1], device=m_BL.device) < count_B[:, None]
-    return torch.empty_like(first_BL).scatter_(1, _by_rank(m_BL), first_BL)
+    return torch.empty_like(first_BL).scatter_(1, _descending(m_BL), first_BL)
 
 
-def _by_rank(m_BL: Tensor) -> Tensor:
+def _descending(m_BL: Tensor) -> Tensor:
     """The positions of every row, the largest first; of equals, the earlier one first."""
     return m_BL.argsort(dim=-1, descending=True, stable=True)
 
 
-def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength, chance_BL: Tensor | None = None) -> Tensor:
+def chosen_positions(saliency_BHW: Tensor, choice: ScaleStrength, random_BL: Tensor | None = None) -> Tensor:
     """Which positions `choice` means on these maps, (B, H, W) bool: those named by hand, else a share ρ of them.
 
-    `chance_BL`: the numbers that random positions are ranked by.
+    `random_BL`: the random numbers that random positions are ranked by.
     """
-    strengths = RowStrengths([choice], ["logit"], saliency_BHW[0].numel(), saliency_BHW.device)
-    return strengths.chosen(saliency_BHW.flatten(1), chance_BL).view_as(saliency_BHW)
+    strengths = BatchAmplification([choice], ["logit"], saliency_BHW[0].numel(), saliency_BHW.device)
+    return strengths.chosen(saliency_BHW.flatten(1), random_BL).view_as(saliency_BHW)
 
 
-class RowStrengths:
-    """The settings of every row at one scale, as tensors: rows may differ in ρ, strength and mode.
+class BatchAmplification:
+    """Lines 3 and 4 of Algorithm 1 for a batch: rows may differ in ρ, strength and mode, all held as tensors.
 
     `before` and `after`: how many keys the scale sees besides its own L positions, on either side of them.
     """
@@ -97,52 +97,52 @@ class RowStrengths:
         self.named_BL = sent(_named(named, num_positions), device) if any(named) else None
         signs = [[-1.0 if w == "least" else 1.0] for w in where]
         self.sign_B1 = sent(torch.tensor(signs), device) if "least" in where else None
-        self.by_chance_B1 = sent(torch.tensor([[w == "random"] for w in where]), device) if "random" in where else None
+        self.is_random_B1 = sent(torch.tensor([[w == "random"] for w in where]), device) if "random" in where else None
 
-    def _scores(self, m_BL: Tensor, chance_BL: Tensor | None) -> Tensor:
+    def _scores(self, m_BL: Tensor, random_BL: Tensor | None) -> Tensor:
         """What the positions are ranked by, the highest first."""
         if self.sign_B1 is not None:
             m_BL = m_BL * self.sign_B1
-        if self.by_chance_B1 is not None:
-            assert chance_BL is not None, "random positions need their numbers"
-            m_BL = torch.where(self.by_chance_B1, chance_BL, m_BL)
+        if self.is_random_B1 is not None:
+            assert random_BL is not None, "random positions need their random numbers"
+            m_BL = torch.where(self.is_random_B1, random_BL, m_BL)
         return m_BL
 
-    def chosen(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> Tensor:
-        """a_s of every row, (B, L) bool; `chance_BL` ranks random positions."""
-        chosen_BL = salient_positions(self._scores(m_BL, chance_BL), self.count_B.expand(len(m_BL)))
+    def chosen(self, m_BL: Tensor, random_BL: Tensor | None = None) -> Tensor:
+        """a_s of every row, (B, L) bool; `random_BL` ranks random positions."""
+        chosen_BL = salient_positions(self._scores(m_BL, random_BL), self.count_B.expand(len(m_BL)))
         return chosen_BL if self.named_BL is None else chosen_BL | self.named_BL
 
-    def change(self, m_BL: Tensor, chance_BL: Tensor | None = None) -> KeyChange:
+    def key_bias(self, m_BL: Tensor, random_BL: Tensor | None = None) -> KeyBias:
         """Bias β·a_s (line 4) or factor γ on a_s; rows that are off get zeros and ones."""
         before, after = self.around
         if self.named_BL is None and self.gamma_B1 is None:  # in one step
             rows, num_positions = m_BL.shape
             bias_BK = self.boost_BL.new_zeros(rows, before + num_positions + after)
             mine_BL = bias_BK.narrow(1, before, num_positions)
-            mine_BL.scatter_(1, _by_rank(self._scores(m_BL, chance_BL)), self.boost_BL)
-            return KeyChange(bias_BK, None)
-        chosen_BL = self.chosen(m_BL, chance_BL)
+            mine_BL.scatter_(1, _descending(self._scores(m_BL, random_BL)), self.boost_BL)
+            return KeyBias(bias_BK, None)
+        chosen_BL = self.chosen(m_BL, random_BL)
         bias_BK = F.pad(self.beta_B1 * chosen_BL, self.around)
         if self.gamma_B1 is None:
-            return KeyChange(bias_BK, None)
-        return KeyChange(bias_BK, F.pad(torch.where(chosen_BL, self.gamma_B1, 1.0), self.around, value=1.0))
+            return KeyBias(bias_BK, None)
+        return KeyBias(bias_BK, F.pad(torch.where(chosen_BL, self.gamma_B1, 1.0), self.around, value=1.0))
 
-    def copy_(self, other: "RowStrengths") -> None:
+    def copy_(self, other: "BatchAmplification") -> None:
         """Take the values of as many rows that use the same modes and choose positions alike, in place."""
         for name, mine in vars(self).items():
             if isinstance(mine, Tensor):
                 mine.copy_(getattr(other, name))
 
-    def clear(self, m_BL: Tensor, tolerance: float) -> Tensor:
+    def is_unambiguous(self, m_BL: Tensor, tolerance: float) -> Tensor:
         """Whether the same positions would be chosen from maps with a relative error of `tolerance`, (B,) bool."""
         last = m_BL.shape[1] - 1
         descending = self._scores(m_BL, torch.zeros_like(m_BL)).sort(dim=-1, descending=True).values
         chosen_B = descending.gather(1, (self.count_B - 1).clamp(0, last)[:, None])[:, 0]
         passed_B = descending.gather(1, self.count_B.clamp(0, last)[:, None])[:, 0]
         safe_B = (self.count_B == 0) | (self.count_B > last)
-        if self.by_chance_B1 is not None:
-            safe_B = safe_B | self.by_chance_B1[:, 0]
+        if self.is_random_B1 is not None:
+            safe_B = safe_B | self.is_random_B1[:, 0]
         return safe_B | (chosen_B - passed_B > tolerance * torch.maximum(chosen_B.abs(), passed_B.abs()))
 
 

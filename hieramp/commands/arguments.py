@@ -62,8 +62,9 @@ def add_drawing(
         default=stages,
         help=f"coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name (default: {stages})",
     )
-    add_settings(group, Settings.table())
-    others = {name: row for name, row in Settings.table(None).items() if name not in Settings.table()}
+    of_var = Settings.table("var")
+    add_settings(group, of_var)
+    others = {name: row for name, row in Settings.table().items() if name not in of_var}
     add_settings(parser.add_argument_group("drawing with a diffusion transformer"), others)
 
 
@@ -123,7 +124,7 @@ def settings(args: argparse.Namespace, model_kind: str = "var") -> Settings:
     """The settings of the flags: a stage, mode or block that is named holds whatever the schedule says."""
     schedules = OUTPUT_SCHEDULES if model_kind == "dit" else SCHEDULES
     schedule = hieramp.parse_stages(args.stages, schedules=schedules) if "stages" in args else None
-    given = {name: value for name, value in vars(args).items() if name in Settings.table(None)}
+    given = {name: value for name, value in vars(args).items() if name in Settings.table()}
     return replace(Settings.of(DEFAULTS[model_kind], schedule), **given)
 
 

@@ -28,14 +28,14 @@ class Solving:
             Number(1, 1000, shown=(1, 100), step=1, unit="steps", whole=True),
             "Steps",
             "Of a diffusion transformer, from noise to picture.",
-            "sampling",
+            "solving",
             ONLY,
             always=True,
         ),
     ] = 25
     solver: Annotated[
         Solver,
-        Knob(_SOLVERS, "Solver", "Of a diffusion transformer: how a step is computed.", "sampling", ONLY, always=True),
+        Knob(_SOLVERS, "Solver", "Of a diffusion transformer: how a step is computed.", "solving", ONLY, always=True),
     ] = "euler"
 
     def __post_init__(self) -> None:

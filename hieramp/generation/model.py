@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
-from hieramp.generation.captured import Captured, CudaRecorder
+from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.settings import Given as GivenSettings
 from hieramp.settings import Settings, read
@@ -44,7 +44,7 @@ class Model:
     name: str = "model"
     folder: Path | None = None
     wnids: tuple[str, ...] = field(default=())  # ImageNet ids of the classes, where they have any
-    captured: Captured | None = field(default=None, repr=False)  # recorded scales, on a GPU
+    captured: CudaGraphCache | None = field(default=None, repr=False)  # recorded scales, on a GPU
     kind: ClassVar[str] = "var"  # which settings it has
 
     @property
@@ -65,12 +65,13 @@ class Model:
     def has_class_tokens(self) -> bool:
         return bool(self.var.config.class_token_scales)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Model":
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None, cuda_graphs: bool = False) -> "Model":
         """Move to a device; the transformer computes in `dtype` (None: as it did), the VQ-VAE in float32.
 
         On a GPU its decoder computes in half precision too, where the transformer does: it is half of the work there.
 
-        On a GPU the scales of a batch size are recorded when it is drawn for the second time, and replayed after that.
+        With `cuda_graphs`, on a GPU, the scales of a batch size are recorded as CUDA graphs when it is drawn for the
+        second time, and replayed after that: the same images with fewer launches.
         """
         self.vqvae.to(device)
         self.var.to(device, dtype or self.dtype)
@@ -79,7 +80,7 @@ class Model:
         self.captured = None
         if self.device.type == "cuda":
             prefer_flash()
-            self.captured = Captured(partial(CudaRecorder, self.device))
+            self.captured = CudaGraphCache(partial(CudaRecorder, self.device)) if cuda_graphs else None
         return self
 
     @property
@@ -91,11 +92,6 @@ class Model:
     def depth(self) -> int:
         """Blocks of the transformer."""
         return self.var.config.depth
-
-    def check(self, settings: Settings) -> None:
-        """Raise ValueError where settings are none of this model's."""
-        settings.check_kind(self.kind)
-        settings.check(self.var.scales, self.depth)
 
     def label_of(self, name: str | int) -> int:
         """The label of a class name, ImageNet id or number; a name that looks like a number is a name first.
@@ -152,6 +148,11 @@ class Model:
         """
         request = self._request(labels, seeds, settings, options, details, given)
         return draw(self.vqvae, self.var, request, memory, self.captured)
+
+    def check(self, settings: Settings) -> None:
+        """Raise ValueError where the settings name what this model does not have."""
+        settings.check_kind(self.kind)
+        settings.check(self.var.scales, self.var.config.depth)
 
     def describe(self, label: int, seeds: Sequence[int], settings: Settings) -> dict[str, Any]:
         """What pictures are drawn with, ready for JSON: it is stored inside them."""

@@ -21,7 +21,7 @@ _GOLDEN = 0x9E3779B9
 PIECE = 32768  # words of noise made at once on a CPU
 Temperature = tuple[float, float, float]  # coarse, mid, fine
 PLAIN: Temperature = (1.0, 1.0, 1.0)
-CHANCE = 1024  # added to a scale: numbers that its noise does not use
+RANDOM_OFFSET = 1024  # added to a scale: random numbers that its sampling noise does not use
 Words = TypeVar("Words", Tensor, np.ndarray)  # int32
 
 
@@ -214,9 +214,9 @@ def gumbel_noise(keys_B2: Tensor, scale: int, num_positions: int, num_codes: int
     return noise_BLV
 
 
-def chance(keys_B2: Tensor, scale: int, num_positions: int) -> Tensor:
+def random_scores(keys_B2: Tensor, scale: int, num_positions: int) -> Tensor:
     """A random number for every position of each image at one scale, independent of its noise, (B, L) float32."""
-    return gumbel_noise(keys_B2, scale + CHANCE, num_positions, 1)[..., 0]
+    return gumbel_noise(keys_B2, scale + RANDOM_OFFSET, num_positions, 1)[..., 0]
 
 
 def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:
@@ -228,38 +228,3 @@ def sample(logits_BLV: Tensor, noise_BLV: Tensor) -> Tensor:
     comparison shows what the setting changed and not what chance did.
     """
     return (logits_BLV + noise_BLV).argmax(-1)
-
-
-# A kept code of more mass, further above the cut than logits err, stays kept whatever they do to the tail.
-SAFE_MASS = 1e-4
-
-
-def clear_draws(
-    logits_BLV: Tensor, filtered_BLV: Tensor, noise_BLV: Tensor, sampling: Sampling, tolerance: float
-) -> Tensor:
-    """Whether each row would draw the same tokens from logits that err by less than `tolerance`, (B,) bool.
-
-    `filtered_BLV` is what `filter_logits` made of them. Most positions are clear at a glance: the code drawn is far
-    ahead of all others, kept or not, and safely above the cut. Only the rest is filtered again, with slack.
-    """
-    first, second = (logits_BLV + noise_BLV).topk(2, dim=-1).values.unbind(-1)
-    drawn = (filtered_BLV + noise_BLV).max(-1)
-    code_BL1 = drawn.indices[..., None]
-    above_cut = logits_BLV.gather(-1, code_BL1) - filtered_BLV.masked_fill(filtered_BLV == -torch.inf, torch.inf).amin(
-        -1, keepdim=True
-    )
-    mass = logits_BLV.softmax(-1).gather(-1, code_BL1)
-    is_kept = ((above_cut > 2 * tolerance) & (mass > SAFE_MASS))[..., 0]
-    clear_BL = is_kept & (drawn.values == first) & (first - second > tolerance)
-    rest = ~clear_BL
-    clear_BL[rest] = _clear(logits_BLV[rest], noise_BLV[rest], sampling, tolerance)
-    return clear_BL.all(-1)
-
-
-def _clear(logits_NV: Tensor, noise_NV: Tensor, sampling: Sampling, tolerance: float) -> Tensor:
-    """The same for single positions, by what such errors could keep and what they must, (N,) bool."""
-    loose, tight = (
-        filter_logits(logits_NV, sampling.top_k, sampling.top_p, slack) + noise_NV for slack in (tolerance, -tolerance)
-    )
-    first, second = loose.topk(2, dim=-1).values.unbind(-1)
-    return (first - second > tolerance) & (loose.argmax(-1) == tight.argmax(-1))

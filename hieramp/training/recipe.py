@@ -79,30 +79,28 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for parameters in by_shape.values():
                 self._step_alike(parameters, group)
 
-    def _step_alike(self, parameters: list[nn.Parameter], group: dict) -> None:
-        """Matrices of one shape in one batched iteration."""
-        updates = []
+    def _step_alike(self, parameters: list[Tensor], group: dict) -> None:
+        """Matrices of one shape in one batched iteration: a fixed number of kernels, however many matrices."""
         for parameter in parameters:
-            gradient = parameter.grad
-            assert gradient is not None
-            state = self.state[parameter]
-            if "momentum" not in state:
-                state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"]
-            momentum.lerp_(gradient, 1 - group["momentum"])
-            updates.append(gradient.lerp(momentum, group["momentum"]).flatten(1))
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        updates = orthogonalize(torch.stack([update.flatten(1) for update in nesterov]))
         rows, columns = updates[0].shape
         scale = max(1.0, rows / columns) ** 0.5
-        for parameter, update in zip(parameters, orthogonalize(torch.stack(updates)), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        shaped = [update.view_as(parameter) for update, parameter in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, shaped, alpha=-group["lr"] * scale)
 
 
 # Muon's rate over AdamW's: its updates have unit singular values whatever the gradient.

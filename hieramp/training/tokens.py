@@ -25,7 +25,8 @@ class Tokenizer:
 
     @torch.no_grad()
     def __call__(self, images_BCHW: Tensor) -> TokenBatch:
-        self.vqvae.to(images_BCHW.device)
+        if self.vqvae.quantize.embedding.weight.device != images_BCHW.device:  # looking at all modules takes a while
+            self.vqvae.to(images_BCHW.device)
         x = randomly_flipped(randomly_shifted(to_signed(images_BCHW), self.shift))
         with torch.autocast(x.device.type, enabled=False):  # the same tokens as when they are measured
             tokens = self.vqvae.encode(x)

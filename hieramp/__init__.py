@@ -1,6 +1,7 @@
 """HierAmp: generative dataset distillation you can see."""
 
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_stages
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.generation.loop import Step
@@ -15,6 +16,7 @@ __all__ = [
     "OFF",
     "SCHEDULES",
     "Amplification",
+    "DiffusionModel",
     "Drawing",
     "ImageSet",
     "Model",

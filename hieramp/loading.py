@@ -94,6 +94,8 @@ def load(
     """
     name, target = str(model), device_of(device)
     if name in OFFICIAL_DITS:
+        if kind == "var":
+            raise UserError(f"{name} is a diffusion transformer: name a VAR here")
         named = described_classes(ImageNetInfo().label_names())
         return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
@@ -126,7 +128,7 @@ def load_dit(folder: Path) -> DiffusionModel:
     config = read_config(folder)
     for part in ("vqvae", "dit"):
         if part not in config:
-            raise ValueError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
+            raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
     vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
     load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     basis = basis_of(load_part(folder, "latents"))

@@ -14,7 +14,7 @@ ALLOWED = {
     "amplification": set(),
     "generation": {"vqvae", "var", "amplification", "settings"},
     "diffusion": {"vqvae", "amplification", "settings"},  # shares the latents, settings and maths, not the VAR
-    "analysis": {"vqvae", "var", "amplification", "generation"},
+    "analysis": {"vqvae", "var", "amplification", "generation", "diffusion", "settings"},
     "training": {"vqvae", "var", "amplification", "generation", "diffusion"},
     "imageset": set(),
     "distillation": {"amplification", "generation", "diffusion", "imageset", "settings"},

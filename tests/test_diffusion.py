@@ -19,9 +19,10 @@ import hieramp
 from hieramp.amplification.output import RunningMap
 from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import load_part, read_config, save_part
+from hieramp.classifier import Classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.main import main
-from hieramp.config import DiTConfig
+from hieramp.config import ClassifierConfig, DiTConfig, to_json
 from hieramp.data import decode, open_source
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, VQLatents, fit_basis, hash_of
@@ -29,6 +30,9 @@ from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels, flow_levels
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.noise import chances, gaussian
 from hieramp.diffusion.sampler import Prediction, invert, sample
+from hieramp.distillation.diffusion import DiffusionDrawer
+from hieramp.distillation.maker import Task
+from hieramp.distillation.plan import Item
 from hieramp.settings import Settings
 from hieramp.training.dit import DiTObjective, per_stage
 from hieramp.training.loop import RunSettings
@@ -489,3 +493,78 @@ def test_what_is_a_vars_alone_says_so(trained: Path, tmp_path: Path) -> None:
         shared.load_model(args)
     with pytest.raises(ValueError, match="has no var yet"):
         hieramp.load(trained, "cpu", kind="var")
+
+
+def test_measure_judges_it_and_writes_the_card(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "measured"
+    shutil.copytree(trained, folder)
+    config = ClassifierConfig(num_classes=2, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+    save_part(folder, "classifier", Classifier(config).state_dict())
+    hieramp.checkpoints.write_config(folder, classifier=to_json(config))
+    how = ["--guidance", "0", "2", "--steps", "2", "--per-class", "4"]
+    main(["measure", "--model", str(folder), "--data", str(image_folder), "--device", "cpu", *how])
+    measured = json.loads((folder / "measured.json").read_text())["dit"]
+    real, *drawn = measured["rows"]
+    assert [row["setting"] for row in drawn[:2]] == ["guidance 0, 2 steps", "guidance 2, 2 steps"]
+    assert drawn[2]["setting"].endswith(", amplified") and real["images"] == 8 and measured["test_images"] == 16
+    assert all(0 <= row["accuracy"] <= 1 and row["fid"] > 0 and row["nearest"] > 0 for row in measured["rows"])
+    card = (folder / "README.md").read_text()
+    assert f"**{max(row['accuracy'] for row in drawn[:2]):.1%}**" in card and "samples-dit.png" in card
+    with pytest.raises(ValueError, match="top k is set, which is for var"):
+        main(["measure", "--model", str(folder), "--data", str(image_folder), "--top-k", "5", "--device", "cpu"])
+
+
+def test_the_surest_of_several_candidates_is_kept(drawn: DiffusionModel) -> None:
+    torch.manual_seed(1)
+    config = ClassifierConfig(num_classes=4, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+    judge = Classifier(config).eval()
+    drawer = DiffusionDrawer(drawn, Settings(steps=2, guidance=1.0), 32, judge, candidates=3)
+    made = drawer.make(Task(tuple(Item(i, i % 4, 10 * i, "") for i in range(5))))().made
+    assert [one.index for one in made] == list(range(5))
+    for i, one in enumerate(made):
+        images = drawn.generate([i % 4] * 3, [10 * i + c for c in range(3)], steps=2, guidance=1.0).images
+        with torch.no_grad():
+            sure = judge((images * 255).round() / 255).log_softmax(-1)[:, i % 4]
+        assert one.chosen == int(sure.argmax())
+
+
+def test_half_precision_draws_nearly_the_same() -> None:
+    model = build(seed=3)
+    full = model.generate([0, 1], [0, 0], steps=3).latents
+    half = model.to("cpu", torch.bfloat16).generate([0, 1], [0, 0], steps=3).latents
+    assert model.dtype == torch.bfloat16 and half.dtype == torch.float32
+    assert 0 < float((half - full).norm() / full.norm()) < 0.1
+
+
+def test_blocks_compile_whole() -> None:
+    """What training on a GPU does, by the eager backend: no break in the graph, the same loss."""
+    torch.manual_seed(0)
+    objective = DiTObjective(DiT(replace(TINY, depth=1)), Pooled(), LatentBasis(3, 4))  # type: ignore[arg-type]
+    objective.model.initialize()
+    torch.nn.init.normal_(objective.model.head.weight)
+    images, labels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 3])
+    losses = []
+    for compiled in (False, True):
+        if compiled:
+            assert objective.compile_parts("eager")
+        torch.manual_seed(1)
+        losses.append(objective(images, labels)["loss"])
+    assert torch.allclose(*losses) and losses[1].requires_grad
+
+
+def test_a_warm_start_takes_basis_and_weights(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "warm"
+    folder.mkdir()
+    shutil.copy(trained / "vqvae.safetensors", folder)
+    hieramp.checkpoints.write_config(folder, vqvae=read_config(trained)["vqvae"], class_names=["blue", "red"])
+    short = replace(PRESET, dit_recipe=replace(PRESET.dit_recipe, epochs=1, learning_rate=1e-9))
+    train_dit(str(image_folder), short, RunSettings(folder, "dit", warm_start=trained))
+    assert all(
+        torch.equal(load_part(folder, "latents")[key], value) for key, value in load_part(trained, "latents").items()
+    )
+    ours, theirs = load_part(folder, "dit"), load_part(trained, "dit")
+    assert all(torch.allclose(ours[key], theirs[key], atol=1e-3) for key in theirs)
+    assert len(read_config(folder)["trained"]["dit"]["before"]) == 1
+    wider = replace(short, dit=replace(PRESET.dit, width=64))
+    with pytest.raises(ValueError, match="has other sizes"):
+        train_dit(str(image_folder), wider, RunSettings(tmp_path / "warm", "dit", warm_start=trained))

@@ -14,9 +14,11 @@ from hieramp.analysis.measure import better_condition, most_named_right, setting
 from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands import measure_dit
 from hieramp.commands.card import write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.generation.sampling import Sampling
 
 SHEET_PER_CLASS = 10
@@ -31,6 +33,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_data_arguments(parser, split=False)
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
     shared.add_sweep(parser.add_argument_group("drawing"), guidance=SWEEP)
+    parser.add_argument(
+        "--steps", type=shared.positive, nargs="+", default=(25,), help="of a diffusion transformer (default: 25)"
+    )
+    shared.add_kind(parser)
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -42,7 +48,10 @@ def run(args: argparse.Namespace) -> None:
     samplings = shared.sweep(args)
     shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
-    model = hieramp.load(folder, args.device)
+    model = hieramp.load(folder, args.device, kind=args.kind)
+    if isinstance(model, DiffusionModel):
+        measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args))
+        return
     classifier = load_classifier(folder).to(model.device)
     source = open_source(data_spec(args), "test").reordered(model.class_names)
     test = decode(source, model.image_size, limit=args.test_images)

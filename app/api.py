@@ -17,6 +17,7 @@ from app.jobs import Job
 from hieramp import Model, Settings
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.distillation.distill import estimate
+from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.scales import STAGES
 
@@ -193,9 +194,9 @@ def build(desk: Desk) -> None:
 
 
 def job_answer(job: Job | None) -> dict[str, Any]:
-    """Raises ValueError where there is no such job."""
+    """Raises UserError where there is no such job."""
     if job is None:
-        raise ValueError("there is no such job: it was never started, or was removed")
+        raise UserError("there is no such job: it was never started, or was removed")
     file = None
     if job.state == "done":
         file = {"path": str(job.path), "orig_name": job.path.name, "meta": {"_type": "gradio.FileData"}}

@@ -11,6 +11,7 @@ from app.controls import Controls
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, slider
 from app.jobs import Job
 from hieramp.distillation.distill import estimate
+from hieramp.errors import UserError
 
 ABOUT = (
     "<h2>Distil</h2><p>A whole data set, made with the schedule and sampling of the controls: so many images of each "
@@ -87,7 +88,7 @@ class Actions:
         with sentences():
             before = self.desk.jobs.get(given[self.remembered])
             if before and before.is_active:
-                raise ValueError("a set of yours is being made: stop it first, or wait for it")
+                raise UserError("a set of yours is being made: stop it first, or wait for it")
             job = self.desk.jobs.start(self._recipe(given))
         return [job.id, *_view(self.desk, job)]
 
@@ -105,7 +106,7 @@ class Actions:
         job = self.desk.jobs.get(job_id)
         with sentences():
             if job is None or job.state != "done":
-                raise ValueError("there is no finished set to download")
+                raise UserError("there is no finished set to download")
         return gr.DownloadButton(value=str(job.path))
 
 

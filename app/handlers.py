@@ -8,6 +8,7 @@ from app import scenes
 from app.orders import Order, described, described_one, whole
 from app.scenes import Scene
 from hieramp import Model, Step, figures
+from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
 
@@ -30,14 +31,14 @@ def look_closer(
     """The saliency of one block of one sample, with every head.
 
     Raises:
-        ValueError: a sample or block that is not there, or a model without class tokens.
+        UserError: a sample or block that is not there, or a model without class tokens.
     """
     i = whole("the sample", sample, 0, len(order.seeds) - 1)
     wanted = whole("the block", block, 0, model.var.config.depth - 1)
     steps = list(steps_of(model, order, memory))
     view = scenes.block_view(order, steps, wanted)
     if view is None:
-        raise ValueError(f"{model.name} has no class tokens, so no block has a saliency of its own")
+        raise UserError(f"{model.name} has no class tokens, so no block has a saliency of its own")
     rows = (i, len(order.seeds) + i)
     return {**view, "sample": i, "maps": [[maps[row] for row in rows] for maps in view["maps"]]}
 

@@ -22,6 +22,7 @@ from app.limits import Limits
 from app.recipes import Recipe
 from app.turns import Device
 from hieramp import Model, Progress
+from hieramp.errors import UserError
 
 State = Literal["waiting", "running", "stopped", "done", "failed"]
 ACTIVE: tuple[State, ...] = ("waiting", "running")
@@ -97,7 +98,7 @@ class JobBook:
         """Begin a set.
 
         Raises:
-            ValueError: too many jobs are running, the sets kept here take too much, or the recipe cannot be followed.
+            UserError: too many jobs are running, the sets kept here take too much, or the recipe cannot be followed.
         """
         self.sweep()
         job_id = secrets.token_urlsafe(24)
@@ -182,7 +183,7 @@ class JobBook:
     def _check_room(self) -> None:
         running = sum(job.is_active for job in list(self._jobs.values()))
         if running >= self.limits.jobs:
-            raise ValueError(f"{running} sets are being made, as many as this server takes: try again later")
+            raise UserError(f"{running} sets are being made, as many as this server takes: try again later")
 
     def _check_disk(self, recipe: Recipe) -> None:
         """By pixels, which a PNG hardly exceeds; a set that is being made lies there twice for a moment."""
@@ -191,7 +192,7 @@ class JobBook:
         wanted = pixels * recipe.num_images
         if kept + wanted > self.limits.disk_bytes:
             free, need = max(0, self.limits.disk_bytes - kept) / 1e6, wanted / 1e6
-            raise ValueError(
+            raise UserError(
                 f"this set may take {need:.3g} MB, and {free:.3g} MB are left for sets here: take fewer images, or try "
                 "again when older sets are gone"
             )

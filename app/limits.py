@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from app.orders import MAX_COUNT
+from hieramp.errors import UserError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps. Raises ValueError where one is not positive."""
+    """Caps. Raises UserError where one is not positive."""
 
     ipc: int = 1000  # images per class of a distilled set
     images: int = 100_000  # of a distilled set
@@ -23,7 +24,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; a cap must be at least 1")
+                raise UserError(f"{name} is {value}; a cap must be at least 1")
 
     @property
     def job_seconds(self) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hieramp import SCHEDULES, Model, Settings
+from hieramp.class_names import short_name
+from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
@@ -45,7 +47,7 @@ def read_order(model: Model, values: Mapping[str, Any]) -> Order:
     """The values of the page, checked.
 
     Raises:
-        ValueError: one that is empty, out of range or no number, or a class the model does not have.
+        UserError: one that is empty, out of range or no number, or a class the model does not have.
     """
     label = read_class(model, values.get("class_name"))
     first = whole("the seed", values.get("seed"), 0, MAX_SEED)
@@ -59,17 +61,17 @@ def read_class(model: Model, name: Any) -> int:
     """The label of a class field.
 
     Raises:
-        ValueError: it is empty, or the model has no such class.
+        UserError: it is empty, or the model has no such class.
     """
     if name is None or not str(name).strip():
-        raise ValueError("no class is chosen: choose one, or press Random")
+        raise UserError("no class is chosen: choose one, or press Random")
     return model.label_of(name if isinstance(name, int) else str(name)[:200])
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
     found = Number().check(name, value)
     if not low <= found <= high or found != int(found):
-        raise ValueError(f"{name} is {found:g}; give a whole number from {low} to {high}")
+        raise UserError(f"{name} is {found:g}; give a whole number from {low} to {high}")
     return int(found)
 
 
@@ -83,7 +85,7 @@ def values_on_page(model: Model, order: Order) -> dict[str, Any]:
     """The same, for the controls of the page.
 
     Raises:
-        ValueError: a value beyond what its slider shows; the endpoints take more.
+        UserError: a value beyond what its slider shows; the endpoints take more.
     """
     values = values_of(model, order)
     for part in Settings.parts(model.kind):
@@ -91,7 +93,7 @@ def values_on_page(model: Model, order: Order) -> dict[str, Any]:
             low, high = slider_range(model, part.kind)
             if not low <= values[part.name] <= high:
                 name, value = part.name.replace("_", " "), values[part.name]
-                raise ValueError(f"{name} is {value:g}, but this page goes from {low:g} to {high:g}")
+                raise UserError(f"{name} is {value:g}, but this page goes from {low:g} to {high:g}")
     return values
 
 
@@ -154,7 +156,7 @@ def from_query(model: Model, query: Mapping[str, str]) -> Order:
     """The order that an address names; what it leaves out is as on a fresh page.
 
     Raises:
-        ValueError: a value that no control could have.
+        UserError: a value that no control could have.
     """
     values = defaults(model)
     kinds = {part.name: part.kind for part in Settings.parts(model.kind)} | {"seed": Number(), "count": Number()}
@@ -183,19 +185,21 @@ def from_picture(model: Model, stored: Any) -> Order:
     """The order that a saved picture was drawn by; `remarks` says what this model cannot give back.
 
     Raises:
-        ValueError: the settings lack something, or this model cannot draw by them.
+        UserError: the settings lack something, or this model cannot draw by them.
     """
     if not isinstance(stored, Mapping) or not {"class", "seeds", "stages"} <= stored.keys():
-        raise ValueError("the settings inside this picture are not complete")
+        raise UserError("the settings inside this picture are not complete")
     seeds = stored["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError("the settings inside this picture are not complete: it names no seeds")
+        raise UserError("the settings inside this picture are not complete: it names no seeds")
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
-        raise ValueError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
+        raise UserError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
     settings = Settings.from_json(stored, beside=DESCRIBED)
     if settings.blocks == PAPER.resolved_blocks(model.var.config.depth):
         settings = replace(settings, blocks=None)
-    request = {"class_name": str(stored["class"]), "seed": seeds[0], "count": len(seeds)}
+    label, name = stored.get("label"), str(stored["class"])
+    is_ours = isinstance(label, int) and 0 <= label < len(model.class_names) and model.class_names[label] == name
+    request = {"class_name": label if is_ours else name, "seed": seeds[0], "count": len(seeds)}
     return read_order(model, request | settings.to_parts(model.kind))
 
 
@@ -210,11 +214,6 @@ def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
 
 
 # Words
-
-
-def short_name(class_name: str) -> str:
-    """The first of ImageNet's synonyms: "tench, Tinca tinca"."""
-    return class_name.split(",")[0]
 
 
 GREEK = {"logit": "β", "attention": "γ"}

@@ -10,6 +10,7 @@ from app.limits import Limits
 from hieramp import Model, Settings
 from hieramp.checkpoints import has_part
 from hieramp.distillation.distill import Estimate
+from hieramp.errors import UserError
 
 MAX_SEED = 2**40 - 1
 
@@ -52,7 +53,7 @@ def read_recipe(model: Model, limits: Limits, values: Mapping[str, Any]) -> Reci
     class, seed and count are left aside.
 
     Raises:
-        ValueError: one that is empty, out of range or no number, a class the model does not have, or a cap.
+        UserError: one that is empty, out of range or no number, a class the model does not have, or a cap.
     """
     order = orders.read_order(model, {**values, **orders.REQUEST})
     classes = values.get("classes")
@@ -63,9 +64,9 @@ def read_recipe(model: Model, limits: Limits, values: Mapping[str, Any]) -> Reci
     first = orders.whole("the seed of the set", values.get("set_seed"), 0, MAX_SEED)
     soft_labels = bool(values.get("soft_labels"))
     if soft_labels and not has_classifier(model):
-        raise ValueError(f"soft labels need a classifier, and {model.name} has none: untick them")
+        raise UserError(f"soft labels need a classifier, and {model.name} has none: untick them")
     if len(labels) * per_class > limits.images:
-        raise ValueError(
+        raise UserError(
             f"{len(labels) * per_class:,} images are more than a set may have here, {limits.images:,}: "
             "take fewer classes or images per class"
         )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from app.orders import GREEK, Order, with_schedule
 from hieramp import SCHEDULES, Model, Settings, figures
+from hieramp.errors import UserError
 from hieramp.scales import STAGES
 
 BATCH = 16  # pictures drawn together
@@ -48,10 +49,10 @@ def grid_sheet(order: Order, stage: str) -> Sheet:
     """ρ by strength of one stage; the other stages stay as they are.
 
     Raises:
-        ValueError: there is no such stage.
+        UserError: there is no such stage.
     """
     if stage not in STAGES:
-        raise ValueError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}")
+        raise UserError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}")
     mode, orders = order.settings.mode, []
     strengths = GRID_STRENGTHS[mode]
     for rho in GRID_RHOS:

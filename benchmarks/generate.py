@@ -26,7 +26,7 @@ from benchmarks import phases, reference
 from benchmarks.measuring import in_turns, paired_ratio, peak_of
 from hieramp import SCHEDULES, Amplification, Model
 from hieramp.files import markdown_table
-from hieramp.training.var import is_class_token
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 
 VARIANTS = ("base", "+ class tokens", "+ amplification")

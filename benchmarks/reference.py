@@ -29,8 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measuring import in_turns, peak_of
 from hieramp import SCHEDULES, Amplification, Model, from_official
 from hieramp.config import VARConfig
+from hieramp.errors import UserError
 from hieramp.files import markdown_table
-from hieramp.training.var import is_class_token
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -80,10 +81,10 @@ def authors(folder: Path) -> Iterator[Any]:
     """Their `models` package, importable inside; what it changes in torch and sys is put back.
 
     Raises:
-        ValueError: there is no such package in the folder.
+        UserError: there is no such package in the folder.
     """
     if not (folder / "models" / "__init__.py").is_file():
-        raise ValueError(f"{folder} has no models/__init__.py: give a checkout of the authors' repository")
+        raise UserError(f"{folder} has no models/__init__.py: give a checkout of the authors' repository")
     ours = {name for name in sys.modules if name.split(".")[0] in ("models", "dist", "utils")}
     kept = {name: sys.modules.pop(name) for name in ours}
     resets = {kind: kind.reset_parameters for kind in vars(nn).values() if hasattr(kind, "reset_parameters")}

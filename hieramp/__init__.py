@@ -1,5 +1,8 @@
 """HierAmp: generative dataset distillation you can see."""
 
+# What OpenMP reads when torch is loaded.
+from hieramp import cores  # isort: skip  # noqa: F401
+
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_stages
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import distill

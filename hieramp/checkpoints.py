@@ -2,28 +2,36 @@
 
 A model folder holds config.json and its parts, each in shards under 20 MB: vqvae, var, classifier, and class tokens by
 the condition they were trained with, class_tokens-dropped and class_tokens-kept. config.json names the ones that load
-by default. Older folders have one class_tokens. Everything is written as .part and renamed.
+by default, and by "stands_on" for each part the fingerprint of the part that it was trained on. Older folders have one
+class_tokens, and no fingerprints. Everything is written as .part and renamed.
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hieramp.errors import UserError
-from hieramp.files import atomic, write_text
+from hieramp.files import atomic, flush, part_of, write_text
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"  # the models that ship
+_PACKAGE = Path(__file__).resolve().parent
+# The models that ship: inside the package where it was installed, beside it in a checkout.
+ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
 DEFAULT_MODEL = "cifar10"
 CONDITIONS = ("dropped", "kept")  # of the class, where class tokens are trained
 SHARD_BYTES = 16_000_000
+BASES = {"var": "vqvae", **dict.fromkeys(("class_tokens", *(f"class_tokens-{c}" for c in CONDITIONS)), "var")}
+SAVE = "save"  # metadata of a shard: the fingerprint of all that was saved with it
+log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
 
 
@@ -65,7 +73,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.float16) -> None:
-    """Write the weights of one part; floating tensors are stored in `dtype`."""
+    """Write the weights of one part; floating tensors are stored in `dtype`.
+
+    All shards carry the fingerprint of the whole, and none is renamed before all are written: after a kill between two
+    renames the others are found by `load_part`. What was trained on the part before is told of, and refused by
+    `load_part` from then on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stored = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
@@ -74,11 +87,59 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
     plan = split_torch_state_dict_into_shards(
         stored, filename_pattern=part + "{suffix}.safetensors", max_shard_size=SHARD_BYTES
     )
-    for name, keys in plan.filename_to_tensors.items():
-        save_safetensors(folder / name, {key: stored[key] for key in keys})
-    for old in _shards(folder, part):
-        if old.name not in plan.filename_to_tensors:
-            old.unlink()
+    shards = {folder / name: {key: stored[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
+    _record_bases(folder, [other for other, base in BASES.items() if base == part])
+    try:
+        for path, tensors in shards.items():
+            _write_safetensors(part_of(path), tensors, {SAVE: fingerprint(stored)})
+            flush(part_of(path))
+    except BaseException:
+        for path in shards:
+            part_of(path).unlink(missing_ok=True)
+        raise
+    for path in shards:
+        part_of(path).replace(path)
+    for old in set(_shards(folder, part)) - set(shards):
+        old.unlink()
+    _record_bases(folder, [part], anew=True)
+    for other in BASES:
+        if has_part(folder, other) and BASES[other] == part and _has_other_base(folder, other):
+            log.warning(_on_another_base(folder, other))
+
+
+def _record_bases(folder: Path, parts: list[str], anew: bool = False) -> None:
+    """Put into config.json on what these parts of a folder stand; `anew` replaces what is said there."""
+    known = read_config(folder).get("stands_on", {}) if (folder / "config.json").is_file() else {}
+    found = {
+        part: {BASES[part]: part_fingerprint(folder, BASES[part])}
+        for part in parts
+        if part in BASES and has_part(folder, part) and has_part(folder, BASES[part]) and (anew or part not in known)
+    }
+    if found:
+        write_config(folder, stands_on=known | found)
+
+
+def part_fingerprint(folder: Path, part: str) -> str:
+    """The fingerprint of a part's weights as they are stored; a part written by an older version is read for it."""
+    shards = _whole_save(folder, part)
+    return _metadata(shards[0]).get(SAVE) or fingerprint(*[_merged(shards)])
+
+
+def _has_other_base(folder: Path, part: str) -> bool:
+    """Whether a part was trained on another part than the one that the folder has now."""
+    if part not in BASES or not (folder / "config.json").is_file() or not has_part(folder, BASES[part]):
+        return False
+    expected = read_config(folder).get("stands_on", {}).get(part, {}).get(BASES[part])
+    return expected is not None and expected != part_fingerprint(folder, BASES[part])
+
+
+def _on_another_base(folder: Path, part: str) -> str:
+    command = "class-tokens" if part.startswith("class_tokens") else part
+    files = "" if part == "var" else f", or remove {folder / part}.safetensors to do without"
+    return (
+        f"the part {part} in {folder} was trained on another {BASES[part]} than the one there now: train it again with "
+        f"python -m hieramp train {command} --out {folder}{files}"
+    )
 
 
 def save_safetensors(path: Path, state: State, metadata: dict[str, str] | None = None) -> None:
@@ -118,18 +179,58 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
     """Read the weights of one part as float32.
 
     Raises:
-        UserError: a shard is missing, truncated or foreign.
+        UserError: a shard is missing, truncated, foreign or of another save, or the part was trained on another part
+            than the one that the folder has.
     """
-    shards = _shards(folder, part)
-    if not shards:
+    if not has_part(folder, part):
         raise UserError(f"{folder} has no {part} weights ({part}.safetensors)")
-    expected = int(shards[0].stem.rsplit("-of-", 1)[1]) if "-of-" in shards[0].stem else 1
-    if len(shards) != expected:
-        raise UserError(f"{folder} has {len(shards)} of the {expected} shards of {part}: copy the missing ones")
-    state: dict[str, Tensor] = {}
-    for shard in shards:
-        state |= read_safetensors(shard)
+    state = _merged(_whole_save(folder, part))
+    if _has_other_base(folder, part):
+        raise UserError(_on_another_base(folder, part))
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _whole_save(folder: Path, part: str) -> list[Path]:
+    """The shards of one save, all of them: what was saved last, where that was killed between two renames too."""
+    saves: dict[tuple[str, int], dict[str, Path]] = {}  # by save and number of shards: their files, by name
+    for path in _shards(folder, part):
+        saves.setdefault(_save_of(path), {})[path.name] = path
+    if len(saves) > 1 or not _complete(saves):
+        for path in folder.glob(f"{part}*.safetensors.part"):
+            with suppress(UserError):  # one that was cut short is of no use
+                saves.get(_save_of(path), {}).setdefault(path.name.removesuffix(".part"), path)
+    whole = _complete(saves)
+    if not whole and len(saves) == 1:
+        (_, expected), files = next(iter(saves.items()))
+        raise UserError(f"{folder} has {len(files)} of the {expected} shards of {part}: copy the missing ones")
+    if not whole:
+        raise UserError(
+            f"the shards of {part} in {folder} are of different saves, and none of them is whole: copy all shards of "
+            "one model, or train the part again"
+        )
+    return sorted(max(whole, key=lambda files: max(path.stat().st_mtime_ns for path in files)))
+
+
+def _complete(saves: Mapping[tuple[str, int], Mapping[str, Path]]) -> list[list[Path]]:
+    return [list(files.values()) for (_, expected), files in saves.items() if len(files) == expected]
+
+
+def _save_of(path: Path) -> tuple[str, int]:
+    """Of which save a shard is (nothing where an older version wrote it), and of how many shards."""
+    stem = path.name.split(".safetensors")[0]
+    return _metadata(path).get(SAVE, ""), int(stem.rsplit("-of-", 1)[1]) if "-of-" in stem else 1
+
+
+def _merged(shards: list[Path]) -> dict[str, Tensor]:
+    return {key: value for shard in shards for key, value in read_safetensors(shard).items()}
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path} is truncated or not a safetensors file: {error}") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -153,7 +254,7 @@ def fingerprint(*states: State) -> str:
 def _shards(folder: Path, part: str) -> list[Path]:
     single = folder / f"{part}.safetensors"
     sharded = sorted(folder.glob(f"{part}-[0-9]*-of-[0-9]*.safetensors"))
-    return sharded or ([single] if single.is_file() else [])
+    return [*sharded, *([single] if single.is_file() else [])]
 
 
 def load_strictly(module: nn.Module, state: State, what: str) -> None:

@@ -106,7 +106,7 @@ def label_of(name: str | int, class_names: Sequence[str], wnids: Sequence[str], 
         ValueError: there is no such class; names the nearest ones.
     """
     text = str(name).strip()
-    found = None if isinstance(name, int) else _named(text.lower(), class_names, wnids)
+    found = None if isinstance(name, int) else _named(composed(text).casefold(), class_names, wnids)
     if found is not None:
         return found
     if re.fullmatch(r"-?[0-9]{1,18}", text):
@@ -119,9 +119,9 @@ def label_of(name: str | int, class_names: Sequence[str], wnids: Sequence[str], 
 
 
 def _named(text: str, class_names: Sequence[str], wnids: Sequence[str]) -> int | None:
-    """The label of the class of this name, in lower case."""
+    """The label of the class of this name, composed and in lower case."""
     for names in (class_names, wnids):
-        lowered = [entry.lower() for entry in names]
+        lowered = [composed(entry).casefold() for entry in names]
         if text in lowered:
             return lowered.index(text)
         # ImageNet names list synonyms: "tench, Tinca tinca"

@@ -1,8 +1,9 @@
 """The classifier that judges images: timm's ResNet with the stem of the student protocol.
 
-Images come in [0, 1], (B, 3, H, W); ImageNet mean and standard deviation even on CIFAR (student-protocol.md).
+Images come in [0, 1], (B, 3, H, W); ImageNet mean and standard deviation even on CIFAR (docs/protocols.md).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.checkpoints import load_part, load_strictly, read_config
+from hieramp.class_names import keys_of
 from hieramp.config import ClassifierConfig, from_json
+from hieramp.errors import UserError
 
 
 class Classifier(nn.Module):
@@ -56,11 +59,29 @@ def load_classifier(folder: Path) -> Classifier:
     """The classifier of a model folder, in evaluation mode.
 
     Raises:
-        ValueError: the folder has none, or its weights do not fit its config.
+        UserError: the folder has none, or its weights do not fit its config.
     """
     config = read_config(folder)
     if "classifier" not in config:
-        raise ValueError(f"{folder} has no classifier: run python -m hieramp train classifier --out {folder} first")
+        raise UserError(f"{folder} has no classifier: run python -m hieramp train classifier --out {folder} first")
     classifier = Classifier(from_json(ClassifierConfig, config["classifier"]))
     load_strictly(classifier, load_part(folder, "classifier"), str(folder / "classifier.safetensors"))
     return classifier.eval()
+
+
+def in_order(classifier: Classifier, names: Sequence[str], wanted: Sequence[str], whose: str) -> Classifier:
+    """The classifier with its logits in the order of `wanted`; `names` are its classes in its own order.
+
+    Raises:
+        UserError: they are not the same classes; names one that differs.
+    """
+    ours, theirs = keys_of(names), keys_of(wanted)
+    if len(ours) != len(theirs):
+        raise UserError(f"the classifier in {whose} knows {len(ours)} classes, the images have {len(theirs)}")
+    for name, key in zip(wanted, theirs, strict=True):
+        if key not in ours:
+            raise UserError(f"the classifier in {whose} does not know {name!r}; it knows {', '.join(names[:10])}")
+    if ours != theirs:
+        last, rows = classifier.network.fc, [ours.index(key) for key in theirs]
+        last.weight.data, last.bias.data = last.weight.data[rows], last.bias.data[rows]
+    return classifier

@@ -1,8 +1,9 @@
 """Sizes of the networks: one frozen dataclass per component."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from hieramp.errors import UserError
 from hieramp.scales import OFFICIAL_SIDES, Scales
 
 
@@ -48,11 +49,24 @@ class VARConfig:
     shared_adaln: bool = False
     class_token_scales: tuple[int, ...] = ()  # scales that have a class token
     read_only_class_tokens: bool = False  # image tokens may not attend to the class token
+    # "shared": class tokens take part in every block, with its projections (the paper's); "own": they read at one
+    # block, with projections of their own (hieramp.var.class_tokens)
+    class_token_attention: Literal["shared", "own"] = "shared"
+    class_token_block: int | None = None  # that block; None: depth - 2
+    class_token_width: int | None = None  # of their keys and values; None: the transformer's
     last_passes: int = 1  # in how many passes the last scale is drawn: 1, as in VAR, 2 or 4 (hieramp.var.passes)
 
     def __post_init__(self) -> None:
         if self.last_passes not in (1, 2, 4):
-            raise ValueError(f"last_passes is {self.last_passes}; the last scale is drawn in 1, 2 or 4 passes")
+            raise UserError(f"last_passes is {self.last_passes}; the last scale is drawn in 1, 2 or 4 passes")
+        if self.class_token_attention not in ("shared", "own"):
+            raise UserError(f"class_token_attention is {self.class_token_attention!r}: give shared or own")
+        if self.own_class_tokens and not self.read_only_class_tokens:
+            raise UserError("class tokens with projections of their own only read: set read_only_class_tokens")
+        if not 0 <= self.watched_block < max(1, self.depth):
+            raise UserError(f"class_token_block is {self.class_token_block}: there are blocks 0 to {self.depth - 1}")
+        if self.own_width % self.num_heads:
+            raise UserError(f"class_token_width is {self.own_width}: give a multiple of the {self.num_heads} heads")
 
     @property
     def scales(self) -> Scales:
@@ -60,8 +74,18 @@ class VARConfig:
 
     @property
     def watched_block(self) -> int:
-        """The block whose saliency is read and amplified by default: depth - 2 (method.md)."""
-        return max(0, self.depth - 2)
+        """The block where saliency is read: depth - 2 (method.md) unless class tokens of their own name another."""
+        return max(0, self.depth - 2) if self.class_token_block is None else self.class_token_block
+
+    @property
+    def own_class_tokens(self) -> bool:
+        """Whether class tokens have projections of their own."""
+        return self.class_token_attention == "own"
+
+    @property
+    def own_width(self) -> int:
+        """Width of the keys and values of class tokens that have their own."""
+        return self.class_token_width or self.width
 
     @property
     def input_dim(self) -> int:
@@ -71,7 +95,7 @@ class VARConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A ResNet of basic blocks; the defaults are the ResNet-18 for CIFAR of student-protocol.md."""
+    """A ResNet of basic blocks; the defaults are the ResNet-18 for CIFAR of docs/protocols.md."""
 
     image_size: int = 32
     num_classes: int = 10
@@ -96,11 +120,12 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         if self.width % (4 * self.num_heads):
-            raise ValueError(f"width is {self.width}; it must be a multiple of 4 times {self.num_heads}, the heads")
+            raise UserError(f"width is {self.width}; it must be a multiple of 4 times {self.num_heads}, the heads")
 
 
 T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig, DiTConfig)
-LATER = {"last_passes"}  # sizes that models of before do not name: they have the default
+# sizes that models of before do not name: they have the default
+LATER = {"last_passes", "class_token_attention", "class_token_block", "class_token_width"}
 
 
 def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig | DiTConfig) -> dict[str, Any]:
@@ -111,12 +136,12 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
     """Rebuild a config from its JSON; unknown or missing sizes are a foreign file.
 
     Raises:
-        ValueError: the keys are not exactly the fields of `kind`.
+        UserError: the keys are not exactly the fields of `kind`.
     """
     fields = set(kind.__dataclass_fields__)
     odd_ones = (fields ^ set(values)) - (fields & LATER)
     if odd_ones:
         odd = ", ".join(sorted(odd_ones))
-        raise ValueError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
+        raise UserError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
     sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return kind(**sizes)

@@ -1,5 +1,8 @@
 """Where to compute, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from hieramp.errors import UserError
@@ -18,18 +21,24 @@ def device_of(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device {str(device)!r} is not to be had here: try cpu") from error
+    if found.type == "meta":
+        raise UserError("device 'meta' computes nothing: try cpu")
     return found
 
 
 def has_half(device: torch.device) -> bool:
     """Whether `device` multiplies in bfloat16 itself, so that training in it is faster than in float32.
 
-    A CPU without such instructions emulates them, hundreds of times slower.
+    A CPU without such instructions emulates them, hundreds of times slower; so do GPUs before Ampere (T4, V100), which
+    answer that they support it.
     """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
-        return True
+        return False
     if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return False
     known = torch.cpu.get_capabilities()
@@ -39,6 +48,21 @@ def has_half(device: torch.device) -> bool:
 def half_where_native(device: torch.device) -> torch.autocast:
     """A context that computes in bfloat16 where `device` does so itself, else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_half(device))
+
+
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """cuDNN tries a few algorithms for each convolution and keeps the fastest: for batches of one shape.
+
+    The choice depends on timing, so it must not last: a set distilled in the same process would depend on it too.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.benchmark_limit
+    cudnn.benchmark, cudnn.benchmark_limit = True, 4  # all ten take 5 to 15 s at the start of a run
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.benchmark_limit = before
 
 
 def prefer_flash() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from hieramp.errors import UserError
 from hieramp.scales import STAGES
 
 T = TypeVar("T")
@@ -98,20 +99,20 @@ class Number(Kind):
 
     def check(self, name: str, value: Any) -> float | int:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise ValueError(f"{name} is {'empty' if value is None else repr(value)[:80]}; give a number")
+            raise UserError(f"{name} is {'empty' if value is None else repr(value)[:80]}; give a number")
         number = float(value)
         if not math.isfinite(number):
-            raise ValueError(f"{name} is {number:g}; it must be a finite number")
+            raise UserError(f"{name} is {number:g}; it must be a finite number")
         too_low = number <= self.low if self.over else number < self.low
         if too_low or number > self.high or (self.whole and number != int(number)):
-            raise ValueError(f"{name} is {number:g}; it must be {self.wanted}")
+            raise UserError(f"{name} is {number:g}; it must be {self.wanted}")
         return int(number) if self.whole else number
 
     def parse(self, name: str, text: str) -> float | int:
         try:
             number = float(text)
         except ValueError as error:
-            raise ValueError(f"{name} is {text[:40]!r}; give a number") from error
+            raise UserError(f"{name} is {text[:40]!r}; give a number") from error
         return self.check(name, number)
 
     def text(self, value: float) -> str:
@@ -136,7 +137,7 @@ class Choice(Kind):
     def check(self, name: str, value: Any) -> str:
         if value not in self.words:
             *others, last = map(repr, self.words)
-            raise ValueError(f"{name} is {str(value)[:80]!r}; it must be {', '.join(others)} or {last}")
+            raise UserError(f"{name} is {str(value)[:80]!r}; it must be {', '.join(others)} or {last}")
         return str(value)
 
     def parse(self, name: str, text: str) -> str:
@@ -161,16 +162,16 @@ class Indices(Kind):
             if isinstance(value, str) or len(found) < len(set(value)):
                 raise ValueError
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} are {value!r}; name whole numbers, like (4, 5)") from error
+            raise UserError(f"{name} are {value!r}; name whole numbers, like (4, 5)") from error
         if not found:
-            raise ValueError(f"no {name} are named; name at least one, or leave {name} out for {self.default}")
+            raise UserError(f"no {name} are named; name at least one, or leave {name} out for {self.default}")
         return found
 
     def parse(self, name: str, text: str) -> tuple[int, ...] | None:
         if not text.strip():
             return None
         if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text.replace(" ", "")):
-            raise ValueError(f"{text[:40]!r} is not a list of {name} like 4,5")
+            raise UserError(f"{text[:40]!r} is not a list of {name} like 4,5")
         return self.check(name, map(int, text.split(",")))
 
     def text(self, value: tuple[int, ...] | None) -> str:
@@ -198,7 +199,7 @@ class Positions(Kind):
             pairs = value.items() if isinstance(value, Mapping) else value
             named = [(int(scale), tuple(sorted(set(map(int, positions))))) for scale, positions in pairs]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} are {str(value)[:80]!r}; give {{scale: [position, …]}}") from error
+            raise UserError(f"{name} are {str(value)[:80]!r}; give {{scale: [position, …]}}") from error
         return tuple(sorted(pair for pair in named if pair[1])) or None
 
     def parse(self, name: str, text: str) -> tuple[tuple[int, tuple[int, ...]], ...] | None:
@@ -210,7 +211,7 @@ class Positions(Kind):
             except ValueError:
                 bits = -1
             if bits < 0:
-                raise ValueError(f"cannot read the positions {item[:40]!r}: write scale:bits, like 3:1f")
+                raise UserError(f"cannot read the positions {item[:40]!r}: write scale:bits, like 3:1f")
             found[number] = [i for i in range(bits.bit_length()) if bits >> i & 1]
         return self.check(name, found)
 
@@ -239,7 +240,7 @@ class PerStage(Kind):
         alike = not isinstance(value, Sequence) or isinstance(value, str)
         given = (value,) * len(STAGES) if alike else tuple(value)
         if len(given) != len(STAGES):
-            raise ValueError(f"{len(given)} values of {name} are given; give one, or three: of {', '.join(STAGES)}")
+            raise UserError(f"{len(given)} values of {name} are given; give one, or three: of {', '.join(STAGES)}")
         return tuple(self.number.check(f"{stage} {name}", one) for stage, one in zip(STAGES, given, strict=True))
 
     def parse(self, name: str, text: str) -> tuple[float, ...]:
@@ -249,7 +250,7 @@ class PerStage(Kind):
         except ValueError:
             values = {}
         if not values or not values.keys() <= set(STAGES):
-            raise ValueError(f"{text[:40]!r} is no {name}: give a number, or coarse=1,mid=1,fine=0.6")
+            raise UserError(f"{text[:40]!r} is no {name}: give a number, or coarse=1,mid=1,fine=0.6")
         return self.check(name, [values.get(stage, self.rest) for stage in STAGES])
 
     def text(self, value: tuple[float, ...]) -> str:
@@ -290,7 +291,7 @@ class ShareStrength(Kind):
         if value is None:
             return None
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-            raise ValueError(f"{name} is {str(value)[:80]!r}; give (rho, strength) or None")
+            raise UserError(f"{name} is {str(value)[:80]!r}; give (rho, strength) or None")
         return self.share.check(f"{name} rho", value[0]), self.strength.check(f"{name} strength", value[1])
 
     def parse(self, name: str, text: str) -> tuple[float, float] | None:
@@ -303,7 +304,7 @@ class ShareStrength(Kind):
             rho = float(share.strip().removesuffix("%")) / (100 if share.strip().endswith("%") else 1)
             value = rho, float(strength)
         except ValueError as error:
-            raise ValueError(f"cannot read {text[:40]!r}: write share:strength, like 50%:5, or off") from error
+            raise UserError(f"cannot read {text[:40]!r}: write share:strength, like 50%:5, or off") from error
         return self.check(name, value)
 
     def text(self, value: tuple[float, float] | None) -> str:
@@ -409,7 +410,7 @@ def check_fields(settings: Any) -> None:
     """Check every field, and put it into the form in which it is kept.
 
     Raises:
-        ValueError: a value of the wrong type or out of range.
+        UserError: a value of the wrong type or out of range.
     """
     for field in table(type(settings)).values():
         checked = field.kind.check(field.spoken, getattr(settings, field.name))
@@ -436,19 +437,19 @@ def from_json(cls: type[T], stored: Mapping[str, Any], beside: Sequence[str] = (
     """Settings as they were stored; what is not named is at its default, entries of the names `beside` are others'.
 
     Raises:
-        ValueError: a value that no setting could have, or a setting that this version does not know.
+        UserError: a value that no setting could have, or a setting that this version does not know.
     """
     rows, values = table(cls), {}
     known = {name for row in rows.values() for name in (row.inside or row.name, row.was)} | set(beside)
     for name in stored:
         if name not in known:
-            raise ValueError(f"{name!r} is no setting of this version of hieramp, so it cannot be followed")
+            raise UserError(f"{name!r} is no setting of this version of hieramp, so it cannot be followed")
     for row in rows.values():
         place = stored.get(row.inside) if row.inside else stored
         if place is None:
             continue
         if not isinstance(place, Mapping):
-            raise ValueError(f"{row.inside} is {str(place)[:80]!r}; it should name {row.name}")
+            raise UserError(f"{row.inside} is {str(place)[:80]!r}; it should name {row.name}")
         name = row.name if row.name in place else row.was
         if name and name in place:
             values[row.name] = row.kind.from_json(row.spoken, place[name])

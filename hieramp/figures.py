@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from einops import rearrange
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
@@ -23,8 +24,8 @@ COLORS = "inferno"
 
 def to_picture(image_CHW: Tensor) -> Image.Image:
     """A (3, H, W) image in [0, 1] as 8-bit RGB, pixel for pixel."""
-    array = image_CHW.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(array.cpu().numpy())
+    bytes_CHW = image_CHW.detach().float().clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(rearrange(bytes_CHW, "c h w -> h w c").cpu().numpy())
 
 
 def enlarged(picture: Image.Image, size: int = TILE) -> Image.Image:

@@ -34,6 +34,7 @@ from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.pickles import read_checkpoint
+from hieramp.var.class_tokens import class_token_sizes
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -89,7 +90,7 @@ def load(
     that there is, or the VAR.
 
     Raises:
-        ValueError: an unknown name, a damaged or foreign file, a device that is not there.
+        UserError: an unknown name, a damaged or foreign file, a device that is not there.
         FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
     """
     name, target = str(model), device_of(device)
@@ -143,11 +144,11 @@ def load_dit(folder: Path) -> DiffusionModel:
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
     if not folder.is_dir():
         known = ", ".join([*shipped(), *OFFICIAL, *OFFICIAL_DITS])
-        raise ValueError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
+        raise UserError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
     config = read_config(folder)
     for part in ("vqvae", "var"):
         if part not in config:
-            raise ValueError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
+            raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
     vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
     load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     var_config = from_json(VARConfig, config["var"])
@@ -155,8 +156,7 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     tokens, read_only = _class_tokens(folder, class_tokens)
     if tokens:
         var_config = replace(var_config, read_only_class_tokens=read_only)
-    scales = sorted(int(key.split(".")[1]) for key in {**state, **tokens} if key.startswith("cls_tokens."))
-    var = VAR(replace(var_config, class_token_scales=tuple(scales)))
+    var = VAR(replace(var_config, **class_token_sizes({**state, **tokens})))
     load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
@@ -171,7 +171,7 @@ def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Te
             return load_part(folder, class_token_part(folder, condition)), variants[condition]["read_only"]
         if wanted is None:
             return {}, False
-        raise ValueError(
+        raise UserError(
             f"{folder} has no class tokens with the condition {condition} (it has: {', '.join(variants) or 'none'}): "
             f"train them with python -m hieramp train class-tokens --condition {condition} --out {folder}"
         )
@@ -179,10 +179,10 @@ def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Te
     if path.is_dir():
         found = _class_tokens(path, None)
         if not found[0]:
-            raise ValueError(f"{path} has no class tokens: give a folder that has, or a class_tokens-….safetensors")
+            raise UserError(f"{path} has no class tokens: give a folder that has, or a class_tokens-….safetensors")
         return found
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{path} does not exist: give dropped, kept, a class_tokens-….safetensors or the folder that holds one"
         )
     told = class_token_variants(path.parent) if (path.parent / "config.json").is_file() else {}
@@ -196,7 +196,7 @@ def _load_official(name: str, var_checkpoint: str | Path | None, classes_from: s
     loaded = from_official(read_checkpoint(hub_file(HUB_VQVAE)), var_state)
     if loaded.name != name:
         way_out = f"give --model {loaded.name}" if loaded.name in OFFICIAL else "load it with hieramp.from_official"
-        raise ValueError(f"{var_file} is a {loaded.name}, not a {name}: {way_out}")
+        raise UserError(f"{var_file} is a {loaded.name}, not a {name}: {way_out}")
     named = described_classes(_class_folders(classes_from, loaded.var.config.num_classes))
     loaded.class_names, loaded.wnids = tuple(named["class_names"]), tuple(named.get("wnids", ()))
     return loaded
@@ -211,7 +211,7 @@ def _class_folders(classes_from: str | Path | None, num_classes: int) -> list[st
         return wnids if num_classes == len(wnids) else [str(label) for label in range(num_classes)]
     names = read_names(Path(classes_from))
     if len(names) > num_classes:
-        raise ValueError(f"{classes_from} names {len(names)} classes, the VAR has {num_classes}: give its own")
+        raise UserError(f"{classes_from} names {len(names)} classes, the VAR has {num_classes}: give its own")
     # the authors' trainer keeps 1,000 classes however few the data has
     return [*names, *(str(label) for label in range(len(names), num_classes))]
 
@@ -220,7 +220,7 @@ def read_names(path: Path) -> list[str]:
     """Class names in label order: of a folder of images, a JSON list, or a text file with a name a line.
 
     Raises:
-        ValueError: it is none of these.
+        UserError: it is none of these.
     """
     if path.suffix.lower() not in (".json", ".txt"):
         return list(open_source(str(path)).class_names)
@@ -228,9 +228,9 @@ def read_names(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a list of class names: {error}") from error
+        raise UserError(f"{path} cannot be read as a list of class names: {error}") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{path} must hold a list of class names in label order")
+        raise UserError(f"{path} must hold a list of class names in label order")
     return names
 
 

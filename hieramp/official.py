@@ -11,9 +11,11 @@ from torch import Tensor
 
 from hieramp.checkpoints import load_strictly
 from hieramp.config import VARConfig, VQVAEConfig
+from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.pickles import unwrapped
 from hieramp.scales import OFFICIAL_SIDES, Scales
+from hieramp.var.class_tokens import class_token_sizes
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -31,7 +33,7 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] | N
     have as many positions.
 
     Raises:
-        ValueError: a tensor is missing, foreign or of another shape, or the sides do not fit.
+        UserError: a tensor is missing, foreign or of another shape, or the sides do not fit.
     """
     vae_state, var_state = _vae_tensors(vae_state), _var_tensors(var_state)
     sides = _sides(var_state) if sides is None else sides
@@ -40,13 +42,13 @@ def from_official(vae_state: State, var_state: State, sides: tuple[int, ...] | N
         var_config = _var_config(var_state, tuple(sides))
     except (KeyError, IndexError) as error:
         found = ", ".join(list(var_state)[:3]) or "no tensors at all"
-        raise ValueError(f"not an official VAR checkpoint: it has no tensor {error}; it has {found}, …") from error
+        raise UserError(f"not an official VAR checkpoint: it has no tensor {error}; it has {found}, …") from error
     ours, theirs = ((c.num_codes, c.code_dim) for c in (var_config, vae_config))
     if ours != theirs:
-        raise ValueError(f"the VAR was trained on (codes, width) {ours}, this VQ-VAE has {theirs}: take its own")
+        raise UserError(f"the VAR was trained on (codes, width) {ours}, this VQ-VAE has {theirs}: take its own")
     length, needed = var_state["pos_1LC"].shape[1], Scales(tuple(sides)).num_tokens
     if length != needed:
-        raise ValueError(f"the VAR has {length} positions, sides {tuple(sides)} make {needed}: give its own sides")
+        raise UserError(f"the VAR has {length} positions, sides {tuple(sides)} make {needed}: give its own sides")
     vqvae, var = VQVAE(vae_config), VAR(var_config)
     load_strictly(vqvae, vae_state, "the VQ-VAE checkpoint")
     load_strictly(var, var_state, "the VAR checkpoint")
@@ -94,7 +96,6 @@ def _vqvae_config(state: State, sides: tuple[int, ...]) -> VQVAEConfig:
 
 def _var_config(state: State, sides: tuple[int, ...]) -> VARConfig:
     width, code_dim = state["word_embed.weight"].shape
-    class_scales = sorted(int(key.split(".")[1]) for key in state if key.startswith("cls_tokens."))
     l2 = "blocks.0.attn.scale_mul_1H11" in state
     return VARConfig(
         sides=sides,
@@ -107,5 +108,5 @@ def _var_config(state: State, sides: tuple[int, ...]) -> VARConfig:
         ffn_ratio=state["blocks.0.ffn.fc1.weight"].shape[0] / width,
         l2_attention=l2,
         shared_adaln="shared_ada_lin.1.weight" in state,
-        class_token_scales=tuple(class_scales),
+        **class_token_sizes(state),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hieramp.checkpoints import read_safetensors
+from hieramp.errors import UserError
 
 # where trainers put the weights inside of what they save, the first that is there being taken
 WRAPPERS = ("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model", "ema", "model_ema", "module", "net")
@@ -23,10 +24,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A .safetensors file, or a pickle with nothing but data in it (weights_only).
 
     Raises:
-        ValueError: the file is missing, truncated, foreign, or wants to run code.
+        UserError: the file is missing, truncated, foreign, or wants to run code.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the path of a checkpoint file")
+        raise UserError(f"{path} does not exist: give the path of a checkpoint file")
     if path.suffix == ".safetensors":
         return dict(read_safetensors(path))
     try:
@@ -34,15 +35,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
-            raise ValueError(
+            raise UserError(
                 f"{path} holds more than tensors ({_wanted(error)}); it was not opened: save its state_dict() alone, "
                 "with torch.save(model.state_dict(), FILE)"
             ) from error
-        raise ValueError(f"{path} is no PyTorch checkpoint, or holds more than tensors; it was not opened") from error
+        raise UserError(f"{path} is no PyTorch checkpoint, or holds more than tensors; it was not opened") from error
     except UNREADABLE as error:
-        raise ValueError(f"{path} is truncated or not a PyTorch checkpoint") from error
+        raise UserError(f"{path} is truncated or not a PyTorch checkpoint") from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
+        raise UserError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from hieramp.errors import UserError
+
 STAGES = ("coarse", "mid", "fine")
 OFFICIAL_SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
@@ -21,7 +23,7 @@ class Scales:
     def __post_init__(self) -> None:
         sides = self.sides
         if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in pairwise(sides)):
-            raise ValueError(f"sides must start at 1 and grow, like {OFFICIAL_SIDES}; got {sides}")
+            raise UserError(f"sides must start at 1 and grow, like {OFFICIAL_SIDES}; got {sides}")
 
     def __len__(self) -> int:
         return len(self.sides)
@@ -42,7 +44,7 @@ class Scales:
 
     @cached_property
     def stages(self) -> dict[str, tuple[int, ...]]:
-        """The scales of each stage. Scale 0 has one position and belongs to none (method.md).
+        """The scales of each stage. Scale 0 has one position and belongs to none (docs/method.md).
 
         Scales 1 … S-1 in three contiguous groups as equal as possible; the finer groups take the remainder.
         """

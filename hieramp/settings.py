@@ -14,6 +14,7 @@ from typing import Any
 from hieramp import fields as knobs
 from hieramp.amplification.settings import OFF, OUTPUT_SCHEDULES, SCHEDULES, Amplification
 from hieramp.diffusion.settings import GUIDANCE, Solving
+from hieramp.errors import UserError
 from hieramp.fields import Field, Part, part_of
 from hieramp.generation.sampling import Sampling
 
@@ -27,7 +28,7 @@ class Settings(Sampling, Solving, Amplification):
     `Settings()` amplifies nothing; `PAPER` is what the paper distils with.
 
     Raises:
-        ValueError: a field that is out of range or of the wrong type.
+        UserError: a field that is out of range or of the wrong type.
     """
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class Settings(Sampling, Solving, Amplification):
 
         Raises:
             TypeError: an option that is no setting.
-            ValueError: a field that is out of range.
+            UserError: a field that is out of range.
         """
         values: dict[str, Any] = {}
         for some in given:
@@ -65,11 +66,11 @@ class Settings(Sampling, Solving, Amplification):
         return Settings.of(self, OFF)
 
     def check_kind(self, model_kind: str) -> None:
-        """Raise ValueError where something is set that models of this kind do not have."""
+        """Raise UserError where something is set that models of this kind do not have."""
         for name, row in self.table().items():
             if model_kind not in row.models and getattr(self, name) != row.default:
                 kinds = " and ".join(row.models)
-                raise ValueError(f"{row.spoken} is set, which is for {kinds} models: leave it out for {model_kind}")
+                raise UserError(f"{row.spoken} is set, which is for {kinds} models: leave it out for {model_kind}")
 
     def resolved(self, depth: int) -> "Settings":
         """With the blocks that are amplified in a model of this depth, by their numbers."""
@@ -84,7 +85,7 @@ class Settings(Sampling, Solving, Amplification):
         """Settings as they were stored, also by earlier versions; `beside` are names of other entries.
 
         Raises:
-            ValueError: a value that no setting could have, or a setting of a later version.
+            UserError: a value that no setting could have, or a setting of a later version.
         """
         return knobs.from_json(cls, stored, beside)
 
@@ -106,7 +107,7 @@ class Settings(Sampling, Solving, Amplification):
         """Settings as controls hold them.
 
         Raises:
-            ValueError: a value that is missing, of the wrong type or out of range.
+            UserError: a value that is missing, of the wrong type or out of range.
         """
         return cls(
             **{
@@ -130,13 +131,13 @@ def read(given: Given, options: Mapping[str, Any], default: Settings) -> Setting
     `default`.
 
     Raises:
-        ValueError: settings and an amplification, or a value out of range.
+        UserError: settings and an amplification, or a value out of range.
         TypeError: an option that is no setting.
     """
     options = dict(options)
     if "amplification" in options:
         if given is not None:
-            raise ValueError("settings and an amplification are both given: put the amplification into the settings")
+            raise UserError("settings and an amplification are both given: put the amplification into the settings")
         given = options.pop("amplification") or OFF
     if given is None:
         return Settings.of(default, **options)

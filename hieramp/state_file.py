@@ -65,7 +65,7 @@ def read_about(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["run"])
         if not isinstance(about, dict):
-            raise ValueError("it says nothing of a run")
+            raise UserError("it says nothing of a run")
     except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is damaged: remove it to begin anew ({error})") from error
     return about

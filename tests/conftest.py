@@ -11,7 +11,7 @@ from PIL import Image
 import hieramp
 from hieramp.checkpoints import save_part, write_config
 from hieramp.config import VARConfig, VQVAEConfig, to_json
-from hieramp.training.var import is_class_token
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 

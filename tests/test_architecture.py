@@ -34,7 +34,9 @@ PLAIN = {
     "devices",
     "fields",
     "files",
+    "state_file",
     "errors",
+    "seeds",
 }
 
 

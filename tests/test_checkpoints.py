@@ -2,17 +2,20 @@
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import hieramp
 from hieramp import checkpoints, devices, loading
 from hieramp.classifier import Classifier
 from hieramp.commands.main import main
+from hieramp.errors import UserError
 from hieramp.training.presets import PRESETS, Preset
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -50,12 +53,114 @@ def test_shards_stay_small_and_all_are_needed(tmp_path: Path, monkeypatch: pytes
     assert [p.name for p in tmp_path.iterdir()] == ["var.safetensors"]
 
 
+def two_saves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, dict]:
+    """Two models of several shards, the first of them saved in `folder`."""
+    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 4000)
+    old, new = ({f"w{i}": torch.full((30, 30), float(i + n)) for i in range(3)} for n in (0, 100))
+    checkpoints.save_part(folder, "var", old, torch.float32)
+    return old, new
+
+
+def same(state: dict, other: dict) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
+
+
+@pytest.mark.parametrize(
+    ("shards", "renames"), [(1, 0), (1, 1), (3, 0), (3, 1), (3, 2), (5, 0), (5, 1), (5, 4), (5, 5)]
+)
+def test_a_save_that_is_killed_leaves_the_old_weights_or_the_new_ones(
+    shards: int, renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the first rename, between two, or after the last, before the old shards go: never half of each."""
+    old, new = two_saves(tmp_path, monkeypatch)
+    new |= {f"w{i}": torch.ones(30, 30) for i in range(3, shards)}
+    if shards == 1:
+        monkeypatch.setattr(checkpoints, "SHARD_BYTES", 10**9)
+    rename, remove, done = Path.replace, Path.unlink, []
+
+    def killed_rename(self: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        return rename(self, target)
+
+    def killed_removal(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix != ".part":
+            raise KeyboardInterrupt
+        remove(self, missing_ok)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Path, "replace", killed_rename)
+        killing.setattr(Path, "unlink", killed_removal)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save_part(tmp_path, "var", new, torch.float32)
+    assert len(done) == renames
+    assert same(checkpoints.load_part(tmp_path, "var"), new if renames else old)
+    checkpoints.save_part(tmp_path, "var", old, torch.float32)
+    assert same(checkpoints.load_part(tmp_path, "var"), old)
+
+
+def test_shards_of_two_saves_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, new = two_saves(tmp_path, monkeypatch)
+    checkpoints.save_part(tmp_path / "other", "var", new, torch.float32)
+    shutil.copy(tmp_path / "other" / "var-00002-of-00003.safetensors", tmp_path)
+    with pytest.raises(UserError, match="shards of var in .* are of different saves"):
+        checkpoints.load_part(tmp_path, "var")
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = two_saves(tmp_path, monkeypatch)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(checkpoints, "flush", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save_part(tmp_path, "var", new, torch.float32)
+    assert sorted(tmp_path.iterdir()) == before and same(checkpoints.load_part(tmp_path, "var"), old)
+
+
+def changed(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    return {key: value + 1 for key, value in checkpoints.load_part(folder, part).items()}
+
+
+def test_class_tokens_of_another_transformer_are_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints.save_part(folder, "var", checkpoints.load_part(folder, "var"))
+    assert hieramp.load(folder, "cpu").has_class_tokens and not caplog.records  # the same weights again
+    tokens = checkpoints.load_part(folder, "class_tokens")
+    checkpoints.save_part(folder, "var", changed(folder, "var"))
+    sentence = "class_tokens in .* was trained on another var .*: train it again with python -m hieramp train class-tok"
+    assert re.search(sentence, caplog.text)  # told when it happens
+    with pytest.raises(UserError, match=sentence):
+        hieramp.load(folder, "cpu")
+    checkpoints.save_part(folder, "class_tokens", tokens)  # trained again
+    assert hieramp.load(folder, "cpu").has_class_tokens
+
+
+def test_a_transformer_of_another_vqvae_is_refused(folder: Path) -> None:
+    """Also one that an older version wrote, without a word of what it stands on."""
+    config = json.loads((folder / "config.json").read_text())
+    assert set(config.pop("stands_on")) == {"var", "class_tokens"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert hieramp.load(folder, "cpu").has_class_tokens
+    checkpoints.save_part(folder, "vqvae", changed(folder, "vqvae"))
+    with pytest.raises(UserError, match="var in .* was trained on another vqvae than the one there now"):
+        hieramp.load(folder, "cpu")
+
+
+def test_a_fingerprint_is_that_of_the_weights(folder: Path) -> None:
+    """Written by an older version, without one, the weights are read for it."""
+    told = checkpoints.part_fingerprint(folder, "var")
+    save_file(load_file(folder / "var.safetensors"), folder / "var.safetensors")
+    assert checkpoints.part_fingerprint(folder, "var") == told
+    save_file(load_file(folder / "vqvae.safetensors"), folder / "var.safetensors")
+    assert checkpoints.part_fingerprint(folder, "var") != told
+
+
 def test_truncated_and_foreign_weights(folder: Path, tmp_path: Path) -> None:
     whole = (folder / "var.safetensors").read_bytes()
     (folder / "var.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="truncated or not a safetensors"):
         hieramp.load(folder, "cpu")
     shutil.copy(folder / "vqvae.safetensors", folder / "var.safetensors")
+    (folder / "class_tokens.safetensors").unlink()  # which would miss the transformer that they were trained on
     with pytest.raises(ValueError, match="does not fit this model"):
         hieramp.load(folder, "cpu")
     (folder / "var.safetensors").unlink()

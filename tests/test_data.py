@@ -157,7 +157,7 @@ def test_one_line_says_what_was_taken_and_what_was_left_out(tmp_path: Path, caps
         open_source(str(root))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"2 images of 2 classes in {root} (split train); left out: ")
-    for part in ("2 hidden", "train/b/notes.txt", "1 images outside the class folders (train/sheet.png)"):
+    for part in ("hidden: 2", "(train/b/notes.txt)", "images outside the class folders: 1 (train/sheet.png)"):
         assert part in lines[0]
 
 
@@ -192,6 +192,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     tree(tmp_path / "splits", "train/a/1.png", "test/a/1.png")
     (tmp_path / "splits" / "again").symlink_to(".")
     assert opened(tmp_path / "splits") == (("a",), [1])
+
+
+def test_hard_links_in_a_tar_are_read(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "a/1.png")
+    (root / "b").mkdir()
+    os.link(root / "a" / "1.png", root / "b" / "2.png")
+    found = open_source(str(packed(root, tmp_path / "s.tar")))
+    assert found.labels() == [0, 1]
+    assert np.array_equal(np.asarray(read_image(found, 0)), np.asarray(read_image(found, 1)))
 
 
 def test_a_tar_of_tars_and_damaged_tars(tmp_path: Path) -> None:

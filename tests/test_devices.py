@@ -1,9 +1,12 @@
 """In which precision a device trains."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from hieramp.devices import half_where_native, has_half
+from hieramp.devices import device_of, fastest_convolutions, half_where_native, has_half
+from hieramp.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -30,5 +33,29 @@ def test_an_older_torch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not has_half(CPU)
 
 
-def test_gpus_have_it() -> None:
-    assert has_half(torch.device("cuda"))
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_emulates_bfloat16_does_not_have_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4 says that it supports bfloat16; asked without emulation, it says that it does not."""
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert has_half(torch.device("cuda")) == native
+
+
+@pytest.mark.parametrize("name", ["meta", "cdua", "cuda:99", ""])
+def test_a_device_that_computes_nothing_here_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"device '{name}'"):
+        device_of(name)
+
+
+def test_the_choice_of_convolutions_does_not_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.backends.cudnn.benchmark_limit
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_inside()
+    assert not torch.backends.cudnn.benchmark and torch.backends.cudnn.benchmark_limit == before
+
+
+def interrupted_inside() -> None:
+    with fastest_convolutions():
+        assert torch.backends.cudnn.benchmark
+        raise KeyboardInterrupt

@@ -1,15 +1,17 @@
 """Distilled sets: the same bytes however they are made, nothing lost, nothing half-written."""
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from conftest import CLASSES
 from PIL import Image
 
 import hieramp
-from hieramp.checkpoints import save_part, write_config
+from hieramp.checkpoints import load_part, save_part, write_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
@@ -27,8 +29,11 @@ from hieramp.distillation import distill as planning
 from hieramp.distillation import maker, plan
 from hieramp.distillation.distill import distill, estimate
 from hieramp.distillation.real import collect
+from hieramp.errors import UserError
 from hieramp.generation import ambiguity
-from hieramp.generation.sampling import filter_logits, gumbel_noise, noise_keys, sample
+from hieramp.generation.captured import CudaGraphCache
+from hieramp.generation.sampling import Sampling, filter_logits, gumbel_noise, noise_keys, sample
+from hieramp.imageset.reader import open_set
 from hieramp.imageset.verify import problems
 
 Make = Callable[..., bytes]
@@ -320,10 +325,21 @@ def test_soft_labels_are_the_classifiers(loaded: hieramp.Model, reference: Path,
                 assert torch.allclose(logits[index], judge(pixels)[0], atol=2e-3)
 
 
-def test_soft_labels_of_another_class_order_are_refused(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:
+def test_soft_labels_of_another_class_order_are_put_into_the_models(
+    loaded: hieramp.Model, reference: Path, judged: Path, tmp_path: Path
+) -> None:
+    """The same classifier, whose last layer and names were permuted alike."""
     shutil.copytree(judged, tmp_path / "other")
-    write_config(tmp_path / "other", class_names=["airplane", "dog", "cat", "frog"])
-    with pytest.raises(ValueError, match="class 1 is 'cat' here, but 'dog'"):
+    state, order = load_part(judged, "classifier"), [2, 0, 3, 1]
+    for name in ("network.fc.weight", "network.fc.bias"):
+        state[name] = state[name][order]
+    save_part(tmp_path / "other", "classifier", state)
+    write_config(tmp_path / "other", class_names=[CLASSES[label] for label in order])
+    run(loaded, 5, tmp_path / "ordered.zip", soft_labels=True, classifier=tmp_path / "other")
+    with hieramp.open_set(tmp_path / "ordered.zip") as ours, hieramp.open_set(reference) as theirs:
+        assert torch.equal(ours.soft_labels(), theirs.soft_labels())
+    write_config(tmp_path / "other", class_names=["airplane", "dog", "bird", "frog"])
+    with pytest.raises(ValueError, match="other does not know 'cat'; it knows airplane, dog, bird, frog"):
         run(loaded, 1, tmp_path / "set.zip", soft_labels=True, classifier=tmp_path / "other")
     assert not list(tmp_path.glob("set.zip*"))
 
@@ -530,8 +546,12 @@ def test_rded_takes_the_surest_crops(image_folder: Path, tmp_path: Path, factor:
                 for s in (best, at_random)
             )
             assert chosen > others + 3
-    with pytest.raises(ValueError, match="class 0 is 'blue' here, but 'red'"):
-        list(collect("rded", source, 1, tmp_path / "x.zip", classifier=judge, classifier_classes=("red", "blue")))
+    list(collect("random-real", source, 1, tmp_path / "x.zip", classifier=judge, classifier_classes=("red", "blue")))
+    with hieramp.open_set(tmp_path / "x.zip") as image_set:
+        assert image_set.class_names == ("red", "blue")
+        assert np.asarray(image_set.image(0)).mean((0, 1)).argmax() == 0  # label 0 is red
+    with pytest.raises(ValueError, match="'cat' is not among the images"):
+        list(collect("rded", source, 1, tmp_path / "y.zip", classifier=judge, classifier_classes=("cat", "blue")))
 
 
 def test_ray_makes_the_same_set_though_a_worker_dies(
@@ -557,3 +577,108 @@ def test_ray_makes_the_same_set_though_a_worker_dies(
     run(loaded, 2, tmp_path / "chosen.zip", candidates=3)
     run(loaded, 2, tmp_path / "ray.zip", candidates=3, engine="ray", workers=2, batch_size=6)
     assert (tmp_path / "ray.zip").read_bytes() == (tmp_path / "chosen.zip").read_bytes()
+
+
+# What a set depends on, and what it does not
+
+
+def test_an_upgrade_costs_no_set(
+    loaded: hieramp.Model,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out, later = tmp_path / "set.zip", {**plan.versions(), "torch": "99.0", "python": "4.0.0"}
+    going = iter(distill(loaded, 5, out, soft_labels=True, batch_size=6))
+    next(going), next(going)
+    going.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr(plan, "versions", lambda: later)
+    run(loaded, 5, out, soft_labels=True)
+    assert "set.zip.part was begun by other versions (python was" in caplog.text
+    with open_set(out) as found, open_set(reference) as expected:
+        assert [row["sha256"] for row in found.manifest["images"]] == [
+            row["sha256"] for row in expected.manifest["images"]
+        ]
+        assert found.manifest["versions"] == later
+    caplog.clear()
+    monkeypatch.undo()
+    assert run(loaded, 5, out, soft_labels=True).images_per_second == 0 and not caplog.records  # it is there
+
+
+def test_a_folder_of_the_users_is_left_alone(loaded: hieramp.Model, reference: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "set.zip.part" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    with pytest.raises(UserError, match=r"set\.zip\.part is in the way: it holds mine\.txt"):
+        run(loaded, 1, tmp_path / "set.zip")
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+    shutil.copy(reference, tmp_path / "set.zip")
+    run(loaded, 5, tmp_path / "set.zip", soft_labels=True)  # finished, and nothing to tidy up
+    assert mine.read_text() == "precious"
+
+
+def test_damaged_settings_are_told(loaded: hieramp.Model, tmp_path: Path) -> None:
+    part = tmp_path / "set.zip.part"
+    part.mkdir()
+    for text in ("[]", "null", "{", "[" * 100_000):
+        (part / "settings.json").write_text(text)
+        with pytest.raises(UserError, match=r"settings\.json is damaged: remove .* to begin anew"):
+            run(loaded, 1, tmp_path / "set.zip")
+
+
+def test_the_float64_copy_is_one_for_all(loaded: hieramp.Model) -> None:
+    model = replace(loaded, captured=CudaGraphCache())
+    doubled = maker.in_float64(model)
+    assert doubled is maker.in_float64(model) and doubled is not maker.in_float64(replace(loaded))
+    assert doubled.var.pos_start.dtype == torch.float64 and doubled.captured is None and model.captured is not None
+    known = len(maker._DOUBLED)
+    del model
+    gc.collect()
+    assert len(maker._DOUBLED) < known  # it goes with its model
+
+
+def test_the_first_callers_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Slow(ThreadPoolExecutor):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            made.append(self)
+            time.sleep(0.1)
+            super().__init__(*args, **kwargs)
+
+    maker._single_threads.cache_clear()
+    monkeypatch.setattr(maker, "ThreadPoolExecutor", Slow)
+    try:
+        with ThreadPoolExecutor(4) as callers:
+            found = list(callers.map(lambda i: maker.side_by_side([lambda: i]), range(4)))
+    finally:
+        maker._single_threads.cache_clear()
+    assert found == [[0], [1], [2], [3]] and len(made) == 1
+
+
+class Watching(Classifier):
+    """Notes whether TF32 was allowed whenever it was asked."""
+
+    seen: ClassVar[list[bool]] = []
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.002)
+        Watching.seen.append(torch.backends.cudnn.allow_tf32)
+        return super().forward(images_BCHW)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_soft_labels_never_see_tf32(
+    allowed: bool, loaded: hieramp.Model, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The switch is the whole process's, and drawing, which turns it about too, goes on beside the classifier."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    Watching.seen.clear()
+    classifier = Watching(load_classifier(judged).config)
+    drawers = [maker.Drawer(loaded, hieramp.OFF, Sampling(), 32, classifier) for _ in range(2)]
+    tasks = [maker.Task(tuple(plan.Item(i, i % 4, i, "") for i in range(n, n + 3))) for n in range(0, 12, 3)]
+    with ThreadPoolExecutor(4) as several:
+        list(several.map(lambda pair: pair[0].make(pair[1])(), zip(drawers * 2, tasks)))
+    assert Watching.seen and not any(Watching.seen)
+    assert torch.backends.cudnn.allow_tf32 == allowed

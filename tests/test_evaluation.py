@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,9 +29,24 @@ from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
-from hieramp.evaluation.students import ConvNet, Normalized, build_student, load_network, save_network
+from hieramp.evaluation.students import (
+    ConvNet,
+    Normalized,
+    build_student,
+    how_trained,
+    load_network,
+    save_network,
+)
 from hieramp.evaluation.teachers import load_teacher
-from hieramp.evaluation.trainer import Trainer, accuracy_of, build_optimizer, seeded, soft_loss, train_student
+from hieramp.evaluation.trainer import (
+    Trainer,
+    accuracy_of,
+    build_optimizer,
+    confusion,
+    seeded,
+    soft_loss,
+    train_student,
+)
 
 NAMES = ("blue", "red", "green", "grey")
 SIDE = 8
@@ -500,9 +515,36 @@ def test_students_side_by_side_are_the_same_students(home: Path, tmp_path: Path)
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_the_first_student_is_kept_whoever_trains_it(jobs: str, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "s.safetensors"
+    main(arguments(home, tmp_path / "r", "--runs", "2", "--jobs", jobs, "--save", str(file)))
+    about = how_trained(file)
+    assert about is not None and about["seed"] == 0
+    accuracy = accuracy_of(confusion(load_network(file)[0].eval(), hold_test(str(home / "test"), SIDE)))
+    assert accuracy == json.loads((tmp_path / "r" / "result.json").read_text())["runs"][0]["last"]
+
+
+def test_a_student_measured_before_is_kept_too(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "s.safetensors"
+    main(arguments(home, tmp_path / "r", "--runs", "1"))
+    before = json.loads((tmp_path / "r" / "result.json").read_text())
+    main(arguments(home, tmp_path / "r", "--runs", "2", "--save", str(file)))
+    assert "the student of seed 0 is trained once more" in capsys.readouterr().err
+    about, runs = how_trained(file), json.loads((tmp_path / "r" / "result.json").read_text())["runs"]
+    assert about is not None and about["seed"] == 0 and [run["seed"] for run in runs] == [0, 1]
+    assert runs[0] == before["runs"][0]  # the result is not touched
+    accuracy = accuracy_of(confusion(load_network(file)[0].eval(), hold_test(str(home / "test"), SIDE)))
+    assert accuracy == runs[0]["last"]
+    stamp = file.stat().st_mtime_ns
+    main(arguments(home, tmp_path / "r", "--runs", "2", "--save", str(file)))
+    assert file.stat().st_mtime_ns == stamp and "once more" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (["--save", "nowhere/s.safetensors"], "the folder nowhere does not exist"),
         (["--student", "resnet19x"], "there is no network 'resnet19x'"),
         (["--teacher", "nowhere"], "nowhere is not a model folder"),
         (["--teacher", "none.safetensors"], "none.safetensors does not exist"),
@@ -556,3 +598,26 @@ def test_stored_labels_teach_like_the_teacher(home: Path, tmp_path: Path, capsys
     with pytest.raises(SystemExit):
         main([*command.split(), "--seed", "1"])
     assert "labels with seed 0, not 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("full_precision")
+def test_labels_of_an_older_version_are_read_and_gone_on_with(home: Path, tmp_path: Path) -> None:
+    """Their batches were seeded by Python's hash of a tuple."""
+    labels, teacher = tmp_path / "labels", load_teacher(str(home / "teacher"))
+    held = aligned(hold_set(str(home / "set")), teacher.class_names, "")
+    command = f"relabel {home / 'set'} --teacher {home / 'teacher'} --out {labels} --epochs 2 --batch-size 4"
+    main([*command.split(), "--device", "cpu"])
+    about = json.loads((labels / "labels.json").read_text())
+    assert about.pop("seeds") == 2
+    (labels / "labels.json").write_text(json.dumps(about))
+    new = [load_file(file)["order"] for file in sorted(labels.glob("*.safetensors"))]
+    for file in labels.glob("*.safetensors"):
+        file.unlink()
+    main([*command.split(), "--device", "cpu"])
+    for epoch, file in enumerate(sorted(labels.glob("*.safetensors"))):
+        generator = torch.Generator().manual_seed(hash((0, epoch, -1)) % 2**63)
+        order = torch.randperm(len(held.images), generator=generator)
+        assert torch.equal(load_file(file)["order"], order.int()) and not torch.equal(new[epoch], order.int())
+    training = training_of(PROTOCOLS["rded"], "small", len(held.images), 4, SIDE, epochs=2, batch_size=4)
+    for images, logits in EpochLabels(labels, held, training).batches(1):
+        assert torch.allclose(teacher.network(images), logits, atol=0.01)

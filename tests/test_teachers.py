@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import unicodedata
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 
 import hieramp
 from hieramp import loading, official
-from hieramp.class_names import keys_of, short_name
+from hieramp.class_names import keys_of, short_name, split_names
 from hieramp.commands.main import main
 from hieramp.config import VARConfig
 from hieramp.evaluation import teachers
@@ -257,3 +259,24 @@ def test_evaluate_takes_an_imagenet_network_as_the_teacher_of_a_few_classes(
     assert "the 2 of" in said and f"6 images of 2 classes in {tmp_path} (split val)" in said
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert result["test"]["images"] == 6 and result["set"]["class_names"][1].startswith("goldfish")
+
+
+NAMES = ("a,b; c", 'quo"ted', "caf\u00e9", "\U0001f408", "x" * 120, "7")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_of_any_name_can_be_asked_for(plain_model: hieramp.Model, name: str) -> None:
+    odd = replace(plain_model, class_names=(*NAMES[:3], name) if name not in NAMES[:3] else (*NAMES[:3], "d"))
+    label = odd.class_names.index(name)
+    for asked in (name, name.upper(), f" {name} ", unicodedata.normalize("NFD", name)):
+        assert odd.label_of(asked) == label
+        for text in (asked, f"{asked};0", f"0; {asked}"):
+            assert label in [odd.label_of(one) for one in split_names(text, odd.class_names)]
+
+
+def test_lists_of_classes() -> None:
+    known = ("a,b; c", "dog", "tench, Tinca tinca", "cat")
+    assert split_names("dog, cat", known) == ["dog", "cat"]
+    assert split_names("a,b; c,dog", known) == ["a,b; c", "dog"]
+    assert split_names("tench, Tinca tinca; 3", known) == ["tench, Tinca tinca", "3"]
+    assert split_names("bird, unknown; dog", known) == ["bird, unknown", "dog"]

@@ -16,20 +16,23 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from tiny_train import PRESET, PRESETS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import hieramp
-from hieramp.analysis.measure import better_condition
+from hieramp import state_file
 from hieramp.checkpoints import load_part, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.card import write_card
 from hieramp.commands.main import main
 from hieramp.data import open_source
+from hieramp.errors import UserError
 from hieramp.training import loop, runs
 from hieramp.training.augment import randomly_shifted
+from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
-from hieramp.training.loop import Clock, Objective, RunSettings
+from hieramp.training.loop import Clock, Objective, Outcome, RunSettings
 from hieramp.training.recipe import Muon, Recipe, build_optimizers, orthogonalize
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective
@@ -54,8 +57,7 @@ def test_the_folder_is_a_model(trained: Path) -> None:
     model = hieramp.load(trained, "cpu")
     assert model.class_names == ("blue", "red") and model.has_class_tokens
     assert torch.isfinite(model.generate([0, 1], [0, 0]).images).all()
-    class_tokens = {"class_tokens-kept", "class_tokens-dropped"}
-    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "classifier"} | class_tokens
+    assert set(read_config(trained)["trained"]) == {"vqvae", "var", "class_tokens-dropped", "classifier"}
     assert load_classifier(trained).config.num_classes == 2
 
 
@@ -84,19 +86,18 @@ def test_the_same_line_goes_on_until_all_is_trained(
     monkeypatch.setattr(loop, "stop_on_signal", lambda: nullcontext(Stop()))
     said = []
     while not said or "interrupted" in said[-1]:
-        main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path), "--resume", "--read-only"])
+        main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path), "--resume"])
         said.append(capsys.readouterr().out)
     assert [text.count("interrupted after") for text in said] == [1, 1, 0]
     trained = read_config(tmp_path)["trained"]
     assert {part: run["steps"] for part, run in trained.items()} == {
         "vqvae": 30,
         "var": 24,
-        "class_tokens-kept": 12,
         "class_tokens-dropped": 12,
         "classifier": 36,
     }
-    assert hieramp.load(tmp_path, "cpu").var.config.read_only_class_tokens
-    assert read_config(tmp_path)["class_tokens"]["condition"] == "dropped"
+    assert hieramp.load(tmp_path, "cpu").var.config.own_class_tokens
+    assert read_config(tmp_path)["class_tokens"]["attention"] == "own"
 
 
 def test_samples_and_losses_are_written(trained: Path) -> None:
@@ -104,21 +105,26 @@ def test_samples_and_losses_are_written(trained: Path) -> None:
     assert list((trained / "logs").rglob("events.out.tfevents.*"))
 
 
+SHARED = ClassTokenOptions("shared", condition="kept")
+
+
 def test_class_tokens_are_a_small_file_and_the_backbone_stays(
     trained: Path, image_folder: Path, tmp_path: Path
 ) -> None:
+    """Those that share the blocks' projections beside those that have their own."""
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
-    assert (folder / "class_tokens-dropped.safetensors").stat().st_size < 10_000
     before, others = load_part(folder, "var"), load_part(folder, "class_tokens-dropped")
     settings = RunSettings(folder, "class_tokens-kept")
-    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=True, train_backbone=False)
+    runs.train_class_tokens(str(image_folder), PRESET, settings, replace(SHARED, read_only=True))
     after = load_part(folder, "var")
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert read_config(folder)["class_tokens"] == {"read_only": True, "condition": "kept", "with_backbone": False}
+    assert (folder / "class_tokens-kept.safetensors").stat().st_size < 10_000
+    told = {"read_only": True, "condition": "kept", "with_backbone": False, "attention": "shared"}
+    assert read_config(folder)["class_tokens"] == told
     assert hieramp.load(folder, "cpu").var.config.read_only_class_tokens
     dropped = hieramp.load(folder, "cpu", class_tokens="dropped").var
-    assert not dropped.config.read_only_class_tokens
+    assert dropped.config.own_class_tokens
     assert all(torch.equal(dropped.state_dict()[key], others[key]) for key in others)
 
 
@@ -128,7 +134,7 @@ def test_a_new_backbone_leaves_no_class_tokens_of_the_old_one(
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     settings = RunSettings(folder, "class_tokens-kept")
-    runs.train_class_tokens(str(image_folder), PRESET, settings, "kept", read_only=False, train_backbone=True)
+    runs.train_class_tokens(str(image_folder), PRESET, settings, replace(SHARED, with_backbone=True))
     assert hieramp.load(folder, "cpu").has_class_tokens
     with pytest.raises(ValueError, match="no class tokens with the condition dropped \\(it has: kept\\)"):
         hieramp.load(folder, "cpu", class_tokens="dropped")
@@ -193,15 +199,15 @@ def test_a_warm_start_begins_from_another_folder(trained: Path, image_folder: Pa
     """With next to no training, what is written is what it began from."""
     still = Recipe(16, 1 / 3, 1e-9)
     preset = replace(PRESET, vqvae_recipe=still, var_recipe=still, class_token_recipe=still, classifier_recipe=still)
-    for part in ("vqvae", "var", "class_tokens-dropped", "class_tokens-kept", "classifier"):
+    for part in ("vqvae", "var", "class_tokens-dropped", "classifier"):
         settings = RunSettings(tmp_path, part, warm_start=trained)
         if part.startswith("class_tokens"):
-            condition = part.removeprefix("class_tokens-")
-            runs.train_class_tokens(str(image_folder), preset, settings, condition, False, False)
+            runs.train_class_tokens(str(image_folder), preset, settings, ClassTokenOptions())
         else:
             getattr(runs, f"train_{part}")(str(image_folder), preset, settings)
         before, after = load_part(trained, part), load_part(tmp_path, part)
-        learned = [key for key in before if "embedding" not in key and "running" not in key and "num_" not in key]
+        counted = ("embedding", "running", "num_", "mean_SC", "spread_SC")  # statistics of the images, taken anew
+        learned = [key for key in before if not any(name in key for name in counted)]
         assert all(torch.allclose(before[key], after[key], atol=2e-3) for key in learned)
         if part == "vqvae":  # one step moves the moving averages a little; the transformer's codes must stay its codes
             codes, moved = before["quantize.embedding.weight"], after["quantize.embedding.weight"]
@@ -328,6 +334,72 @@ def test_resume_refuses_another_recipe(trained: Path, image_folder: Path, capsys
     assert stopped.value.code == 2 and "it was begun with" in capsys.readouterr().err
 
 
+def test_resume_refuses_other_data(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("blue", "orange"):  # as many classes and images
+        shutil.copytree(image_folder / "train" / "blue", tmp_path / "train" / name)
+    with pytest.raises(UserError, match="begun with other data \\(48 images of blue, red\\)"):
+        runs.train_vqvae(str(tmp_path), PRESET, RunSettings(trained, "vqvae", resume=True))
+
+
+@pytest.mark.parametrize("name", ["cdua", "cuda:7", "meta"])
+def test_a_device_that_is_not_there_is_refused(
+    name: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*TRAIN, "vqvae", "--data", str(image_folder), "--out", str(tmp_path / "m"), "--device", name])
+    assert stopped.value.code == 2 and f"device '{name}'" in capsys.readouterr().err and not (tmp_path / "m").exists()
+
+
+def test_weights_that_are_no_numbers_never_take_the_place_of_the_last_state(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 4 of 30 breaks the weights; every step is saved, the loss is looked at every tenth."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(state_file, "SAVING_SHARE", 1e9)
+    taken = VQVAEObjective.after_step
+
+    def breaking(self: VQVAEObjective, progress: float) -> dict[str, torch.Tensor]:
+        if progress * 30 > 3.5:
+            self.model.encoder.conv_in.weight.data.fill_(math.nan)
+        return taken(self, progress)
+
+    monkeypatch.setattr(VQVAEObjective, "after_step", breaking)
+    with pytest.raises(UserError, match="weights are no longer numbers at step 5"):
+        runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae"))
+    kept = load_file(tmp_path / "training" / "vqvae.safetensors")
+    assert all(value.isfinite().all() for value in kept.values()) and not list(tmp_path.glob("vqvae*"))
+    monkeypatch.setattr(VQVAEObjective, "after_step", taken)
+    outcome = runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae", resume=True))
+    assert outcome.steps == 30
+
+
+def test_a_kill_between_weights_and_state_leaves_a_run_that_goes_on(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    command = [*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path)]
+    with monkeypatch.context() as killing:
+        killing.setattr(runs, "save_part", killed)
+        with pytest.raises(SystemExit):
+            main(command)
+    main([*command, "--resume"])
+    assert hieramp.load(tmp_path, "cpu").has_class_tokens
+
+
+def test_the_card_names_the_device_that_trained(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the GPU of a machine that was told to leave it unused."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "an unused GPU")
+    settings, outcome = RunSettings(tmp_path, "vqvae", device="cpu"), Outcome(1, 1.0, False, {})
+    runs._write_about(settings, open_source(str(image_folder)), outcome, PRESET.vqvae_recipe)
+    assert "CPU cores" in read_config(tmp_path)["trained"]["vqvae"]["machine"]
+
+
 def test_the_learning_rate_is_the_one_asked_for(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,9 +417,7 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     main(["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "4", "--test-images", "16"])
     measured = json.loads((trained / "measured.json").read_text())
     assert measured["autoencoder"]["images"] == 16 and len(measured["transformer"]) == 6
-    rows = {f"condition {c}, ρ {rho}%" for c in ("kept", "dropped") for rho in (25, 50)}
-    assert set(measured["deletion"]) == rows
-    assert all(set(row["stages"]) == {"coarse", "mid", "fine"} for row in measured["deletion"].values())
+    assert [row["side"] for row in measured["saliency"]["on"]["drawings"]["rows"]] == [2, 3, 4, 6, 8]
     assert measured["drawings"]["guidance 4"]["images"] == 8
     assert {f"guidance {g}" for g in (1, 2, 3, 4, 6, 8)} < set(measured["drawings"])
     assert "guidance 4, amplified" in measured["drawings"]
@@ -359,10 +429,7 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     assert f"{measured['autoencoder']['psnr_db']:.2f} dB" in card and (trained / "samples.png").is_file()
     best = min(measured["drawings"][f"guidance {g}"]["fid"] for g in (1, 2, 3, 4, 6, 8))
     assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
-    assert all(f"| {name} | mid |" in card for name in rows)
-    better = read_config(trained)["class_tokens"]["condition"]
-    assert better == better_condition(measured["deletion"].values())
-    assert f"The ones with the condition {better} load by default" in card
+    assert "## What the saliency follows" in card and "| 8×8 | guidance | insertion |" in card
     assert "## What limits it" in card and "| first 3 scales real |" in card
 
 
@@ -444,11 +511,11 @@ def test_encoder_and_phi_learn_from_the_pixels() -> None:
         assert blind.abs().max() > 0 and (sees - blind).norm() > 0.01 * blind.norm()
 
 
-@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "classifier"])
+@pytest.mark.parametrize("part", ["vqvae", "var", "class-tokens", "class-tokens-own", "classifier"])
 def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
     """Fake tensors have no values: whatever reads one, as a GPU would have to be waited for, raises."""
     with FakeTensorMode():
-        config = replace(PRESET.var, class_token_scales=(0, 1, 2) if part == "class-tokens" else ())
+        config = replace(PRESET.var, class_token_scales=(0, 1, 2) if part.startswith("class-tokens") else ())
         objective: Objective
         if part == "vqvae":
             objective = VQVAEObjective(VQVAE(PRESET.vqvae))
@@ -456,8 +523,12 @@ def test_a_step_of_training_never_waits_for_the_device(part: str) -> None:
             objective = ClassifierObjective(Classifier(PRESET.classifier))
         elif part == "var":
             objective = VARObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae), shift=2))
-        else:
+        elif part == "class-tokens":
             objective = ClassTokenObjective(VAR(config), Tokenizer(VQVAE(PRESET.vqvae)), "dropped")
+        else:
+            var = VAR(replace(config, read_only_class_tokens=True, class_token_attention="own"))
+            options = ClassTokenOptions(with_backbone=True)
+            objective = OwnClassTokenObjective(var, Tokenizer(VQVAE(PRESET.vqvae), shift=2), options)
         optimizers = build_optimizers(objective, PRESET.vqvae_recipe, objective.matrices())
         assert len(optimizers) == 2
         losses = objective(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))

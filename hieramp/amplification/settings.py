@@ -1,12 +1,13 @@
 """What to amplify: ρ and strength for each stage, how, and in which blocks.
 
-method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
+docs/method.md, "Saliency and amplification"; HierAmp, arXiv 2603.06932, Algorithm 1.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+from hieramp.errors import UserError
 from hieramp.fields import Choice, Indices, Knob, Number, Positions, ShareStrength, check_fields
 from hieramp.scales import STAGES, Scales
 
@@ -47,7 +48,7 @@ class Amplification:
     the least salient ones or random ones (drawn from an image's label and seed, other ones at every scale).
 
     Raises:
-        ValueError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode or `where`, or no
+        UserError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode or `where`, or no
             block at all.
     """
 
@@ -128,7 +129,7 @@ class Amplification:
         for stage in STAGES:
             value = getattr(self, stage)
             if value is not None and self.mode == "attention" and value[1] < 0:
-                raise ValueError(f"{stage} strength is {value[1]:g}; in the mode attention it must be at least 0")
+                raise UserError(f"{stage} strength is {value[1]:g}; in the mode attention it must be at least 0")
 
     @property
     def neutral(self) -> float:
@@ -173,13 +174,13 @@ class Amplification:
         """The blocks to amplify in a model of this depth.
 
         Raises:
-            ValueError: a block the model does not have.
+            UserError: a block the model does not have.
         """
         if self.blocks is None:
             return (max(0, depth - 2),)
         for block in self.blocks:
             if not 0 <= block < depth:
-                raise ValueError(f"block {block} does not exist: this model has blocks 0 to {depth - 1}")
+                raise UserError(f"block {block} does not exist: this model has blocks 0 to {depth - 1}")
         return self.blocks
 
     def read_block(self, depth: int) -> int:
@@ -188,20 +189,20 @@ class Amplification:
         return default if default in blocks or self.is_off else blocks[-1]
 
     def check(self, scales: Scales, depth: int) -> None:
-        """Raise ValueError where the blocks, scales or positions named are not the model's."""
+        """Raise UserError where the blocks, scales or positions named are not the model's."""
         self.resolved_blocks(depth)
         named = self.named_positions
         for scale in (*(self.scales or ()), *named):
             if not 0 <= scale < len(scales):
-                raise ValueError(f"scale {scale} does not exist: this model has scales 0 to {len(scales) - 1}")
+                raise UserError(f"scale {scale} does not exist: this model has scales 0 to {len(scales) - 1}")
         for scale in named:
             if scales.stage_of(scale) is None:
-                raise ValueError(f"scale {scale} has no stage, so none of it is amplified: name scales from 1")
+                raise UserError(f"scale {scale} has no stage, so none of it is amplified: name scales from 1")
         for scale, positions in named.items():
             last = scales.sides[scale] ** 2 - 1
             for position in positions:
                 if not 0 <= position <= last:
-                    raise ValueError(f"position {position} does not exist: scale {scale} has positions 0 to {last}")
+                    raise UserError(f"position {position} does not exist: scale {scale} has positions 0 to {last}")
 
 
 OFF = Amplification()
@@ -240,7 +241,7 @@ def parse_stages(
     the schedule says.
 
     Raises:
-        ValueError: the text is neither, or a number is out of range.
+        UserError: the text is neither, or a number is out of range.
     """
     given: dict[str, Any] = {"blocks": blocks} | ({"mode": mode} if mode else {})
     if text in schedules:
@@ -250,7 +251,7 @@ def parse_stages(
         name, found, value = (part.strip() for part in item.partition("="))
         if not found or name not in STAGES or name in stages:
             names = ", ".join(schedules)
-            raise ValueError(
+            raise UserError(
                 f"cannot read stage {item.strip()!r}: write coarse=50%:5,mid=off,fine=30%:2, or one of {names}"
             )
         stages[name] = _SHARE.parse(name, value)

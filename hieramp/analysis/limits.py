@@ -17,6 +17,7 @@ from hieramp.analysis.fidelity import accuracy, features, frechet_distance
 from hieramp.analysis.measure import BATCH, as_bytes, baselines, draw_set, setting_name
 from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
+from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
 
@@ -36,13 +37,13 @@ def halves(test: DecodedImages, per_class: int) -> tuple[DecodedImages, DecodedI
     As many of each class: `per_class`, or half of the class that has fewest.
 
     Raises:
-        ValueError: a class has fewer than two images.
+        UserError: a class has fewer than two images.
     """
     labels = range(int(test.labels.max()) + 1)
     rows = [(test.labels == label).nonzero()[:, 0] for label in labels]
     count = min(per_class, *(len(row) // 2 for row in rows))
     if not count:
-        raise ValueError(f"a class has fewer than 2 of the {len(test)} test images: give more with --test-images")
+        raise UserError(f"a class has fewer than 2 of the {len(test)} test images: give more with --test-images")
     chosen = torch.cat([row[:count] for row in rows])
     is_other = torch.ones(len(test), dtype=torch.bool)
     is_other[chosen] = False

@@ -1,7 +1,7 @@
 """All figures of a model card, measured in one go on a test set."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
 from hieramp.analysis.autoencoder import psnr_per_scale, reconstruct, token_figures
-from hieramp.analysis.deletion import deletion_test
 from hieramp.analysis.fidelity import accuracy, features, frechet_distance
 from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
@@ -18,10 +17,7 @@ from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
 
 BATCH = 50  # images drawn at a time
-DELETION_SEEDS = (0, 1, 2)
-DELETION_IMAGES = 500
 AMPLIFIED = ", amplified"  # how the name of a setting ends where it is
-DELETION_RHOS = (0.25, 0.5)  # 50 % is what amplification takes by default
 
 
 @dataclass(frozen=True)
@@ -77,40 +73,6 @@ def measure_autoencoder(model: Model, test: DecodedImages) -> dict[str, Any]:
 
 def measure_transformer(model: Model, test: DecodedImages) -> list[dict[str, Any]]:
     return [asdict(figures) for figures in token_figures(model, test.images, test.labels)]
-
-
-def measure_deletion(model: Model, classifier: Classifier, test: DecodedImages, rho: float) -> dict[str, Any]:
-    """Per stage: mean fall of confidence when salient and when random positions go, over images and seeds."""
-    results = []
-    for seed in DELETION_SEEDS:
-        chosen = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed))[:DELETION_IMAGES]
-        results.append(deletion_test(model, classifier, test.images[chosen], test.labels[chosen], rho, seed))
-    stages: dict[str, Any] = {}
-    for stage in model.var.scales.stages:
-        per_seed = [[d for d in result if d.stage == stage] for result in results]
-        salient = torch.tensor([sum(d.salient for d in ds) / len(ds) for ds in per_seed if ds])
-        at_random = torch.tensor([sum(d.random for d in ds) / len(ds) for ds in per_seed if ds])
-        if len(salient):
-            stages[stage] = {
-                "salient": salient.mean().item(),
-                "random": at_random.mean().item(),
-                "gain": (salient - at_random).mean().item(),
-                "gain_std_over_seeds": (salient - at_random).std().item(),
-            }
-    return {
-        "rho": rho,
-        "images": min(DELETION_IMAGES, len(test.images)),
-        "seeds": list(DELETION_SEEDS),
-        "stages": stages,
-    }
-
-
-def better_condition(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The condition whose class tokens beat random positions by most, over all stages and shares."""
-    gains: dict[str, list[float]] = {}
-    for row in rows:
-        gains.setdefault(row["condition"], []).extend(stage["gain"] for stage in row["stages"].values())
-    return max(gains, key=lambda condition: sum(gains[condition]) / len(gains[condition]))
 
 
 def measure_drawings(

@@ -1,6 +1,7 @@
 """What amplification does to the tokens of many samples, and which schedules raise entropy and coverage across classes.
 
-The paper's Figures 3, 8 and 9 (method.md, "What the paper looks at"). Generators: the figures so far, batch by batch.
+The paper's Figures 3, 8 and 9 (docs/method.md, "What the paper looks at").
+Generators: the figures so far, batch by batch.
 """
 
 from collections.abc import Iterator, Sequence

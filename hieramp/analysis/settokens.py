@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hieramp.analysis.fidelity import in_batches
 from hieramp.analysis.tokens import CodeCounts, Risen, Usage, share_that_rose
+from hieramp.errors import UserError
 from hieramp.vqvae.model import VQVAE
 
 
@@ -34,7 +35,7 @@ def token_usage(vqvae: VQVAE, images_NCHW: Tensor, labels_N: Tensor, per_class: 
     Entropy grows with the number of tokens that were counted: sets that are compared need as many images of a class.
 
     Raises:
-        ValueError: a class has fewer images.
+        UserError: a class has fewer images.
     """
     labels = tuple(labels_N.unique().tolist())
     device = next(vqvae.parameters()).device
@@ -42,7 +43,7 @@ def token_usage(vqvae: VQVAE, images_NCHW: Tensor, labels_N: Tensor, per_class: 
     for label in labels:
         images = images_NCHW[labels_N == label][:per_class]
         if per_class and len(images) < per_class:
-            raise ValueError(f"class {label} has {len(images)} images, not {per_class}: compare sets of one size")
+            raise UserError(f"class {label} has {len(images)} images, not {per_class}: compare sets of one size")
         counts = CodeCounts(vqvae.config.scales, vqvae.config.num_codes)
         for batch in in_batches(images, 100):
             for scale, tokens_BL in enumerate(vqvae.encode(batch.to(device) * 2 - 1)):
@@ -62,8 +63,8 @@ def risen(baseline: SetUsage, ours: SetUsage) -> dict[str, Risen]:
     """Per place, the share of classes whose entropy or coverage rose over the baseline.
 
     Raises:
-        ValueError: the two sets have other classes.
+        UserError: the two sets have other classes.
     """
     if baseline.labels != ours.labels:
-        raise ValueError("the two sets have images of different classes: compare sets of the same classes")
+        raise UserError("the two sets have images of different classes: compare sets of the same classes")
     return {place: share_that_rose(usages, ours.places[place]) for place, usages in baseline.places.items()}

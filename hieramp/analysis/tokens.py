@@ -1,6 +1,6 @@
 """What amplification changes in the tokens: their entropy, their coverage, and which of them differ.
 
-Letters: B images, L positions of a scale, V codes. The paper's Figures 3, 8 and 9 (method.md).
+Letters: B images, L positions of a scale, V codes. The paper's Figures 3, 8 and 9 (docs/method.md).
 """
 
 from collections.abc import Sequence

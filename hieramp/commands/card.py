@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hieramp.analysis.faithfulness import CEILING, RIVALS
 from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
 from hieramp.analysis.measure import baselines, most_named_right, setting_name
 from hieramp.checkpoints import read_config
@@ -22,7 +23,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _transformer(measured.get("transformer"), config.get("var", {}).get("last_passes", 1)),
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
-        _deletion(measured.get("deletion"), config),
+        _saliency(measured.get("saliency")),
         _samples(folder, measured.get("drawings")),
         dit_section(measured.get("dit"), config, folder),
     ]
@@ -173,32 +174,74 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
 
 
-def _deletion(measured: dict[str, Any] | None, config: dict[str, Any]) -> str:
-    """Rows by name; "compared" in config.json are rows of class tokens that are no longer there."""
+def saliency_in_short(row: dict[str, Any]) -> str:
+    """One scale of the saliency test for the terminal: each family, by each judge, in deletion."""
+    said = []
+    for family, fixed in row["fixed_share"].items():
+        named = f", names {row['named']:.0%}" if family == "class tokens" and "named" in row else ""
+        gains = [
+            f"{judge}: {_over(figures, family, 'another picture', 'deletion')} over another picture's, "
+            f"{_over(figures, family, 'centre', 'deletion')} over the centre"
+            for judge, figures in row["judges"].items()
+        ]
+        said.append(f"{family}: fixed share {fixed:.2f}{named}; {'; '.join(gains)}")
+    return " | ".join(said)
+
+
+def _over(figures: dict[str, Any], family: str, rival: str, way: str) -> str:
+    mean, error = figures["over"][family][rival][way]
+    return f"{mean:+.3f} ± {error:.3f}"
+
+
+def _saliency(measured: dict[str, Any] | None) -> str:
+    """What the maps follow: a table of shares, then one of effects for each set of pictures and judge."""
     if not measured:
         return ""
-    compared = config.get("compared", {})
-    if "stages" in measured:  # of an older version: one row, named here or in "compared"
-        measured = {} if compared else {f"these, ρ {measured['rho']:.0%}": measured}
-    named = compared | measured
-    body = [
-        [name, stage, f"{s['salient']:.3f}", f"{s['random']:.3f}", f"{s['gain']:+.3f} ± {s['gain_std_over_seeds']:.3f}"]
-        for name, result in named.items()
-        for stage, s in result["stages"].items()
-    ]
-    table = markdown_table(
-        ["class tokens", "stage", "salient removed", "random removed", "difference ± std over seeds"], body
+    judges = ", ".join(f"{name} ({row['accuracy']:.1%} of the test images)" for name, row in measured["judges"].items())
+    intro = (
+        "## What the saliency follows\n\n"
+        "Fixed share: how much of the maps' variance is one pattern of positions, the same for every picture; equal "
+        "maps have 100%, maps with nothing in common 0%. Named: how many of the pictures the class token names by what "
+        "it looks at, the class hidden from it. Effects are in nats of the picture's class, mean ± standard error of "
+        f"the paired differences: by how much more it costs a classifier when the {measured['rho']:.0%} most salient "
+        "positions are blurred (deletion), and by how much more it has when they alone are not (insertion), than with "
+        "the same share by another ranking. The ceiling is the classifier's own attribution (integrated gradients). "
+        f"Judges: {judges}."
     )
-    row = next(iter(named.values()))
-    others = [c for c in config.get("class_token_variants", {}) if c != config["class_tokens"]["condition"]]
-    chosen = ""
-    if others:
-        default = config["class_tokens"]["condition"]
-        chosen = (
-            f"\n\nThe ones with the condition {default} load by default, `--class-tokens {others[0]}` takes the others."
-        )
-    return (
-        "## Deletion test\n\n"
-        "Fall of the classifier's confidence when the top ρ positions of a scale are blurred, against random ones, on "
-        f"{row['images']} test images for each of {len(row['seeds'])} seeds.\n\n{table}{chosen}"
-    )
+    parts = [intro]
+    for what, found in measured["on"].items():
+        parts.append(f"### On {found['images']} {what}")
+        parts.append(_shares(found["rows"]))
+        parts += [_effects(found["rows"], judge) for judge in measured["judges"]]
+    return "\n\n".join(parts)
+
+
+def _shares(rows: list[dict[str, Any]]) -> str:
+    families = list(rows[0]["fixed_share"])
+    body = []
+    for row in rows:
+        named = f"{row['named']:.1%}" if "named" in row else "–"
+        body.append([_grid(row), *(f"{row['fixed_share'][family]:.0%}" for family in families), named])
+    text = markdown_table(["scale", *(f"fixed share, {family}" for family in families), "named"], body)
+    for row in rows:
+        for family, shares in row.get("share_of_passes", {}).items():
+            told = ", ".join(f"{share:.1%}" for share in shares)
+            text += f"\n\nOf the finest maps ({family}), as much lies where each pass draws: {told}."
+    return text
+
+
+def _effects(rows: list[dict[str, Any]], judge: str) -> str:
+    header = ["scale", "map", "way", "another picture's", "random", "centre", "the average map", "ceiling minus map"]
+    body = []
+    for row in rows:
+        figures = row["judges"][judge]
+        for family in figures["over"]:
+            for way in ("deletion", "insertion"):
+                rivals = [_over(figures, family, rival, way) for rival in RIVALS]
+                left = f"{figures['means'][CEILING][way] - figures['means'][family][way]:.3f}"
+                body.append([_grid(row), family, way, *rivals, left])
+    return f"By {judge}, the map over …\n\n{markdown_table(header, body)}"
+
+
+def _grid(row: dict[str, Any]) -> str:
+    return f"{row['side']}×{row['side']}"

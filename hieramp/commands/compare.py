@@ -10,9 +10,10 @@ from typing import Any
 
 from hieramp.commands import arguments as shared
 from hieramp.commands import distill, evaluate
+from hieramp.errors import UserError
 from hieramp.evaluation.results import read_result, write_result
 from hieramp.evaluation.studies import Cell, Study, filled, read_study, slug, study_of_sets
-from hieramp.evaluation.tables import write_into, write_tables
+from hieramp.evaluation.tables import summary, write_into, write_tables
 
 OUT = Path("runs/compare")
 
@@ -47,10 +48,10 @@ def run(args: argparse.Namespace) -> None:
 def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
     """Make and evaluate what is missing, one row at a time; the table is written after each."""
     if args.test is None:
-        raise ValueError("--test is missing: give a folder of test images, one sub-folder per class")
+        raise UserError("--test is missing: give a folder of test images, one sub-folder per class")
     cells = _chosen(list(study.cells()), (args.only or "").lower())
     if not cells:
-        raise ValueError(f"--only is {args.only!r}; no row of {study.name} has that in its name")
+        raise UserError(f"--only is {args.only!r}; no row of {study.name} has that in its name")
     values = _values(args)
     plans = {cell: _steps(args, study, cell, values) for cell in cells}  # a name that is missing is told now
     for number, (cell, steps) in enumerate(plans.items(), 1):
@@ -71,7 +72,7 @@ def _chosen(cells: list[Cell], text: str) -> list[Cell]:
 
 def _study(args: argparse.Namespace) -> Study:
     if bool(args.sets) == bool(args.study):
-        raise ValueError("give either sets to compare or --study FILE")
+        raise UserError("give either sets to compare or --study FILE")
     if args.sets:
         students = tuple(args.student or ("resnet18",))
         return study_of_sets(args.sets, students, args.protocol or "rded", args.runs or 3)
@@ -85,7 +86,7 @@ def _values(args: argparse.Namespace) -> dict[str, str | None]:
     for text in args.define:
         name, found, value = text.partition("=")
         if not found:
-            raise ValueError(f"--define {text} should read NAME=VALUE")
+            raise UserError(f"--define {text} should read NAME=VALUE")
         values[name] = value
     return values | {"folder": str(args.out)}
 
@@ -149,7 +150,7 @@ def _do(steps: list[list[str]]) -> None:
 
 
 def _write(args: argparse.Namespace, study: Study, folder: Path) -> str:
-    text = write_tables(study, {cell: read_result(_results(args, study, cell)) for cell in study.cells()}, folder)
+    results = {cell: read_result(_results(args, study, cell)) for cell in study.cells()}
     if args.write:
-        write_into(args.write, study.name, text)
-    return text
+        write_into(args.write, study.name, summary(study, results))
+    return write_tables(study, results, folder)

@@ -16,6 +16,7 @@ from hieramp.devices import device_of
 from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
+from hieramp.errors import UserError
 from hieramp.imageset.layout import FORMATS
 
 
@@ -81,7 +82,7 @@ def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
 
 def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
     if args.data or args.factor:
-        raise ValueError("--data and --factor belong to --method random-real and rded; a model draws without them")
+        raise UserError("--data and --factor belong to --method random-real and rded; a model draws without them")
     model = shared.load_any(args)
     return distill(
         model,
@@ -103,9 +104,9 @@ def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
 
 def _real(args: argparse.Namespace) -> Iterator[Progress]:
     if not args.data:
-        raise ValueError(f"--method {args.method} takes real images: name their folder with --data")
+        raise UserError(f"--method {args.method} takes real images: name their folder with --data")
     if args.engine != "local" or args.candidates > 1 or (args.factor and args.method != "rded"):
-        raise ValueError(
+        raise UserError(
             f"--method {args.method} takes neither --engine ray nor --candidates"
             + " nor --factor" * (args.method != "rded")
         )

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from hieramp.commands import arguments as shared
 from hieramp.errors import UserError
 from hieramp.evaluation import results
-from hieramp.evaluation.engine import Evaluation, Task, begin, missing_seeds, run_missing
+from hieramp.evaluation.engine import Evaluation, Task, begin, is_to_save, missing_seeds, run_missing
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.protocols import PROTOCOLS
 
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--test is missing: give a folder of test images, one sub-folder per class")
     if args.save and args.save.suffix != ".safetensors":
         raise UserError(f"--save is {args.save}; it must end in .safetensors")
+    if args.save and not args.save.absolute().parent.is_dir():
+        raise UserError(f"--save is {args.save}, but the folder {args.save.parent} does not exist: make it first")
     task = task_of(args, args.set, args.teacher, args.student, size=args.size)
     folder = args.out or RESULTS / f"{Path(args.set).stem}-{args.student}-{args.protocol}"
     result = evaluate(task, folder, args.jobs, args.save)
@@ -77,8 +79,11 @@ def evaluate(task: Task, folder: Path, jobs: int | None = None, save: Path | Non
         shared.say(f"{folder} has all {task.runs} runs already")
     else:
         _announce(evaluation, seeds, result)
-    total = len(seeds) * evaluation.training.epochs
-    with tqdm(total=total, desc=f"{task.student}", unit="epoch", disable=None if seeds else True) as bar:
+    again = task.seed not in seeds and is_to_save(evaluation, save)
+    if again:
+        shared.say(f"the student of seed {task.seed} is trained once more, to be kept in {save}")
+    total = (len(seeds) + again) * evaluation.training.epochs
+    with tqdm(total=total, desc=f"{task.student}", unit="epoch", disable=None if total else True) as bar:
 
         def report(seed: int, row: EpochRow) -> None:
             tested = {} if row.test_accuracy is None else {"test": f"{row.test_accuracy:.1%}"}

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hieramp import figures
 from hieramp.commands import arguments as shared
+from hieramp.errors import UserError
 
 MAX_COUNT = 64
 STRIP = 12  # pictures of a strip: all scales of a VAR, and as many steps of a diffusion transformer
@@ -29,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.count > MAX_COUNT:
-        raise ValueError(f"--count is {args.count}; one sheet holds at most {MAX_COUNT}")
+        raise UserError(f"--count is {args.count}; one sheet holds at most {MAX_COUNT}")
     check_out(args.out)
     started = time.perf_counter()
     model = shared.load_any(args)
@@ -73,9 +74,9 @@ def check_out(path: Path) -> None:
     """Say early what would fail late.
 
     Raises:
-        ValueError: not a .png, or in a folder that does not exist.
+        UserError: not a .png, or in a folder that does not exist.
     """
     if path.suffix.lower() != ".png":
-        raise ValueError(f"--out is {path}; it must end in .png, since the settings are stored inside the PNG")
+        raise UserError(f"--out is {path}; it must end in .png, since the settings are stored inside the PNG")
     if not path.parent.is_dir():
-        raise ValueError(f"--out is {path}, but the folder {path.parent} does not exist")
+        raise UserError(f"--out is {path}, but the folder {path.parent} does not exist")

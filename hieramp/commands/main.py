@@ -13,6 +13,7 @@ from hieramp.commands import (
     evaluate,
     generate,
     measure,
+    push,
     relabel,
     saliency,
     train,
@@ -32,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare, analyse, tune)
+    modules = (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare, analyse, tune, push)
     for module in modules:
         module.add_parser(commands)
     return parser

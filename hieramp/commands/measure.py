@@ -3,26 +3,36 @@
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import hieramp
 from hieramp import figures
-from hieramp.analysis import measure
+from hieramp.analysis import faithfulness, measure
 from hieramp.analysis.limits import halves, measure_limits
-from hieramp.analysis.measure import better_condition, most_named_right, setting_name
-from hieramp.checkpoints import class_token_variants, model_folder, write_config, write_text
+from hieramp.analysis.measure import most_named_right, setting_name
+from hieramp.checkpoints import model_folder
+from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import measure_dit
-from hieramp.commands.card import write_card
+from hieramp.commands.card import saliency_in_short, write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
+from hieramp.devices import half_where_native
 from hieramp.diffusion.model import DiffusionModel
+from hieramp.errors import UserError
+from hieramp.evaluation.teachers import load_teacher
+from hieramp.files import write_text
 from hieramp.generation.sampling import Sampling
 
 SHEET_PER_CLASS = 10
-FIGURES = ("autoencoder", "transformer", "deletion", "drawings", "limits")
+FIGURES = ("autoencoder", "transformer", "saliency", "drawings", "limits")
+JUDGE2 = "judge2.safetensors"  # in the model folder: the second judge where none is named
+SALIENCY_RHO = 0.5  # what amplification takes by default
 SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
 
 
@@ -37,6 +47,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--steps", type=shared.positive, nargs="+", default=(25,), help="of a diffusion transformer (default: 25)"
     )
     shared.add_kind(parser)
+    parser.add_argument(
+        "--judge2",
+        metavar="FILE",
+        help="a second judge of saliency, of another architecture: what evaluate --student convnet --save wrote, "
+        f"or NAME=FILE for timm's NAME (default: {JUDGE2} in the model folder, where there is one)",
+    )
     parser.add_argument("--test-images", type=shared.positive, default=2000)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
     parser.add_argument("--only", choices=FIGURES, nargs="+", default=FIGURES, help="measure just these")
@@ -59,17 +75,15 @@ def run(args: argparse.Namespace) -> None:
         halves(test, args.per_class)  # too few test images are told before hours of measuring
     path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    measured.pop("deletion", None)  # of an older version
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
 
     def keep(name: str, figures: Any) -> None:
         measured[name] = figures
         write_text(path, json.dumps(measured, indent=1) + "\n")
 
-    if "deletion" in args.only and model.has_class_tokens:
-        rows = _deletion(folder, classifier, test)
-        keep("deletion", rows)
-        _make_default(folder, better_condition(rows.values()))
-        model = hieramp.load(folder, args.device)
+    if "saliency" in args.only:
+        keep("saliency", _saliency(model, classifier, test, args))
     if "autoencoder" in args.only:
         keep("autoencoder", measure.measure_autoencoder(model, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
@@ -103,25 +117,41 @@ def _drawings(
     return rows
 
 
-def _deletion(folder: Path, classifier: Classifier, test: DecodedImages) -> dict[str, Any]:
-    """The deletion test of all class tokens in the folder, at every share."""
-    rows: dict[str, Any] = {}
-    for condition in class_token_variants(folder):
-        model = hieramp.load(folder, classifier.mean.device, class_tokens=condition)
-        for rho in measure.DELETION_RHOS:
-            name = f"condition {condition}, ρ {rho:.0%}"
-            rows[name] = {"condition": condition} | measure.measure_deletion(model, classifier, test, rho)
-            for stage, row in rows[name]["stages"].items():
-                shared.say(f"deletion, {name}, {stage}: salient {row['salient']:.3f}, random {row['random']:.3f}")
-    return rows
+def _saliency(
+    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
+) -> dict[str, Any]:
+    """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
+    found = {"classifier": classifier.eval()} | _second_judge(model, args.judge2)
+    judges = {name: partial(_on, network, model.device) for name, network in found.items()}
+    real = faithfulness.with_tokens(model, test.images, test.labels)
+    drawn = faithfulness.drawn_pictures(model, -(-len(real.labels) // len(model.class_names)))
+    figures: dict[str, Any] = {"rho": SALIENCY_RHO, "judges": {}, "on": {}}
+    for name, judge in judges.items():
+        figures["judges"][name] = {"accuracy": faithfulness.accuracy_of(judge, real)}
+    for what, pictures in {"test images": real, "drawings": drawn}.items():
+        rows = []
+        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO):
+            rows.append(row)
+            shared.say(f"saliency on {what}, scale {row['scale']}: " + saliency_in_short(row))
+        figures["on"][what] = {"images": len(pictures.labels), "rows": rows}
+    return figures
 
 
-def _make_default(folder: Path, condition: str) -> None:
-    """Class tokens of this condition load from now on where none are named."""
-    variants = class_token_variants(folder)
-    if condition != next(iter(variants)):
-        write_config(folder, class_tokens=variants[condition])
-        shared.say(f"class tokens with the condition {condition} are the better ones: they load by default now")
+def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.nn.Module]:
+    assert model.folder is not None
+    beside = model.folder / JUDGE2
+    if wanted is None and not beside.is_file():
+        shared.say(f"one judge alone: give a second one, of another architecture, with --judge2 or as {beside}")
+        return {}
+    judge = load_teacher(wanted or str(beside))
+    if judge.class_names != model.class_names:
+        raise UserError(f"--judge2 {judge.name} was trained on other classes than {model.name}: give one of its own")
+    return {judge.name: judge.network.to(model.device)}
+
+
+def _on(network: torch.nn.Module, device: torch.device, images_NCHW: torch.Tensor) -> torch.Tensor:
+    with half_where_native(device):
+        return network(images_NCHW.to(device))
 
 
 def _limits(
@@ -156,7 +186,7 @@ def _write_sheet(model: hieramp.Model, path: Path, sampling: Sampling) -> None:
     for label, name in enumerate(names):
         drawing = model.generate([label] * SHEET_PER_CLASS, range(SHEET_PER_CLASS), **sampling.options())
         tiles = [figures.enlarged(figures.to_picture(image), 96) for image in drawing.images]
-        rows.append((name.split(",")[0], tiles))
+        rows.append((short_name(name), tiles))
     figures.save_png(
         figures.sheet(rows), path, {"model": model.name, "seeds": list(range(SHEET_PER_CLASS))} | sampling.options()
     )

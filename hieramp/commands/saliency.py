@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hieramp import figures
+from hieramp.class_names import short_name
 from hieramp.commands import arguments as shared
 from hieramp.commands.generate import check_out
 from hieramp.diffusion.model import DiffusionDrawing, DiffusionModel
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     names = shared.captions(model, settings)
     shown = shared.some_of(len(names), MAPS)
     maps = [figures.overlay(picture, drawing.saliency[i][0]) for i in shown]
-    captions = [model.class_names[label].split(",")[0], *(names[i] for i in shown)]
+    captions = [short_name(model.class_names[label]), *(names[i] for i in shown)]
     sheet = figures.sheet([("saliency", [picture, *maps])], captions)
     figures.save_png(sheet, args.out, model.describe(label, [args.seed], settings))
     what = "steps" if model.kind == "dit" else "scales"

@@ -10,12 +10,19 @@ import torch
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.errors import UserError
 from hieramp.training import runs
+from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
 
 # of the budget of `train all`: the transformer decides most of what the pictures look like (docs/training.md)
 SHARES = {"vqvae": 0.2, "var": 0.62, "class-tokens": 0.06, "classifier": 0.12}
+SHAPES = {  # of the maps of class tokens with projections of their own
+    "same_map": "share of the maps' variance that may be one pattern of positions; more is penalised",
+    "left_out": "weight of the penalty on naming the class from what the map leaves out",
+    "narrow": "weight of the penalty on narrow maps; below 0 on wide ones",
+}
 FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
 
 
@@ -36,7 +43,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--device", help="cpu to leave a GPU unused")
     parser.add_argument(
-        "--shift", type=shared.whole_number, help="var: move images at random by up to so many pixels (default: 0)"
+        "--shift",
+        type=shared.whole_number,
+        help="var, class-tokens: move images at random by up to so many pixels (default: the preset's)",
     )
     parser.add_argument(
         "--shift-until",
@@ -50,15 +59,38 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="var: blocks of the transformer (default: the preset's, or those of --warm-start if it has more)",
     )
     tokens = parser.add_argument_group("class-tokens")
-    tokens.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped; all: both)")
-    tokens.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
     tokens.add_argument("--with-backbone", action="store_true", help="train the transformer as well")
+    tokens.add_argument(
+        "--attention",
+        choices=("own", "shared"),
+        default="own",
+        help="projections of their own, read at one block (default), or the blocks' own, as in the paper",
+    )
+    own, defaults = parser.add_argument_group("class-tokens with --attention own"), ClassTokenOptions()
+    own.add_argument(
+        "--watch-block", type=shared.whole_number, help="the block where they look (default: two thirds up)"
+    )
+    own.add_argument(
+        "--token-width", type=shared.positive, help="of their keys and values (default: the transformer's)"
+    )
+    for name, what in SHAPES.items():
+        own.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=float,
+            default=getattr(defaults, name),
+            metavar="NUMBER",
+            help=f"{what} (default: %(default)s)",
+        )
+    paper = parser.add_argument_group("class-tokens with --attention shared")
+    paper.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped)")
+    paper.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
     args.data = data_spec(args, args.out, args.warm_start)
+    _class_token_options(args)  # what cannot be is told before hours of training
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
         if args.part == "all":
@@ -72,17 +104,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
-    """What to train in turn: the part, the name of its run, its share of the budget of `train all`.
-
-    The last class tokens trained are the folder's default. Training the backbone spoils those trained before.
-    """
-    runs_of = {part: [part] for part in SHARES}
-    both = args.part == "all" and args.condition is None and not args.with_backbone
-    conditions = ["kept", "dropped"] if both else [args.condition or "dropped"]
-    runs_of["class-tokens"] = [f"class_tokens-{condition}" for condition in conditions]
-    parts = SHARES if args.part == "all" else [args.part]
-    named = [(part, name) for part in parts for name in runs_of.get(part, [part])]
-    return [(part, name, SHARES.get(part, 1.0) / len(runs_of.get(part, [part]))) for part, name in named]
+    """What to train in turn: the part, the name of its run, its share of the budget of `train all`."""
+    if args.part != "all" and args.part not in SHARES:
+        return [(args.part, args.part, 1.0)]
+    name_of = {part: part for part in SHARES} | {"class-tokens": f"class_tokens-{args.condition or 'dropped'}"}
+    return [(part, name_of[part], SHARES[part]) for part in (SHARES if args.part == "all" else [args.part])]
 
 
 def _train(args: argparse.Namespace, part: str, name: str, budget: float | None, resume: bool) -> Outcome:
@@ -103,8 +129,7 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         preset = replace(preset, var=replace(preset.var, depth=_depth(args, preset.var.depth)))
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
-        condition = name.removeprefix("class_tokens-")
-        outcome = runs.train_class_tokens(args.data, preset, settings, condition, args.read_only, args.with_backbone)
+        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args))
     else:
         train = {
             "vqvae": runs.train_vqvae,
@@ -117,20 +142,39 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     return outcome
 
 
+def _class_token_options(args: argparse.Namespace) -> ClassTokenOptions:
+    if args.attention == "own" and (args.read_only or args.condition == "kept"):
+        given = "--read-only" if args.read_only else "--condition kept"
+        raise UserError(
+            f"{given} is for class tokens that share the blocks' projections: add --attention shared, or leave it out"
+        )
+    return ClassTokenOptions(
+        attention=args.attention,
+        with_backbone=args.with_backbone,
+        watch_block=args.watch_block,
+        width=args.token_width,
+        condition=args.condition or "dropped",
+        read_only=args.read_only,
+        **{name: getattr(args, name) for name in SHAPES},
+    )
+
+
 def _shift(args: argparse.Namespace, image_size: int) -> int:
-    if args.part not in ("all", "var"):
-        raise ValueError(f"--shift moves the images that var learns from; {args.part} takes none: leave it out")
+    if args.part not in ("all", "var", "class-tokens"):
+        raise UserError(
+            f"--shift moves the images that var and class-tokens learn from; {args.part} takes none: leave it out"
+        )
     if args.shift >= image_size:
-        raise ValueError(f"--shift is {args.shift}, but the images have {image_size} pixels a side: give fewer")
+        raise UserError(f"--shift is {args.shift}, but the images have {image_size} pixels a side: give fewer")
     return args.shift
 
 
 def _depth(args: argparse.Namespace, usual: int) -> int:
     if args.part not in ("all", "var"):
-        raise ValueError(f"--depth is the number of blocks of var; {args.part} takes none: leave it out")
+        raise UserError(f"--depth is the number of blocks of var; {args.part} takes none: leave it out")
     had = read_config(args.warm_start).get("var", {}).get("depth", 0) if args.warm_start else 0
     if args.depth and args.depth < had:
-        raise ValueError(
+        raise UserError(
             f"--depth is {args.depth}, but {args.warm_start} has {had} blocks: a warm start may add some, not drop any"
         )
     return args.depth or max(usual, had)
@@ -139,10 +183,10 @@ def _depth(args: argparse.Namespace, usual: int) -> int:
 def _check_disk(folder: Path) -> None:
     existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
     if not existing.is_dir():
-        raise ValueError(f"--out is {folder}, but {existing} is a file: give a folder")
+        raise UserError(f"--out is {folder}, but {existing} is a file: give a folder")
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES:
-        raise ValueError(f"only {free / 1e6:.0f} MB are free at {existing}; training needs {FREE_BYTES / 1e6:.0f} MB")
+        raise UserError(f"only {free / 1e6:.0f} MB are free at {existing}; training needs {FREE_BYTES / 1e6:.0f} MB")
 
 
 def _report(args: argparse.Namespace, name: str, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from hieramp.analysis.judged import judge
 from hieramp.checkpoints import fingerprint, model_folder, read_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.errors import UserError
 from hieramp.evaluation.images import HeldSet, aligned, hold_set
 from hieramp.fields import table
 from hieramp.figures import save_figure
@@ -44,10 +45,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.proxy != "judge" and not args.data:
-        raise ValueError(f"--proxy {args.proxy} needs --data: a folder of real images")
+        raise UserError(f"--proxy {args.proxy} needs --data: a folder of real images")
     model = shared.load_model(args)
     if not model.has_class_tokens:
-        raise ValueError(f"{model.name} has no class tokens, so nothing can be amplified: train them first")
+        raise UserError(f"{model.name} has no class tokens, so nothing can be amplified: train them first")
     folder = args.classifier or model_folder(args.model)
     classifier = load_classifier(folder).to(model.device)
     real = None

@@ -10,9 +10,14 @@ from hieramp.imageset.verify import problems
 SHOWN = 20
 
 
+def printable(text: str) -> str:
+    """Text from a stranger's file without characters that steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("verify", help="compare a distilled set with its manifest")
-    parser.add_argument("set", type=Path, help="zip, folder or folder of shards")
+    parser.add_argument("set", type=Path, help="zip, folder, folder of shards or RDED layout")
     parser.set_defaults(run=run)
 
 
@@ -21,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
         found = list(problems(image_set))
         count, classes = len(image_set), len(set(image_set.labels))
     for problem in found[:SHOWN]:
-        print(f"wrong: {problem}")
+        print(f"wrong: {printable(problem)}")
     if len(found) > SHOWN:
         print(f"… and {len(found) - SHOWN} more")
     if found:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hieramp.data.pictures import to_square
 from hieramp.data.source import DataSource, read_image
 from hieramp.devices import sent
+from hieramp.errors import UserError
 
 CACHE_BYTES = 2**32  # decoded sets up to this size are kept in memory
 Batch = tuple[Tensor, Tensor]  # images uint8 (B, 3, H, W), labels int64 (B,)
@@ -42,7 +43,7 @@ def decode(source: DataSource, size: int, limit: int | None = None) -> DecodedIm
     `limit` takes that many images, spread evenly over the whole set (so over its classes too).
 
     Raises:
-        ValueError: no image of a class could be read.
+        UserError: no image of a class could be read.
     """
     indices: Sequence[int] = range(len(source))
     if limit is not None and limit < len(source):
@@ -61,7 +62,7 @@ def decode(source: DataSource, size: int, limit: int | None = None) -> DecodedIm
         labels.append(source.targets[index])
     for label in broken.keys() - set(labels):
         if limit is None or not labels:  # of a few, all of a class may be broken though others are not
-            raise ValueError(
+            raise UserError(
                 f"not one of the images of class {source.class_names[label]!r} in {source.name} can be read: "
                 f"{broken[label]}"
             )
@@ -144,7 +145,7 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
                 return self.crop(read_image(self.source, now)), self.source.targets[now]
             except ValueError as error:
                 print(f"skipped {error}", file=sys.stderr)
-        raise ValueError(f"not one of the {len(self)} images of {self.source.name} can be read")
+        raise UserError(f"not one of the {len(self)} images of {self.source.name} can be read")
 
 
 def _is_small_on(device: torch.device, num_bytes: int) -> bool:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from hieramp.data.pictures import MAX_FILE_BYTES, is_picture
+from hieramp.errors import UserError
 
 HIDDEN = ("__MACOSX", "@eaDir")  # what macOS and Synology put beside the images
 
 
-NO_IMAGE = "that are no images by their names"
+NO_IMAGE = "no images by their names"
 
 
 class LeftOut:
@@ -26,8 +27,8 @@ class LeftOut:
         self.names.setdefault(reason, []).append(name)
 
     def __str__(self) -> str:
-        """ "2 hidden (.ipynb_checkpoints, ._x.jpg); 1 that is no image (notes.txt)"."""
-        return "; ".join(f"{len(names)} {reason} ({_few(names)})" for reason, names in self.names.items())
+        """ "hidden: 2 (.ipynb_checkpoints, ._x.jpg); no images by their names: 1 (notes.txt)"."""
+        return "; ".join(f"{reason}: {len(names)} ({_few(names)})" for reason, names in self.names.items())
 
 
 def _few(names: list[str], most: int = 2) -> str:
@@ -83,7 +84,7 @@ class DiskFolder:
                 elif entry.is_file():
                     files.append(entry.name)
                 else:
-                    self.left_out.add("neither file nor folder", joined(self.path, entry.name))
+                    self.left_out.add("neither files nor folders", joined(self.path, entry.name))
         return folders, files
 
     @cached_property
@@ -159,7 +160,7 @@ class DiskFiles:
         """
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is far too large for a picture.
+            UserError: it is far too large for a picture.
         """
         path = self.root / self.paths[index]
         check_size(path.stat().st_size)
@@ -172,9 +173,9 @@ class DiskFiles:
 
 
 def check_size(num_bytes: int) -> None:
-    """Raise ValueError where a file is too large to be a picture."""
+    """Raise UserError where a file is too large to be a picture."""
     if num_bytes > MAX_FILE_BYTES:
-        raise ValueError(f"it has {num_bytes} bytes, more than any picture: at most {MAX_FILE_BYTES} are read")
+        raise UserError(f"it has {num_bytes} bytes, more than any picture: at most {MAX_FILE_BYTES} are read")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def read_tar(path: Path, left_out: LeftOut) -> tuple[TarFolder, dict[str, tuple[
     """The folders of a tar, and where each of its files lies. A tar inside (ImageNet's) counts as a folder.
 
     Raises:
-        ValueError: it is truncated, compressed, or no tar.
+        UserError: it is truncated, compressed, or no tar.
     """
     try:
         with tarfile.TarFile(path) as tar:
@@ -218,7 +219,7 @@ def read_tar(path: Path, left_out: LeftOut) -> tuple[TarFolder, dict[str, tuple[
     except (tarfile.TarError, EOFError, ValueError) as error:
         compressed = path.open("rb").read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7")
         reason = "is compressed: unpack it, and give the folder" if compressed else f"is truncated or no tar ({error})"
-        raise ValueError(f"{path} {reason}") from error
+        raise UserError(f"{path} {reason}") from error
     if len(tops := {name.split("/")[0] for name in places}) == 1 and tops == {path.stem}:
         # `tar cf images.tar images` puts the folder's own name before each path
         places = {name.split("/", 1)[1]: place for name, place in places.items() if "/" in name}
@@ -227,6 +228,7 @@ def read_tar(path: Path, left_out: LeftOut) -> tuple[TarFolder, dict[str, tuple[
 
 def _members(tar: tarfile.TarFile, prefix: str, left_out: LeftOut) -> dict[str, tuple[int, int]]:
     places: dict[str, tuple[int, int]] = {}
+    named = {member.name: member for member in tar.getmembers()}
     for member in tar.getmembers():
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         name = "/".join([prefix, *parts] if prefix else parts)
@@ -234,11 +236,11 @@ def _members(tar: tarfile.TarFile, prefix: str, left_out: LeftOut) -> dict[str, 
             continue
         if any(map(is_hidden, parts)):
             left_out.add("hidden", name)
-        elif member.islnk() and member.linkname in tar.getnames():
-            target = tar.getmember(member.linkname)
+        elif member.islnk() and member.linkname in named:
+            target = named[member.linkname]
             places[name] = (target.offset_data, target.size)
         elif not member.isreg() or member.issparse():
-            left_out.add("no plain file", name)
+            left_out.add("no plain files", name)
         elif name.lower().endswith(".tar"):
             stream = tar.extractfile(member)
             assert stream is not None

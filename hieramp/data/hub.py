@@ -5,6 +5,7 @@ from typing import Any
 
 from hieramp.data.files import check_size
 from hieramp.data.layout import TAKEN_FOR, kind_of
+from hieramp.errors import UserError
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "class_label", "target", "cls")
 IMAGE_NAMES = ("image", "img", "images", "picture", "png", "jpg", "jpeg", "webp")
@@ -34,7 +35,7 @@ class TableFiles:
             with open(stored["path"], "rb") as stream:  # noqa: PTH123 (may be a URL-like path of datasets)
                 data = stream.read()
         if data is None:
-            raise ValueError("it is empty")
+            raise UserError("it is empty")
         check_size(len(data))
         return data
 
@@ -48,14 +49,14 @@ def open_table(
     """Images, labels and class names of a split, and what was taken, in words.
 
     Raises:
-        ValueError: it cannot be had, has no such split, or its columns do not say which are images and labels.
+        UserError: it cannot be had, has no such split, or its columns do not say which are images and labels.
     """
     table, taken = _split_of(_load(path), split, path)
     image = image_column or _image_column(table, path)
     label = label_column or _label_column(table, image, path)
     for column in (image, label):
         if column not in table.column_names:
-            raise ValueError(f"{path} has no column {column!r}; it has: {_columns(table)}")
+            raise UserError(f"{path} has no column {column!r}; it has: {_columns(table)}")
     targets, names = _labels(table, label, path)
     table = _undecoded(table, image, path)
     words = f"split {taken}, images in column {image!r}, labels in {label!r}"
@@ -66,7 +67,7 @@ def _load(path: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no folder of images here; to read it as a Hugging Face data set, run: pip install datasets"
         ) from error
     from pathlib import Path
@@ -78,7 +79,7 @@ def _load(path: str) -> Any:
     # whatever a data set's files make the library raise is about these files
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} is neither a folder here nor a readable Hugging Face data set: {reason}") from error
+        raise UserError(f"{path} is neither a folder here nor a readable Hugging Face data set: {reason}") from error
 
 
 def _split_of(found: Any, split: str, path: str) -> tuple[Any, str]:
@@ -91,7 +92,7 @@ def _split_of(found: Any, split: str, path: str) -> tuple[Any, str]:
         for name in found:
             if kind is not None and kind_of(name) == kind:
                 return found[name], name
-    raise ValueError(f"{path} has the split(s) {', '.join(found)}, but no {split}: name one with --split")
+    raise UserError(f"{path} has the split(s) {', '.join(found)}, but no {split}: name one with --split")
 
 
 def _columns(table: Any) -> str:
@@ -110,7 +111,7 @@ def _image_column(table: Any, path: str) -> str:
         images = [name for name in table.column_names if name in IMAGE_NAMES]
     chosen = images if len(images) == 1 else [name for name in IMAGE_NAMES if name in images]
     if not chosen:
-        raise ValueError(
+        raise UserError(
             f"{path} does not say which column holds the images: name it with --image-column; it has: {_columns(table)}"
         )
     return chosen[0]
@@ -124,7 +125,7 @@ def _label_column(table: Any, image: str, path: str) -> str:
         return labels[0]
     chosen = [name for name in LABEL_NAMES if name in (labels or table.column_names) and name != image]
     if not chosen:
-        raise ValueError(
+        raise UserError(
             f"{path} does not say which column holds the labels: name it with --label-column; it has: {_columns(table)}"
         )
     return chosen[0]
@@ -137,7 +138,7 @@ def _labels(table: Any, column: str, path: str) -> tuple[tuple[int, ...], tuple[
 
     feature, values = table.features[column], list(table[column])
     if any(value is None for value in values):
-        raise ValueError(f"{path} has rows without a {column}: take another split, or another --label-column")
+        raise UserError(f"{path} has rows without a {column}: take another split, or another --label-column")
     if isinstance(feature, datasets.ClassLabel):
         names = tuple(feature.names)
     elif all(isinstance(value, str) for value in values):
@@ -147,17 +148,17 @@ def _labels(table: Any, column: str, path: str) -> tuple[tuple[int, ...], tuple[
     elif all(isinstance(value, int) for value in values):
         names = _numbered(table, values, path)
     else:
-        raise ValueError(f"column {column!r} of {path} holds neither numbers nor names of classes: name another")
+        raise UserError(f"column {column!r} of {path} holds neither numbers nor names of classes: name another")
     targets = tuple(int(value) for value in values)
     if targets and not 0 <= min(targets) <= max(targets) < len(names):
-        raise ValueError(f"{path} has rows with the label {min(targets)}, which is no class: take another --split")
+        raise UserError(f"{path} has rows with the label {min(targets)}, which is no class: take another --split")
     return targets, names
 
 
 def _numbered(table: Any, values: list[int], path: str) -> tuple[str, ...]:
     count = max(values, default=0) + 1
     if count > max(100_000, len(values)):
-        raise ValueError(f"{path} has a label {count - 1}, which is no class number: name another --label-column")
+        raise UserError(f"{path} has a label {count - 1}, which is no class number: name another --label-column")
     names = [str(label) for label in range(count)]
     if "class_name" in table.column_names:
         for label, name in zip(values, table["class_name"], strict=True):
@@ -173,5 +174,5 @@ def _undecoded(table: Any, column: str, path: str) -> Any:
         return table.cast_column(column, datasets.Image(decode=False))
     sample = table[0][column] if len(table) else None
     if not isinstance(sample, bytes) and not (isinstance(sample, dict) and {"bytes", "path"} & sample.keys()):
-        raise ValueError(f"column {column!r} of {path} holds no images: name another with --image-column")
+        raise UserError(f"column {column!r} of {path} holds no images: name another with --image-column")
     return table

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hieramp.data.files import NO_IMAGE, Folder, LeftOut, holds_image, images_below, joined
 from hieramp.data.pictures import is_picture
+from hieramp.errors import UserError
 
 # Names of splits, whatever their letter case; a test set that is only called "val" serves as one
 SPLIT_NAMES = {
@@ -29,7 +30,7 @@ def find_classes(root: Folder, split: str, where: str, left_out: LeftOut) -> Cla
     """Classes of `split` ("train", "val", "test", or the name of a folder) below `root`.
 
     Raises:
-        ValueError: there is no such split, or it has no classes, or one of a class's files is no image.
+        UserError: there is no such split, or it has no classes, or one of a class's files is no image.
     """
     chosen = _chosen_split(root, split, where, left_out)
     place = joined(where, chosen.path) if chosen.path else where
@@ -48,14 +49,14 @@ def find_classes(root: Folder, split: str, where: str, left_out: LeftOut) -> Cla
         if found:
             paths[name] = found
         elif others:
-            raise ValueError(
+            raise UserError(
                 f"class {name!r} of {place} holds no image that can be read, but {len(others)} other file(s) such as "
                 f"{others[0]}: convert them to PNG or JPEG, or move the folder away"
             )
         else:
             left_out.add("empty class folders", joined(chosen.path, name))
     if not paths:
-        raise ValueError(_no_classes(place, chosen))
+        raise UserError(_no_classes(place, chosen))
     return Classes(chosen.path, paths)
 
 
@@ -76,7 +77,7 @@ def _chosen_split(root: Folder, split: str, where: str, left_out: LeftOut) -> Fo
         folder = _only_folder(folder)
     if split not in TAKEN_FOR:  # named by the user
         if split not in root.folders:
-            raise ValueError(f"{where} has no split {split!r}: it holds {', '.join(root.folders)[:200] or 'no folder'}")
+            raise UserError(f"{where} has no split {split!r}: it holds {', '.join(root.folders)[:200] or 'no folder'}")
         return root.folders[split]
     return root
 
@@ -123,16 +124,16 @@ def _one_of(root: Folder, splits: dict[str, Folder], split: str, where: str, lef
         labelled = [folder for folder in found if _has_classes(folder)]
         if len(labelled) > 1:
             names = " and ".join(folder.path for folder in labelled)
-            raise ValueError(f"{where} holds {names}, which are both the {kind} split: give the one that is meant")
+            raise UserError(f"{where} holds {names}, which are both the {kind} split: give the one that is meant")
         if labelled:
             return labelled[0]
         unlabelled += found
     held = ", ".join(splits)
     if unlabelled:
         path = joined(where, unlabelled[0].path)
-        raise ValueError(f"{path} has no class sub-folders: put the images of each class into a folder of its own")
+        raise UserError(f"{path} has no class sub-folders: put the images of each class into a folder of its own")
     wanted = " or ".join(kinds or (split,))
-    raise ValueError(f"{where} holds the split(s) {held}, but no {wanted}: give the folder of the images to take")
+    raise UserError(f"{where} holds the split(s) {held}, but no {wanted}: give the folder of the images to take")
 
 
 def _has_classes(folder: Folder) -> bool:
@@ -152,14 +153,14 @@ def by_annotations(paths: list[str], text: str, where: str) -> dict[str, list[st
     """Images of each class by the lines of val_annotations.txt: file name, tab, class, tab, …
 
     Raises:
-        ValueError: a line is of another form, or an image has none.
+        UserError: a line is of another form, or an image has none.
     """
     class_of: Mapping[str, str] = {}
     try:
         class_of = dict(line.split("\t")[:2] for line in text.splitlines() if line.strip())
         pairs = [(class_of[path.rsplit("/", 1)[-1]], path) for path in paths]
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{ANNOTATIONS} of {where} is damaged, or lacks an image: {error}") from error
+        raise UserError(f"{ANNOTATIONS} of {where} is damaged, or lacks an image: {error}") from error
     found: dict[str, list[str]] = {name: [] for name in sorted({name for name, _ in pairs})}
     for name, path in pairs:
         found[name].append(path)

@@ -5,6 +5,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hieramp.errors import UserError
+
 # What Pillow opens that people keep photographs in. Vector formats (EPS, PDF) are left out: they run a program.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "JPEG2000", "TGA", "AVIF")
 ENDINGS = frozenset(
@@ -24,7 +26,7 @@ def read_picture(data: bytes, name: str) -> Image.Image:
     """The picture in `data`, RGB; of an animation the first frame.
 
     Raises:
-        ValueError: it cannot be read; `name` is named.
+        UserError: it cannot be read; `name` is named.
     """
     Image.init()
     try:
@@ -40,14 +42,14 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         reason = "no picture that is known here" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{name} cannot be read as an image ({reason})") from error
+        raise UserError(f"{name} cannot be read as an image ({reason})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB as a viewer shows it: turned by its EXIF tag, 16 bits scaled to 8, transparency on white.
 
     Raises:
-        ValueError: its values have no known range.
+        UserError: its values have no known range.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -67,7 +69,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 65535):
-        raise ValueError(f"its values run from {low:g} to {high:g}: save it with 8 or 16 bits a channel")
+        raise UserError(f"its values run from {low:g} to {high:g}: save it with 8 or 16 bits a channel")
     if image.mode == "F":
         factor = 255.0 if high <= 1 else 1.0 if high <= 255 else 1 / 257
     else:

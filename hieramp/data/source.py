@@ -2,10 +2,11 @@
 
 import hashlib
 import multiprocessing
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,8 +26,9 @@ from hieramp.data.layout import (
     splits_of,
 )
 from hieramp.data.pictures import read_picture
+from hieramp.errors import UserError
 from hieramp.imageset.layout import MANIFEST
-from hieramp.imageset.reader import open_set
+from hieramp.imageset.reader import ImageSet, open_set
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,14 @@ class DataSource:
         """The same images with labels in the order of `class_names`, which must be the same names or ImageNet ids.
 
         Raises:
-            ValueError: they are other classes.
+            UserError: they are other classes.
         """
         ours, theirs = keys_of(self.class_names), keys_of(class_names)
         if sorted(ours) != sorted(theirs):
             lacking = next((name for name, key in zip(class_names, theirs, strict=True) if key not in ours), None)
             odd = next((name for name, key in zip(self.class_names, ours, strict=True) if key not in theirs), None)
             said = f"{lacking!r} is not among the images" if lacking is not None else f"{odd!r} is not known to it"
-            raise ValueError(
+            raise UserError(
                 f"the classes of {self.name} ({len(ours)}) are not those of the model ({len(theirs)}): {said}"
             )
         if ours == theirs:
@@ -112,13 +114,13 @@ def read_image(source: DataSource, index: int) -> Image.Image:
     """One image, RGB.
 
     Raises:
-        ValueError: it cannot be read.
+        UserError: it cannot be read.
     """
     name = source.file_name(index)
     try:
         data = source.files.read(index)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as an image ({error})") from error
+        raise UserError(f"{name} cannot be read as an image ({error})") from error
     return read_picture(data, name)
 
 
@@ -130,7 +132,7 @@ def open_source(data: str | DataSpec, split: str = "train") -> DataSource:
     process: how many images of how many classes, from where, and what was left out.
 
     Raises:
-        ValueError: nothing is there, it holds no images, it has no classes, or not the split.
+        UserError: nothing is there, it holds no images, it has no classes, or not the split.
     """
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = in_order_of_model(_opened(spec, spec.split or split), *spec.models)
@@ -150,7 +152,7 @@ def _tell(line: str) -> None:
 def _opened(spec: DataSpec, split: str) -> DataSource:
     name, path = spec.path, Path(spec.path)
     if not name:
-        raise ValueError("the place of the images is empty: give a folder with one sub-folder per class")
+        raise UserError("the place of the images is empty: give a folder with one sub-folder per class")
     if name.startswith("hfds/"):
         return _table(replace(spec, path=name.removeprefix("hfds/")), split)
     if path.suffix.lower() == ".zip" or (path / MANIFEST).is_file():
@@ -159,10 +161,10 @@ def _opened(spec: DataSpec, split: str) -> DataSource:
         return _table(spec, split) if _is_table(path) else _folder(name, path, split)
     if path.is_file():
         if path.suffix.lower() != ".tar":
-            raise ValueError(f"{name} is not a folder or a .tar of images: unpack it and give the folder")
+            raise UserError(f"{name} is not a folder or a .tar of images: unpack it and give the folder")
         return _tar(name, path, split)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ValueError(f"{name} does not exist: give a folder with one sub-folder per class")
+        raise UserError(f"{name} does not exist: give a folder with one sub-folder per class")
     return _table(spec, split)
 
 
@@ -239,12 +241,17 @@ class _SetFiles:
         return f"{self.path}/{self.names[index]}"
 
     def read(self, index: int) -> bytes:
-        with open_set(self.path) as opened:
-            return opened.read(self.names[index])
+        return _opened_set(self.path, self.signature(), os.getpid()).read(self.names[index])
 
     def signature(self) -> str:
         manifest = self.path if self.path.is_file() else self.path / MANIFEST
         return repr((self.path, manifest.stat().st_size, manifest.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=2)
+def _opened_set(path: Path, signature: str, process: int) -> ImageSet:
+    """A set that stays open; every process has its own, since they would move one another's place in the file."""
+    return open_set(path)
 
 
 def _set(name: str) -> DataSource:

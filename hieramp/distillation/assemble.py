@@ -12,7 +12,17 @@ from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
 from hieramp.files import csv_text, flush
 from hieramp.imageset.card import SHEET_CLASSES, SHEET_IMAGES, contact_sheet, dataset_card
-from hieramp.imageset.layout import CARD, CLASS_MAP, CONTACT, MANIFEST, METADATA_COLUMNS, class_map, places
+from hieramp.imageset.layout import (
+    CARD,
+    CLASS_MAP,
+    CONTACT,
+    MANIFEST,
+    METADATA_COLUMNS,
+    SHARD_INFO,
+    class_map,
+    places,
+    shard_info,
+)
 from hieramp.imageset.pngtext import with_settings
 from hieramp.imageset.storage import Sink, create_tree
 from hieramp.version import __version__
@@ -56,6 +66,8 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
     contact = contact_sheet([(plan.class_names[label], pngs) for label, pngs in shown.items()])
     where, names = places(plan.format), class_map(plan.class_names, plan.folders)
     files = {where.metadata: _metadata(plan, images), CONTACT: contact, CARD: dataset_card(manifest), CLASS_MAP: names}
+    if plan.format == "webdataset":
+        files[SHARD_INFO] = shard_info(len(images))
     if logits:
         files[where.soft_labels] = _soft_labels(plan, logits)
     for name, data in files.items():
@@ -65,21 +77,18 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
 
 
 # settings of a whole set that do not tell how one of its pictures is drawn
-_NOT_OF_A_PICTURE = ("device", "batch_size", "soft_labels", "positions", "candidates", "chosen_by")
+_NOT_OF_A_PICTURE = ("device", "batch_size", "soft_labels", "candidates", "chosen_by")
 
 
 def _picture_settings(plan: Plan, label: int, seed: int) -> dict[str, Any]:
     """What a picture was drawn with, under the names that `python -m hieramp generate` stores."""
     assert plan.model is not None
-    positions = plan.settings.get("positions") or {}
-    painted = ";".join(f"{scale}:{sum(1 << i for i in chosen):x}" for scale, chosen in positions.items())
     return {
         "model": plan.model["name"],
         "class": plan.class_names[label],
         "label": label,
         "seeds": [seed],
         **{name: value for name, value in plan.settings.items() if name not in _NOT_OF_A_PICTURE},
-        **({"painted": painted} if painted else {}),
         "hieramp": __version__,
     }
 

@@ -11,12 +11,13 @@ import torch
 
 from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import fingerprint, read_config
-from hieramp.classifier import Classifier, load_classifier
+from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Drawer, Task
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.imageset.layout import Format
 from hieramp.settings import FOR_SETS, Settings, read
@@ -43,7 +44,7 @@ class Distillation:
         """Make the set; returns where it is.
 
         Raises:
-            ValueError: the place holds other settings.
+            UserError: the place holds other settings.
             OSError: the disk is full or not writable. What is finished is kept.
         """
         for progress in self:
@@ -92,14 +93,14 @@ def distill(
     images): those of image k have the seeds seed · 1,000,000 + k · N and following.
 
     Raises:
-        ValueError: a setting is out of range, or a class is unknown.
+        UserError: a setting is out of range, or a class is unknown.
         TypeError: an option that is no setting.
     """
     drawn_with = read(settings, options, FOR_SETS[model.kind])
     if not isinstance(drawn_with, Settings):
-        raise ValueError("a set is drawn with one amplification: give one, not several")
+        raise UserError("a set is drawn with one amplification: give one, not several")
     if engine not in ("local", "ray"):
-        raise ValueError(f"engine is {engine!r}; it must be 'local' or 'ray'")
+        raise UserError(f"engine is {engine!r}; it must be 'local' or 'ray'")
     model.check(drawn_with)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
@@ -158,28 +159,18 @@ def _identity(
 
 
 def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifier:
-    """The classifier of soft labels and candidates, its classes being the model's in the model's order.
+    """The classifier of soft labels and candidates, its classes being the model's, put into the model's order.
 
     Raises:
-        ValueError: there is none, or its classes are others.
+        UserError: there is none, or its classes are others.
     """
     folder = Path(folder) if folder else model.folder
     if folder is None:
-        raise ValueError(
+        raise UserError(
             f"soft labels and candidates need a classifier, and {model.name} has none: name the folder of one"
         )
     judge = load_classifier(folder)
-    check_class_order(model.class_names, read_config(folder)["class_names"], str(folder))
-    return judge.to(model.device)
-
-
-def check_class_order(ours: Sequence[str], theirs: Sequence[str], whose: str) -> None:
-    """Raise ValueError, naming the first difference, where two lists of classes are not the same."""
-    if len(ours) != len(theirs):
-        raise ValueError(f"the classifier in {whose} knows {len(theirs)} classes, the images have {len(ours)}")
-    for label, (our, their) in enumerate(zip(ours, theirs, strict=True)):
-        if our != their:
-            raise ValueError(f"class {label} is {our!r} here, but {their!r} to the classifier in {whose}")
+    return in_order(judge, read_config(folder)["class_names"], model.class_names, str(folder)).to(model.device)
 
 
 @dataclass(frozen=True)
@@ -206,7 +197,7 @@ def estimate(
     """Time and size of a set, from small batches drawn as the set would be, timed once for settings of their kind.
 
     Raises:
-        ValueError: soft labels or candidates, and no classifier.
+        UserError: soft labels or candidates, and no classifier.
     """
     settings = settings or FOR_SETS[model.kind]
     blocks = None if settings.is_off else settings.resolved_blocks(model.depth)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from hieramp.generation.sampling import Sampling
 T = TypeVar("T")
 # At one shape an image comes out the same whatever its neighbours are; at another, its last bits differ.
 DECODED_AT_ONCE = 4
+
+
+_MAKING = threading.Lock()  # around what is made once for all threads: `cache` lets several first callers each make one
 
 
 class Task(NamedTuple):
@@ -76,7 +80,6 @@ class Drawer:
         self.model, self.amplification, self.sampling = model, amplification, sampling
         self.image_size, self.classifier = image_size, classifier
         self.candidates, self.soft_labels = candidates, soft_labels
-        self.doubled: Model | None = None
 
     def make(self, task: Task) -> Callable[[], Batch]:
         if self.candidates > 1:
@@ -119,7 +122,7 @@ class Drawer:
         return finished(item.index, pictures[chosen], stored, chosen)
 
     def _shares(self, task: Task) -> "list[_Share]":
-        model = self._double() if task.exact else self.model
+        model = in_float64(self.model) if task.exact else self.model
         if model.device.type != "cpu":
             with _full_float32() if model.var.pos_start.dtype.itemsize >= 4 else nullcontext():
                 return [self._draw(model, task)]
@@ -151,13 +154,6 @@ class Drawer:
                 clear_B &= step.clear.cpu()
         return tokens, clear_B.tolist()
 
-    def _double(self) -> Model:
-        if self.doubled is None:
-            self.doubled = copy.deepcopy(self.model)
-            self.doubled.vqvae.double()
-            self.doubled.var.double()
-        return self.doubled
-
     def _decode(self, tokens: Sequence[Tensor]) -> Tensor:
         """A few images, (B, 3, H, W) in [0, 1]; decoded in a batch of always the same shape."""
         vqvae, count = self.model.vqvae, len(tokens[0])
@@ -173,6 +169,24 @@ class Drawer:
         if picture.width == self.image_size:
             return picture
         return picture.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
+
+
+_DOUBLED: "WeakKeyDictionary[Model, Model]" = WeakKeyDictionary()
+
+
+def in_float64(model: Model) -> Model:
+    """A copy of a model that computes in float64: one for all who draw with the model, made anew where it moved.
+
+    Nothing is recorded with it on a GPU: it draws a few images, and recorded boards of it would take gigabytes.
+    """
+    with _MAKING:
+        doubled = _DOUBLED.get(model)
+        if doubled is None or doubled.device != model.device:
+            doubled = copy.deepcopy(replace(model, captured=None))
+            doubled.vqvae.double()
+            doubled.var.double()
+            _DOUBLED[model] = doubled
+        return doubled
 
 
 class _Share(NamedTuple):
@@ -229,7 +243,8 @@ def _beside(device: torch.device) -> Iterator[Callable[[], None]]:
     if device.type != "cuda":
         yield lambda: None
         return
-    stream, done = _stream(device), torch.cuda.Event()
+    with _MAKING:
+        stream, done = _stream(device), torch.cuda.Event()
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         yield done.synchronize
@@ -284,4 +299,6 @@ def _single_threads() -> ThreadPoolExecutor:
 
 def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """Results of the jobs, each run on one thread, as many at a time as torch has threads."""
-    return [future.result() for future in [_single_threads().submit(job) for job in jobs]]
+    with _MAKING:
+        pool = _single_threads()
+    return [future.result() for future in [pool.submit(job) for job in jobs]]

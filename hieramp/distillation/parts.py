@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from hieramp.distillation.plan import Plan, differences, warn_of_versions
 from hieramp.errors import UserError
@@ -62,7 +64,7 @@ class PartFolder:
             with zipfile.ZipFile(path) as file:
                 indices = [int(name.removesuffix(".png")) for name in file.namelist() if name.endswith(".png")]
                 complete = len(file.namelist()) == (1 + self.with_logits + self.with_choice) * len(indices)
-                whole = file.testzip() is None and complete
+                whole = file.testzip() is None and complete and all(is_png(file.read(f"{i}.png")) for i in indices)
             if whole and all(0 <= index < self.num_images for index in indices):
                 self._register(path, indices)
                 return
@@ -116,6 +118,16 @@ class PartFolder:
             self.opened.popitem()[1].close()
 
 
+def is_png(data: bytes) -> bool:
+    """Whether a picture is whole, by its checksums."""
+    try:
+        with Image.open(BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
 @contextmanager
 def part_folder(plan: Plan) -> Iterator[PartFolder]:
     """The part folder of a plan, made or taken up, and held against a second run.
@@ -130,6 +142,9 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
         raise UserError(f"{plan.out} cannot be made: the folder {plan.out.parent} does not exist") from error
     except FileExistsError as error:
         raise UserError(f"{plan.part} is in the way: it is no folder of an unfinished set; move it") from error
+    foreign = _foreign(plan)
+    if foreign:
+        raise UserError(f"{plan.part} is in the way: it holds {foreign[0]}, which no unfinished set has; move it")
     lock = FileLock(plan.part / "lock")
     try:
         lock.acquire(timeout=0)
@@ -155,7 +170,9 @@ def _same_settings(plan: Plan) -> None:
         return
     try:
         before = json.loads(path.read_text())
-    except ValueError as error:
+        if not isinstance(before, dict):
+            raise UserError("it holds no settings")
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: remove {plan.part} to begin anew") from error
     refuse_others(plan, before, str(plan.part), "an unfinished set")
     warn_of_versions(before, plan.part)
@@ -171,4 +188,14 @@ def refuse_others(plan: Plan, before: dict, where: str, what: str) -> None:
 
 
 def remove(plan: Plan) -> None:
-    shutil.rmtree(plan.part, ignore_errors=True)
+    """Remove the folder of the unfinished set; a folder of that name that holds anything else is not ours."""
+    if plan.part.is_dir() and not _foreign(plan):
+        shutil.rmtree(plan.part, ignore_errors=True)
+
+
+OURS = ("settings.json", "lock", "set", "set.zip", "*.batch", "*.part")
+
+
+def _foreign(plan: Plan) -> list[str]:
+    """What is in the folder that no run of ours puts there."""
+    return sorted(path.name for path in plan.part.iterdir() if not any(path.match(pattern) for pattern in OURS))

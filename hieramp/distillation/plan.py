@@ -11,6 +11,7 @@ from typing import Any
 import PIL
 import torch
 
+from hieramp.errors import UserError
 from hieramp.imageset.layout import FORMAT, FORMATS, Format, class_folders, image_name
 from hieramp.version import __version__
 
@@ -34,7 +35,7 @@ class Plan:
     """A whole set: its settings, and by them its images.
 
     Raises:
-        ValueError: no class, a class twice, a number of images out of range, an unknown format.
+        UserError: no class, a class twice, a number of images out of range, an unknown format.
     """
 
     out: Path
@@ -52,21 +53,21 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MAX_CANDIDATES:
-            raise ValueError(f"candidates is {self.candidates}; it must be a whole number from 1 to {MAX_CANDIDATES}")
+            raise UserError(f"candidates is {self.candidates}; it must be a whole number from 1 to {MAX_CANDIDATES}")
         if not 1 <= self.ipc <= MAX_IPC:
-            raise ValueError(f"ipc is {self.ipc}; it must be a whole number from 1 to {MAX_IPC}")
+            raise UserError(f"ipc is {self.ipc}; it must be a whole number from 1 to {MAX_IPC}")
         if self.ipc * self.candidates > MAX_IPC:
-            raise ValueError(f"ipc times candidates is {self.ipc * self.candidates}; it must be at most {MAX_IPC}")
+            raise UserError(f"ipc times candidates is {self.ipc * self.candidates}; it must be at most {MAX_IPC}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes are {list(self.classes)}; name at least one, and each only once")
+            raise UserError(f"classes are {list(self.classes)}; name at least one, and each only once")
         if not 0 <= self.seed < 2**40:
-            raise ValueError(f"seed is {self.seed}; it must be a whole number from 0 to {2**40 - 1}")
+            raise UserError(f"seed is {self.seed}; it must be a whole number from 0 to {2**40 - 1}")
         if not 1 <= self.image_size <= 4096:
-            raise ValueError(f"size is {self.image_size}; it must be from 1 to 4096 pixels")
+            raise UserError(f"size is {self.image_size}; it must be from 1 to 4096 pixels")
         if self.format not in FORMATS:
-            raise ValueError(f"format is {self.format!r}; it must be one of {', '.join(FORMATS)}")
+            raise UserError(f"format is {self.format!r}; it must be one of {', '.join(FORMATS)}")
         if self.format == "zip" and self.out.suffix.lower() != ".zip":
-            raise ValueError(f"{self.out} must end in .zip; for a folder or shards name another format")
+            raise UserError(f"{self.out} must end in .zip; for a folder or shards name another format")
 
     def __len__(self) -> int:
         return self.ipc * len(self.classes)
@@ -144,10 +145,10 @@ def sequence_of_labels(classes: Sequence[int] | None, num_classes: int) -> tuple
     """The labels asked for, in label order; None is all.
 
     Raises:
-        ValueError: a label that does not exist.
+        UserError: a label that does not exist.
     """
     labels = tuple(range(num_classes)) if classes is None else tuple(sorted(int(label) for label in classes))
     for label in labels:
         if not 0 <= label < num_classes:
-            raise ValueError(f"class {label} does not exist: there are 0 to {num_classes - 1}")
+            raise UserError(f"class {label} does not exist: there are 0 to {num_classes - 1}")
     return labels

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -16,12 +17,13 @@ from torchvision.transforms.v2 import functional as vision
 from hieramp.checkpoints import fingerprint
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, described_classes, read_image, to_square
-from hieramp.distillation.distill import SOFT, check_class_order
+from hieramp.distillation.distill import SOFT
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft_label
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
+from hieramp.seeds import seed_of
 
 METHODS = ("random-real", "rded")
 FACTORS = (1, 2, 3, 4)
@@ -50,27 +52,30 @@ def collect(
 
     "random-real": `ipc` images of each class, chosen by `seed`, resized and centre-cropped. "rded": of 300
     images a class the crops (5 of each) that the classifier is surest of, factor² of them to an image.
-    `classifier_classes` are its classes in its order, which must be the data's.
+    `classifier_classes` are its classes in its order, which is then that of the set.
 
     Raises:
-        UserError: too few images, unknown or differently ordered classes, settings out of range.
+        UserError: too few images, unknown classes, settings out of range.
         OSError: the disk is full or not writable. What is finished is kept.
     """
     if method not in METHODS:
         raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+    if classifier is not None:
+        source = source.reordered(classifier_classes or source.class_names)
     described = described_classes(source.class_names)
     names = described["class_names"]
     if (soft_labels or method == "rded") and classifier is None:
         raise UserError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
     if classifier is not None:
-        check_class_order(names, classifier_classes or (), "the classifier's folder")
         classifier = classifier.to(device)
     if size is None:
         size = classifier.config.image_size if classifier else min(read_image(source, 0).size)
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": _fingerprint(source)}
     if method == "rded":
-        settings |= {"factor": factor, "classifier": fingerprint(classifier.state_dict())} if classifier else {}
+        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed
+        settings |= {"factor": factor, "crops": 2}
+        settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
     plan = Plan(
         out=Path(out),
         method=method,
@@ -170,8 +175,8 @@ class Rded:
     def __call__(self, item: Item) -> Image.Image:
         count, k = self.factor**2, item.index % self.plan.ipc
         patches = self.best(item.label)[k * count : (k + 1) * count]
-        grid = [torch.cat(list(patches[row : row + self.factor]), dim=2) for row in range(0, count, self.factor)]
-        picture = vision.to_pil_image(torch.cat(grid, dim=1))
+        mosaic = rearrange(patches, "(rows columns) c h w -> c (rows h) (columns w)", rows=self.factor)
+        picture = vision.to_pil_image(mosaic)
         return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)
 
     def _best(self, label: int) -> torch.Tensor:
@@ -185,7 +190,7 @@ class Rded:
     def _crops(self, index: int, label: int) -> torch.Tensor:
         image = vision.pil_to_tensor(read_image(self.shuffled.source, index))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.plan.seed, label, index)))
+            torch.manual_seed(seed_of(self.plan.seed, label, index))
             return torch.stack([self.crop(image) for _ in range(CROPS)])
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """An evaluation from paths to result.json: everything is loaded and checked first, then students are trained."""
 
+import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,7 +18,7 @@ from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
 from hieramp.evaluation.images import HeldSet, aligned, aligned_test, hold_set, hold_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
-from hieramp.evaluation.students import PREVIEW, build_student, save_network
+from hieramp.evaluation.students import PREVIEW, build_student, how_trained, save_network
 from hieramp.evaluation.teachers import load_teacher
 from hieramp.evaluation.trainer import (
     StudentResult,
@@ -175,8 +176,13 @@ class Evaluation:
             self.build, self.network, self.held, self.test, self.training, seed, report, self.stored, keeper
         )
         if save:
-            save_network(save, student, self.task.student, self.held.class_names, self.held.image_size)
+            names, size = self.held.class_names, self.held.image_size
+            save_network(save, student, self.task.student, names, size, self.how_trained(seed))
         return run
+
+    def how_trained(self, seed: int) -> dict[str, Any]:
+        """What a student's weights depend on, as it is stored beside them."""
+        return json.loads(json.dumps({"seed": seed, "key": self.key()}))
 
 
 def _names_in_use(held: HeldSet) -> tuple[str, ...]:
@@ -211,6 +217,11 @@ def missing_seeds(task: Task, result: dict[str, Any]) -> list[int]:
     return [seed for seed in task.seeds if seed not in done]
 
 
+def is_to_save(evaluation: Evaluation, save: Path | None) -> bool:
+    """Whether the first student is wanted in a file that does not hold it yet."""
+    return save is not None and how_trained(save) != evaluation.how_trained(evaluation.task.seed)
+
+
 def run_missing(
     evaluation: Evaluation,
     folder: Path,
@@ -222,11 +233,13 @@ def run_missing(
     """Train the students that `result` (of `begin`) lacks; each is kept in `folder` as soon as it is done.
 
     `jobs` students are trained at a time, each in a process of its own; `report` is then told of none of their epochs.
+    `save` keeps the first student (of the task's seed) as a file that can be a teacher. Where its accuracy was measured
+    by an earlier call, it is trained once more for that: the same seed gives the same student.
     """
     results.write_result(folder, result)
     seeds = missing_seeds(evaluation.task, result)
     finished = (
-        _in_processes(evaluation.task, seeds, folder, jobs)
+        _in_processes(evaluation.task, seeds, folder, jobs, save)
         if jobs > 1
         else _here(evaluation, seeds, folder, report, save)
     )
@@ -238,6 +251,9 @@ def run_missing(
         result["seconds"] = round(sum(entry["seconds"] for entry in result["runs"]), 1)
         results.write_result(folder, result)
         Keeper(folder / f"run-{run.seed}.safetensors").forget()
+    if is_to_save(evaluation, save):
+        for _ in _here(evaluation, [evaluation.task.seed], None, report, save):
+            pass
     if result["runs"]:
         results.write_pictures(folder, result, evaluation.held.class_names)
     return result
@@ -246,23 +262,27 @@ def run_missing(
 def _here(
     evaluation: Evaluation,
     seeds: list[int],
-    folder: Path,
+    folder: Path | None,
     report: Callable[[int, EpochRow], None] | None,
     save: Path | None,
 ) -> Iterator[StudentResult]:
-    for i, seed in enumerate(seeds):
+    for seed in seeds:
         each = (lambda row, seed=seed: report(seed, row)) if report else None
-        yield evaluation.train(seed, folder, each, save if i == 0 else None)
+        yield evaluation.train(seed, folder, each, save if seed == evaluation.task.seed else None)
 
 
-def _in_processes(task: Task, seeds: list[int], folder: Path, jobs: int) -> Iterator[StudentResult]:
+def _in_processes(task: Task, seeds: list[int], folder: Path, jobs: int, save: Path | None) -> Iterator[StudentResult]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, max(1, len(seeds))), context) as pool:
-        waiting = [pool.submit(_train_alone, task, seed, folder, torch.get_num_threads()) for seed in seeds]
+        threads = torch.get_num_threads()
+        waiting = [
+            pool.submit(_train_alone, task, seed, folder, threads, save if seed == task.seed else None)
+            for seed in seeds
+        ]
         for future in as_completed(waiting):
             yield future.result()
 
 
-def _train_alone(task: Task, seed: int, folder: Path, num_threads: int) -> StudentResult:
+def _train_alone(task: Task, seed: int, folder: Path, num_threads: int, save: Path | None) -> StudentResult:
     torch.set_num_threads(num_threads)
-    return Evaluation(task).train(seed, folder)
+    return Evaluation(task).train(seed, folder, save=save)

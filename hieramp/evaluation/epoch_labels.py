@@ -21,8 +21,10 @@ from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.images import HeldSet
 from hieramp.evaluation.protocols import Training
 from hieramp.files import write_text
+from hieramp.seeds import seed_of
 
 ABOUT = "labels.json"
+OLD_SEEDS, NEW_SEEDS = 1, 2  # how batches get their seeds: by Python's hash (labels of before), by numpy's SeedSequence
 
 
 class EpochLabels:
@@ -48,7 +50,8 @@ class EpochLabels:
         device = self.held.images.device
         logits = stored["logits"].float().split(self.training.batch_size)
         for number, index_B in enumerate(stored["order"].split(self.training.batch_size)):
-            images = mixed(self.held, self.training, self.about["seed"], epoch, number, index_B.to(device))
+            seed = _seed(self.about, epoch, number)
+            images = mixed(self.held, self.training, seed, index_B.to(device))
             yield images, logits[number].to(device)
 
 
@@ -66,7 +69,8 @@ def relabel(
     ours = describe(held, training, about, seed)
     if (folder / ABOUT).is_file():
         theirs = read_about(folder)
-        differing = [name for name in ours if ours[name] != theirs.get(name)]
+        ours["seeds"] = theirs.get("seeds", OLD_SEEDS)  # an older version began: it goes on as it was
+        differing = [name for name in ours if ours[name] != theirs.get(name, OLD_SEEDS if name == "seeds" else None)]
         if differing:
             name = differing[0]
             raise UserError(
@@ -76,32 +80,37 @@ def relabel(
     teacher = teacher.to(held.images.device).eval()
     for epoch in range(training.epochs):
         if not epoch_file(folder, epoch).is_file():
-            save_safetensors(epoch_file(folder, epoch), _epoch(held, teacher, training, seed, epoch))
+            save_safetensors(epoch_file(folder, epoch), _epoch(held, teacher, training, ours, epoch))
         yield epoch + 1
 
 
 @torch.no_grad()
-def _epoch(held: HeldSet, teacher: nn.Module, training: Training, seed: int, epoch: int) -> dict[str, Tensor]:
-    order = torch.randperm(len(held.images), generator=torch.Generator().manual_seed(_seed(seed, epoch, -1)))
+def _epoch(
+    held: HeldSet, teacher: nn.Module, training: Training, about: dict[str, Any], epoch: int
+) -> dict[str, Tensor]:
+    order = torch.randperm(len(held.images), generator=torch.Generator().manual_seed(_seed(about, epoch, -1)))
     logits = []
     for number, index_B in enumerate(order.split(training.batch_size)):
-        images = mixed(held, training, seed, epoch, number, index_B.to(held.images.device))
+        images = mixed(held, training, _seed(about, epoch, number), index_B.to(held.images.device))
         with half_where_native(images.device):
             logits.append(teacher(images.contiguous(memory_format=torch.channels_last)).half().cpu())
     return {"logits": torch.cat(logits), "order": order.int()}
 
 
-def mixed(held: HeldSet, training: Training, seed: int, epoch: int, number: int, index_B: Tensor) -> Tensor:
+def mixed(held: HeldSet, training: Training, seed: int, index_B: Tensor) -> Tensor:
     """The images of one batch, cropped, flipped and mixed by the batch's own seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed(seed, epoch, number))
+        torch.manual_seed(seed)
         images = augmented(held.images[index_B.long()], training)
         images, _ = mixer(training, len(held.class_names))(images, held.labels[index_B.long()])
     return images
 
 
-def _seed(seed: int, epoch: int, number: int) -> int:
-    return hash((seed, epoch, number)) % 2**63
+def _seed(about: dict[str, Any], epoch: int, number: int) -> int:
+    """The seed of a batch, or with number -1 of the order of an epoch, for labels that `about` describes."""
+    if about.get("seeds", OLD_SEEDS) == OLD_SEEDS:
+        return hash((about["seed"], epoch, number)) % 2**63
+    return seed_of(about["seed"], epoch, number + 1)
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
@@ -118,6 +127,7 @@ def describe(held: HeldSet, training: Training, about: dict[str, Any], seed: int
         "epochs": training.epochs,
         "augmentation": {name: asdict(training)[name] for name in names},
         "seed": seed,
+        "seeds": NEW_SEEDS,
         "torch": torch.__version__,
         **about,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
@@ -63,7 +64,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
         if not pictures:
             raise UserError(f"{path} holds no images")
-        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+        images = rearrange(torch.from_numpy(np.stack(pictures)), "n h w c -> n c h w").contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
         return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
 

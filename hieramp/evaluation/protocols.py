@@ -1,4 +1,4 @@
-"""How students are trained, in numbers (student-protocol.md): RDED's protocol, D3HR's, and plain hard labels.
+"""How students are trained, in numbers (docs/protocols.md): RDED's protocol, D3HR's, and plain hard labels.
 
 Sources: RDED (arXiv 2312.03526), D3HR (arXiv 2505.18358). A `Protocol` holds the rules, a `Training` what they come to
 for one set, student and size.

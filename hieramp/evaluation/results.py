@@ -16,6 +16,7 @@ import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from hieramp.class_names import short_name
 from hieramp.devices import has_half
 from hieramp.errors import UserError
 from hieramp.evaluation.keeper import EpochRow
@@ -25,6 +26,7 @@ from hieramp.files import csv_text, write_text
 from hieramp.version import __version__
 
 RESULT = "result.json"
+MAX_SHOWN = 24  # characters of a name on an axis
 MAX_NAMED = 20  # more classes than this are not named on the axes
 INK, ACCENT = "#1c1b22", "#b5483a"
 
@@ -166,7 +168,7 @@ def confusion_figure(confusion_KK: Tensor, class_names: Sequence[str]) -> Figure
     figure.colorbar(picture, label="% of the true class")
     axes.set(xlabel="named", ylabel="true")
     if num_classes <= MAX_NAMED:
-        short = [name.split(",")[0] for name in class_names]
+        short = [short_name(name)[:MAX_SHOWN] for name in class_names]
         axes.set_xticks(range(num_classes), short, rotation=45, ha="right")
         axes.set_yticks(range(num_classes), short)
     if num_classes <= MAX_NAMED // 2:

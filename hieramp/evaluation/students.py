@@ -119,11 +119,23 @@ def _loosen(network: nn.Module, count: int) -> None:
         convolution.stride = (1, 1)
 
 
-def save_network(path: Path, network: nn.Module, name: str, class_names: tuple[str, ...], image_size: int) -> None:
-    """Weights with what is needed to rebuild the network and to check its class order."""
-    about = {"network": name, "class_names": list(class_names), "image_size": image_size}
+def save_network(
+    path: Path,
+    network: nn.Module,
+    name: str,
+    class_names: tuple[str, ...],
+    image_size: int,
+    trained: dict[str, Any] | None = None,
+) -> None:
+    """Weights with what is needed to rebuild the network and to check its class order, and how it was trained."""
+    about = {"network": name, "class_names": list(class_names), "image_size": image_size, "trained": trained}
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     save_safetensors(path, state, {METADATA_KEY: json.dumps(about)})
+
+
+def how_trained(path: Path) -> dict[str, Any] | None:
+    """What `save_network` was told of the training; None where there is no such file, or where it says nothing."""
+    return (_about(path) or {}).get("trained") if path.is_file() else None
 
 
 def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, tuple[str, ...]]:
@@ -165,7 +177,15 @@ def _about(path: Path) -> dict | None:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except SafetensorError as error:
         raise UserError(f"{path} is truncated or not a safetensors file: {error}") from error
-    return json.loads(text) if text else None
+    if not text:
+        return None
+    try:
+        about = json.loads(text)
+        if not {"network", "class_names", "image_size"} <= about.keys():
+            raise UserError("it lacks the network, its classes or its size")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"what {path} says of itself is damaged: copy it again ({error})") from error
+    return about
 
 
 def _names_beside(path: Path) -> tuple[str, ...]:

@@ -18,28 +18,44 @@ HATCHES = ("", "//", "..")  # a table with more rows than colours uses each agai
 
 
 def markdown(study: Study, results: Results) -> str:
-    """The table, then each measured cell with its settings and commands."""
-    parts = [f"### {study.title}", study.about, grid(study, results)]
-    measured = {cell: result for cell, result in results.items() if result and result["runs"]}
-    if measured:
+    """`summary`, then each measured cell with its settings and commands."""
+    parts = [summary(study, results).rstrip()]
+    if measured := _measured(results):
         parts += [details(measured), "Commands, in the order of the rows:", _commands(measured)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(study: Study, results: Results) -> str:
+    """What a reader wants to know: the figures, with the published ones below."""
+    parts = [f"### {study.title}", study.about]
+    if measured := _measured(results):
+        parts += [figures(study, results), *_notes(measured)]
     else:
         parts.append("Nothing measured yet.")
+    if study.published:
+        parts += ["Published:", published(study)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def grid(study: Study, results: Results) -> str:
-    """Best test accuracy in %, mean ± deviation over runs; published figures in columns of their own."""
-    told = dict.fromkeys(c for row in study.published.values() for c in row)
-    published = [*(c for c in study.columns if c in told), *(c for c in told if c not in study.columns)]
-    headings, names = study.headings(), study.row_names()
-    header = ["", *headings, *(f"published{', ' + c if c else ''}" for c in published)]
-    rows = []
-    for name in [*names, *(row for row in study.published if row not in names)]:
+def _measured(results: Results) -> dict[Cell, dict[str, Any]]:
+    return {cell: result for cell, result in results.items() if result and result["runs"]}
+
+
+def figures(study: Study, results: Results) -> str:
+    """Best test accuracy in %, mean ± deviation over runs."""
+    headings, rows = study.headings(), []
+    for name in study.row_names():
         cells = {study.heading(cell): result for cell, result in results.items() if study.row_name(cell) == name}
-        figures = [_figure(cells[heading]) if heading in cells else "" for heading in headings]
-        rows.append([name, *figures, *(study.published.get(name, {}).get(c, "") for c in published)])
-    return markdown_table(header, rows)
+        rows.append([name, *(_figure(cells[heading]) if heading in cells else "" for heading in headings)])
+    return markdown_table(["", *headings], rows)
+
+
+def published(study: Study) -> str:
+    """The figures of papers, a row each."""
+    named = dict.fromkeys(column for row in study.published.values() for column in row)
+    columns = [*(c for c in study.columns if c in named), *(c for c in named if c not in study.columns)]
+    rows = [[name, *(row.get(column, "") for column in columns)] for name, row in study.published.items()]
+    return markdown_table(["", *columns], rows)
 
 
 def _figure(result: dict[str, Any] | None) -> str:
@@ -71,9 +87,12 @@ def details(measured: dict[Cell, dict[str, Any]]) -> str:
             ]
         )
     header = ["row", "images", "best %", "last epoch %", "seeds", "teacher", "protocol", "time", "machine", "preview"]
+    return markdown_table(header, rows)
+
+
+def _notes(measured: dict[Cell, dict[str, Any]]) -> list[str]:
     notes = ["¹ one run, so no deviation."] if any(len(r["runs"]) == 1 for r in measured.values()) else []
-    notes += ["\\* a preview: not the whole protocol."] if any(r["preview"] for r in measured.values()) else []
-    return "\n\n".join([markdown_table(header, rows), *notes])
+    return notes + (["\\* a preview: not the whole protocol."] if any(r["preview"] for r in measured.values()) else [])
 
 
 def _protocol(result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from hieramp.checkpoints import fingerprint, load_strictly, model_folder, read_config
 from hieramp.class_names import keys_of
 from hieramp.classifier import load_classifier
+from hieramp.errors import UserError
 from hieramp.evaluation.students import Normalized, load_network
 from hieramp.pickles import read_checkpoint, unwrapped
 
@@ -104,7 +105,7 @@ def load_teacher(spec: str) -> Teacher:
     elif spec.endswith(".safetensors"):
         network, name, class_names = load_network(Path(spec))
     elif spec.endswith((".pth", ".pt", ".bin", ".tar")):
-        raise ValueError(f"{spec} does not name its network: give it as NAME={spec}, such as resnet18={spec}")
+        raise UserError(f"{spec} does not name its network: give it as NAME={spec}, such as resnet18={spec}")
     else:
         folder = model_folder(spec)
         network = load_classifier(folder)
@@ -115,17 +116,15 @@ def load_teacher(spec: str) -> Teacher:
 
 def _published(name: str) -> tuple[nn.Module, str, tuple[str, ...]]:
     if not timm.is_model(name):
-        raise ValueError(f"there is no network {name!r} in timm: see timm.list_models()")
+        raise UserError(f"there is no network {name!r} in timm: see timm.list_models()")
     try:
         network = timm.create_model(name, pretrained=True)
     # whatever stands between here and the weights: no network, no such weights, a full disk
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"the weights of timm/{name} cannot be fetched ({reason}): give {name}=FILE instead"
-        ) from error
+        raise UserError(f"the weights of timm/{name} cannot be fetched ({reason}): give {name}=FILE instead") from error
     if network.num_classes != IMAGENET_CLASSES:
-        raise ValueError(
+        raise UserError(
             f"timm/{name} knows {network.num_classes} classes whose names are not known here: give {name}=FILE, and "
             "the names as a list in FILE.json beside it"
         )
@@ -135,7 +134,7 @@ def _published(name: str) -> tuple[nn.Module, str, tuple[str, ...]]:
 def _foreign(name: str, path: Path) -> tuple[nn.Module, str, tuple[str, ...]]:
     """Weights that other people's scripts saved: of timm's network, or of torchvision's, whose names are the same."""
     if not timm.is_model(name):
-        raise ValueError(f"there is no network {name!r} in timm: see timm.list_models()")
+        raise UserError(f"there is no network {name!r} in timm: see timm.list_models()")
     state = unwrapped(read_checkpoint(path))
     names = _names_of(path, state)
     plain = timm.create_model(name, pretrained=False, num_classes=len(names))
@@ -166,13 +165,13 @@ def _names_of(path: Path, state: dict[str, Tensor]) -> tuple[str, ...]:
         try:
             names = json.loads(beside.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{beside} is damaged: {error}") from error
+            raise UserError(f"{beside} is damaged: {error}") from error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{beside} must hold a list of class names in label order")
+            raise UserError(f"{beside} must hold a list of class names in label order")
         return tuple(names)
     if _width(state) == IMAGENET_CLASSES:
         return _imagenet_names()
-    raise ValueError(
+    raise UserError(
         f"{path} does not say which class is which: put the class names, in label order, as a list into {beside}"
     )
 

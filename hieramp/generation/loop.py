@@ -127,11 +127,16 @@ def draw_scale(
         noise=noise_ULV,
         f_hat=f_hat,
         attention=torch.stack(hook.attention, 1) if hook.attention else None,
-        class_logits=None if out.class_logits_BK is None else out.class_logits_BK[:num_rows],
+        class_logits=None if out.class_logits_BK is None else _of_the_map(var, out.class_logits_BK, num_rows),
         class_saliency=hook.saliency_BL,
         cfg_logits=saliency_logits_BLV,
         ranked_maps=tuple(hook.ranked_maps),
     )
+
+
+def _of_the_map(var: VAR, class_logits_BK: Tensor, num_rows: int) -> Tensor:
+    """Those of the half whose saliency it is: own class tokens look where the label is hidden."""
+    return class_logits_BK[-num_rows:] if var.config.own_class_tokens else class_logits_BK[:num_rows]
 
 
 def _by_position(parts_UPV: Sequence[Tensor], passes: Sequence[Tensor | slice]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
+from hieramp.errors import UserError
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.settings import Given as GivenSettings
@@ -184,7 +185,7 @@ class Model:
             raise ValueError(f"counts differ: {counts}; give one of each per image")
         samplings = {one.sampling for one in per_image}
         if len(samplings) > 1:
-            raise ValueError("the images of one call may differ in their amplification alone: draw the others apart")
+            raise UserError("the images of one call may differ in their amplification alone: draw the others apart")
         for one in set(per_image):
             self.check(one)
         amplifications = tuple(one.amplification for one in per_image)

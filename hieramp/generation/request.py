@@ -21,8 +21,9 @@ class Request:
     given: tuple[Given, ...] = ()  # not drawn but taken from here; as many scales for every image
 
     def uses_cfg(self, var: VAR) -> bool:
-        """Whether there is an unconditional half: for guidance, or for the saliency of a model without class tokens."""
-        return self.sampling.guidance > 0 or not var.config.class_token_scales
+        """Whether there is an unconditional half: for guidance, or for a saliency that is made of it or read there."""
+        reads_conditional = bool(var.config.class_token_scales) and not var.config.own_class_tokens
+        return self.sampling.guidance > 0 or not reads_conditional
 
     def prefix_keys(self, scale: int, var: VAR) -> list[object]:
         """Per image, all that it depends on up to and including `scale`, besides the sampling."""

@@ -91,7 +91,7 @@ class Sampling:
         check_fields(self)
 
     def guidance_at(self, scale: int, num_scales: int) -> float:
-        """t = guidance · (s/(S-1))^power: it grows with the scale (method.md, where the power is 1)."""
+        """t = guidance · (s/(S-1))^power: it grows with the scale (docs/method.md, where the power is 1)."""
         return self.guidance * (scale / (num_scales - 1)) ** self.guidance_power
 
     def temperature_at(self, scale: int, scales: Scales) -> float:

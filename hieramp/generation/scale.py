@@ -151,6 +151,8 @@ class AmplifyHook:
     def __call__(self, block: int, weights_BHL: Tensor | None) -> KeyBias | None:
         m_BL = self.known_BL
         if weights_BHL is not None:
+            if self.settings.var.config.own_class_tokens:  # the unconditional half's for both: it cannot see the label
+                weights_BHL = self.settings.cfg_rows(weights_BHL[-len(self.settings.amplifications) :])
             m_BL = class_token_saliency(weights_BHL)
             self._report(block, weights_BHL, m_BL)
         if m_BL is None or block not in self.amplified:

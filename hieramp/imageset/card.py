@@ -85,8 +85,8 @@ def _tile(png: bytes) -> Image.Image:
     return picture if picture.width < 2 * SHEET_TILE else picture.resize((SHEET_TILE, SHEET_TILE))
 
 
-def dataset_card(manifest: dict[str, Any]) -> bytes:
-    """README.md, with the front matter of the Hugging Face Hub."""
+def dataset_card(manifest: dict[str, Any], name: str | None = None) -> bytes:
+    """README.md, with the front matter of the Hugging Face Hub; `name` is what a set on the Hub is called there."""
     settings, model = manifest["settings"], manifest.get("model")
     num_images, num_classes = len(manifest["images"]), len(settings["classes"])
     origin = (
@@ -103,11 +103,25 @@ def dataset_card(manifest: dict[str, Any]) -> bytes:
         f"lossless PNG. Made by HierAmp {manifest['versions']['hieramp']}, method {manifest['method']}."
         + (soft + "`dataset.json`." if settings.get("soft_labels") else ""),
         "![the first images of each class](contact.svg)",
-        "## Load it\n\n```python\n" + LOADERS[storage] + "\n```\n\n" + _TIMM_ORDER,
+        "## Load it\n\n```python\n" + _lines(storage, name) + "\n```\n\n" + _TIMM_ORDER,
         "## Settings\n\n```json\n" + json.dumps(settings, indent=1, ensure_ascii=False) + "\n```",
         "`python -m hieramp verify` compares every file with the SHA-256 in `dataset.json`.",
     ]
     return ("\n\n".join(parts) + "\n").encode()
+
+
+def _lines(storage: str, name: str | None) -> str:
+    """The lines that load a set, as they are for its format and place."""
+    if name is None:
+        return LOADERS[storage]
+    there, rest = LOADERS["folder" if storage == "zip" else storage].replace("THIS", name.split("/")[-1]), ""
+    first, *others = there.split("\n\n")
+    if "load_dataset" in first:
+        first, rest = first.replace(f'"{name.split("/")[-1]}"', f'"{name}"'), "\n\n".join(others)
+    else:
+        rest = there
+        first = f'from datasets import load_dataset\nimages = load_dataset("{name}", split="train")'
+    return f"{first}\n\n# hf download {name} --repo-type dataset --local-dir {name.split('/')[-1]}\n{rest}"
 
 
 _TIMM_ORDER = (
@@ -130,7 +144,7 @@ def _front_matter(manifest: dict[str, Any], storage: str, num_images: int) -> st
     ]
     path = {"webdataset": "*.tar", "zip": "train/**", "folder": "train/**", "rded": "**"}[storage]
     configs = ["configs:", "- config_name: default", "  data_files:", "  - split: train", f'    path: "{path}"']
-    names = unique_names(manifest["class_names"], manifest["class_folders"])
+    names = _label_names(manifest)
     named = [f"        '{label}': {json.dumps(name, ensure_ascii=False)}" for label, name in enumerate(names)]
 
     def feature(name: str, kind: str) -> list[str]:
@@ -155,6 +169,15 @@ def _front_matter(manifest: dict[str, Any], storage: str, num_images: int) -> st
         return "\n".join([*head, *configs, "dataset_info:", "  features:", *columns, "---"])
     columns = [*feature("image", "image"), *label("label"), *feature("class_name", "string"), *feature("seed", "int64")]
     return "\n".join([*head, *configs, "  features:", *columns, "---"])
+
+
+def _label_names(manifest: dict[str, Any]) -> list[str]:
+    """Names of a ClassLabel. `datasets` reads the numbers of a table as texts, and would take 2 for a class called "2"
+    though it is label 8: such names are written "class 2"."""
+    names = unique_names(manifest["class_names"], manifest["class_folders"])
+    if all(not name.isdecimal() or name == str(label) for label, name in enumerate(names)):
+        return names
+    return [f"class {name}" if name.isdecimal() else name for name in names]
 
 
 def _size_category(num_images: int) -> str:

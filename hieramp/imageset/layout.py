@@ -5,12 +5,13 @@
     dataset.json  README.md  contact.svg  class_map.txt  labels/soft_labels.safetensors
 
 zip, folder and webdataset hold the same tree; a webdataset has its images in tars, each with its label beside it as
-.cls. rded is the tree that RDED's published scripts read (arXiv 2312.03526): class folders 00000, 00001, … of the
-set's own classes at the root, their images called class00000_id00000.png, everything else beside them.
+.cls, and _info.json. rded is the tree that RDED's published scripts read (arXiv 2312.03526): class folders 00000,
+00001, … of the set's own classes at the root, their images called class00000_id00000.png, everything else beside them.
 
 Names are made of labels and numbers alone, so no class name can lead out of the folder.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from hieramp.errors import UserError
+
 FORMAT = 1
+SHARD_FILES = 10_000  # images of one tar, so that any shard loads alike
+SHARD_INFO = "_info.json"
 MANIFEST, CARD, CONTACT, CLASS_MAP = "dataset.json", "README.md", "contact.svg", "class_map.txt"
 METADATA_COLUMNS = ("file_name", "label", "class_name", "seed")
 Format = Literal["zip", "folder", "webdataset", "rded"]
@@ -91,31 +96,43 @@ def class_map(class_names: Sequence[str], folders: Sequence[str]) -> bytes:
     return "".join(" ".join(name.splitlines()) + "\n" for name in names).encode()
 
 
+def shard_name(number: int) -> str:
+    return f"train-{number:06d}.tar"
+
+
+def shard_info(num_images: int) -> bytes:
+    """_info.json of a webdataset, by which timm's `wds/` knows its split, shards and their lengths."""
+    lengths = [min(SHARD_FILES, num_images - start) for start in range(0, num_images, SHARD_FILES)]
+    files = [shard_name(number) for number in range(len(lengths))]
+    split = {"name": "train", "num_samples": num_images, "filenames": files, "shard_lengths": lengths}
+    return (json.dumps({"splits": {"train": split}}) + "\n").encode()
+
+
 def check_name(name: str, where: str) -> None:
     """Refuse a name that could lead out of the folder.
 
     Raises:
-        ValueError: it is absolute, has a parent or empty part, or a backslash or drive letter.
+        UserError: it is absolute, has a parent or empty part, or a backslash or drive letter.
     """
     path = PurePosixPath(name)
     odd = "\\" in name or ":" in name or "\0" in name or not name
     if odd or path.is_absolute() or ".." in path.parts or str(path) != name:
-        raise ValueError(f"{where} names the file {name!r}, which could lead out of the set; it was not opened")
+        raise UserError(f"{where} names the file {name!r}, which could lead out of the set; it was not opened")
 
 
 def check_manifest(manifest: Any, where: str) -> dict[str, Any]:
     """A manifest that can be relied on: types, label range, names that stay inside and occur once.
 
     Raises:
-        ValueError: it is not one of ours, or contradicts itself.
+        UserError: it is not one of ours, or contradicts itself.
     """
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "images" not in manifest:
-        raise ValueError(f"{where} is not a set of this version of hieramp (its {MANIFEST} should say format {FORMAT})")
+        raise UserError(f"{where} is not a set of this version of hieramp (its {MANIFEST} should say format {FORMAT})")
     try:
         _check_head(manifest, where)
         _check_files(manifest, where)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{MANIFEST} of {where} is damaged: {error!r}") from error
+        raise UserError(f"{MANIFEST} of {where} is damaged: {error!r}") from error
     return manifest
 
 
@@ -125,7 +142,7 @@ def _check_head(manifest: dict[str, Any], where: str) -> None:
     for key, values in (("class_folders", folders), ("class_names", names)):
         _need(isinstance(values, list) and all(isinstance(value, str) for value in values), key, where)
     if len(folders) != len(names):
-        raise ValueError(f"{MANIFEST} of {where} has {len(folders)} class folders for {len(names)} class names")
+        raise UserError(f"{MANIFEST} of {where} has {len(folders)} class folders for {len(names)} class names")
     _need(isinstance(settings, dict), "settings", where)
     _need(_is_whole(manifest["image_size"], 1, MAX_SIDE), "image_size", where)
     _need(manifest.get("storage", "zip") in FORMATS, "storage", where)
@@ -144,9 +161,9 @@ def _check_files(manifest: dict[str, Any], where: str) -> None:
         name, label = row["file"], row["label"]
         check_name(name, where)
         if name in seen:
-            raise ValueError(f"{MANIFEST} of {where} lists {name} twice")
+            raise UserError(f"{MANIFEST} of {where} lists {name} twice")
         if not _is_whole(label, 0, num_classes - 1):
-            raise ValueError(f"{MANIFEST} of {where} gives {name} the label {label!r}; there are {num_classes}")
+            raise UserError(f"{MANIFEST} of {where} gives {name} the label {label!r}; there are {num_classes}")
         _need(name.count("/") == depth and name.endswith(".png"), f"the name {name!r}", where)
         _need(_is_whole(row["bytes"], 0, MAX_IMAGE_BYTES), f"the size of {name}", where)
         _need(isinstance(row["sha256"], str) and bool(_SHA256.fullmatch(row["sha256"])), f"the hash of {name}", where)
@@ -164,4 +181,4 @@ def _is_whole(value: Any, low: int, high: int) -> bool:
 
 def _need(good: bool, what: str, where: str) -> None:
     if not good:
-        raise ValueError(f"{MANIFEST} of {where} is damaged: {what} is missing, of a wrong type or out of range")
+        raise UserError(f"{MANIFEST} of {where} is damaged: {what} is missing, of a wrong type or out of range")

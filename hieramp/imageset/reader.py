@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from hieramp.errors import UserError
 from hieramp.imageset.layout import MANIFEST, check_manifest, places
 from hieramp.imageset.storage import Tree, open_tree
 
@@ -75,32 +76,32 @@ class ImageSet:
         """A file of the set that the manifest declares.
 
         Raises:
-            ValueError: it is not declared, missing, damaged, or larger than declared.
+            UserError: it is not declared, missing, damaged, or larger than declared.
         """
         if name not in self.declared:
-            raise ValueError(f"{MANIFEST} of {self.path} does not list {name}")
+            raise UserError(f"{MANIFEST} of {self.path} does not list {name}")
         if name not in self.sizes:
-            raise ValueError(f"{self.path} lacks {name}, which its {MANIFEST} lists")
+            raise UserError(f"{self.path} lacks {name}, which its {MANIFEST} lists")
         if self.sizes[name] != self.declared[name]:
             sizes = f"{self.sizes[name]} bytes, {self.declared[name]} declared"
-            raise ValueError(f"{name} in {self.path} has another size than its {MANIFEST} says: {sizes}")
+            raise UserError(f"{name} in {self.path} has another size than its {MANIFEST} says: {sizes}")
         return self.tree.read(name)
 
     def image(self, index: int) -> Image.Image:
         """The index-th image, RGB.
 
         Raises:
-            ValueError: it cannot be read, or has another size than the manifest says.
+            UserError: it cannot be read, or has another size than the manifest says.
         """
         name = self.manifest["images"][index]["file"]
         try:
             with Image.open(BytesIO(self.read(name)), formats=["PNG"]) as image:
                 if image.size != (self.image_size, self.image_size):  # told before anything large is unpacked
                     width, height = image.size
-                    raise ValueError(f"{name} is {width}×{height} pixels; {MANIFEST} says {self.image_size}")
+                    raise UserError(f"{name} is {width}×{height} pixels; {MANIFEST} says {self.image_size}")
                 return image.convert("RGB")
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OverflowError) as error:
-            raise ValueError(f"{name} in {self.path} is not a readable PNG: {error}") from error
+            raise UserError(f"{name} in {self.path} is not a readable PNG: {error}") from error
 
     def soft_labels(self) -> Tensor | None:
         """The classifier's logits, (N, K) float32, where the set has them."""
@@ -109,31 +110,31 @@ class ImageSet:
             return None
         needed = 2 * len(self) * len(self.class_names) + 8 * len(self) + 2**24  # float16, labels and their names
         if self.declared[name] > needed:
-            raise ValueError(f"{name} in {self.path} has {self.declared[name]} bytes, at most {needed} are right")
+            raise UserError(f"{name} in {self.path} has {self.declared[name]} bytes, at most {needed} are right")
         try:
             return load(self.read(name))["logits"].float()
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{name} in {self.path} is damaged: {error}") from error
+            raise UserError(f"{name} in {self.path} is damaged: {error}") from error
 
 
 def open_set(path: str | Path) -> ImageSet:
     """Open a set: a zip, the same unzipped, or a folder of WebDataset shards.
 
     Raises:
-        ValueError: it is none, or holds absolute or parent paths, a name twice, or more data than declared.
+        UserError: it is none, or holds absolute or parent paths, a name twice, or more data than declared.
     """
     path = Path(path)
     tree = open_tree(path)
     try:
         size = tree.sizes().get(MANIFEST)
         if size is None:
-            raise ValueError(f"{path} has no {MANIFEST}: it was not made by python -m hieramp distill")
+            raise UserError(f"{path} has no {MANIFEST}: it was not made by python -m hieramp distill")
         if size > MAX_MANIFEST_BYTES:
-            raise ValueError(f"{MANIFEST} of {path} has {size} bytes, which cannot be right; it was not read")
+            raise UserError(f"{MANIFEST} of {path} has {size} bytes, which cannot be right; it was not read")
         try:
             manifest = json.loads(tree.read(MANIFEST))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{MANIFEST} of {path} is damaged: {error}") from error
+            raise UserError(f"{MANIFEST} of {path} is damaged: {error}") from error
         return ImageSet(path, tree, check_manifest(manifest, str(path)))
     except ValueError:
         tree.close()

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from hieramp.imageset.layout import Format, check_name
+from hieramp.errors import UserError
+from hieramp.imageset.layout import SHARD_FILES, Format, check_name, shard_name
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 MAX_RATIO = 100  # of unpacked to packed bytes; PNGs and tables stay far below, bombs far above
-SHARD_FILES = 10_000  # of one tar, so that any shard loads alike
 T = TypeVar("T")
 
 
@@ -38,15 +38,15 @@ def open_tree(path: Path) -> Tree:
     """Open a zip, a folder or a folder of shards.
 
     Raises:
-        ValueError: nothing is there, it is none of the three, or a name in it is unsafe or occurs twice.
+        UserError: nothing is there, it is none of the three, or a name in it is unsafe or occurs twice.
     """
     if path.is_dir():
         shards = sorted(path.glob("*.tar"))
         return _Shards(path, shards) if shards else _Folder(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: give a set made by python -m hieramp distill")
+        raise UserError(f"{path} does not exist: give a set made by python -m hieramp distill")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is truncated or no zip: make it again, or copy it again")
+        raise UserError(f"{path} is truncated or no zip: make it again, or copy it again")
     return _Zip(path)
 
 
@@ -55,7 +55,7 @@ class _Zip:
         try:
             self.file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise ValueError(f"{path} cannot be read as a zip: {error}") from error
+            raise UserError(f"{path} cannot be read as a zip: {error}") from error
         self.path = path
         entries = [entry for entry in self.file.infolist() if not entry.is_dir()]
         self.entries = _unique(path, [(entry.filename, entry) for entry in entries])
@@ -67,7 +67,7 @@ class _Zip:
         entry = self.entries[name]
         if entry.file_size > MAX_RATIO * entry.compress_size + 2**20:
             sizes = f"{entry.compress_size} bytes that would unpack to {entry.file_size}"
-            raise ValueError(f"{name} in {self.path} has {sizes}; it was not read")
+            raise UserError(f"{name} in {self.path} has {sizes}; it was not read")
         try:
             return self.file.read(entry)
         except (
@@ -80,7 +80,7 @@ class _Zip:
             NotImplementedError,
             RuntimeError,
         ) as error:
-            raise ValueError(f"{name} in {self.path} is damaged: {error}") from error
+            raise UserError(f"{name} in {self.path} is damaged: {error}") from error
 
     def close(self) -> None:
         self.file.close()
@@ -115,7 +115,7 @@ class _Shards:
                 members += [(m.name, (number, m)) for m in tar.getmembers() if m.isreg() and not m.issparse()]
             except (tarfile.TarError, OSError, EOFError, ValueError) as error:
                 self.stack.close()
-                raise ValueError(f"{shard} is truncated or no tar: {error}") from error
+                raise UserError(f"{shard} is truncated or no tar: {error}") from error
             self.shards.append(tar)
         self.entries = _unique(path, members)
 
@@ -132,9 +132,9 @@ class _Shards:
         try:
             data = stream.read()
         except (tarfile.TarError, OSError) as error:
-            raise ValueError(f"{name} in {self.path} is damaged: {error}") from error
+            raise UserError(f"{name} in {self.path} is damaged: {error}") from error
         if len(data) != member.size:
-            raise ValueError(f"{name} in {self.path} is cut short: copy the shard again")
+            raise UserError(f"{name} in {self.path} is cut short: copy the shard again")
         return data
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
     for name, entry in entries:
         check_name(name, str(path))
         if name in found:
-            raise ValueError(f"{path} holds {name} twice; it was not opened")
+            raise UserError(f"{path} holds {name} twice; it was not opened")
         found[name] = entry
     return found
 
@@ -217,7 +217,7 @@ class _ShardSink(_FolderSink):
         if name.endswith(".png"):
             if self.num_files % SHARD_FILES == 0:
                 self._close_shard()
-                shard = self.path / f"train-{self.num_files // SHARD_FILES:06d}.tar"
+                shard = self.path / shard_name(self.num_files // SHARD_FILES)
                 self.tar = tarfile.TarFile(shard, "w", format=tarfile.USTAR_FORMAT)
             self.num_files += 1
         assert self.tar is not None

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hieramp.data import DataSource, endless_loader
-from hieramp.devices import has_half
+from hieramp.devices import device_of, fastest_convolutions, has_half
 from hieramp.errors import UserError
-from hieramp.state_file import load_state, read_about, save_state
+from hieramp.seeds import seed_of
+from hieramp.state_file import SaveTimer, are_finite, load_state, read_about, save_state
 from hieramp.training.recipe import Recipe, build_optimizers
 
-SAVE_SECONDS = 60.0  # at most this much work is lost
+SAVE_SECONDS = 60.0  # this much work is lost at most, or fifty times what a save takes
 SAMPLE_SECONDS = 300.0
 LOG_STEPS = 10
 
@@ -108,13 +109,21 @@ def train(
     Ctrl-C and SIGTERM end the run after the step in hand, with everything saved.
 
     Raises:
-        UserError: --resume finds a state of another recipe or model, or the loss stops being a number.
+        UserError: --resume finds a state of another recipe or model, the device is not to be had, or loss or weights
+            stop being numbers. The last good state is kept.
     """
     run = _Run(objective, source, size, recipe, settings)
-    outcome = run.loop(draw)
+    with fastest_convolutions():  # every batch has one shape
+        outcome = run.loop(draw)
     if run.accelerator.is_main_process:
-        run.save()
+        run.check()
+        # The state says whether the run is done, so that a finished one comes after its weights: a kill between the
+        # two must not leave a part that counts as trained and has none.
+        if outcome.interrupted:
+            run.save()
         write(run.average.module, outcome)
+        if not outcome.interrupted:
+            run.save()
         if draw:
             run.write_sample(draw)
     run.accelerator.end_training()
@@ -128,19 +137,23 @@ class _Run:
         self, objective: Objective, source: DataSource, size: int, recipe: Recipe, settings: RunSettings
     ) -> None:
         self.objective, self.recipe, self.settings = objective, recipe, settings
-        cpu = settings.device == "cpu" or not torch.cuda.is_available()
-        precision = "bf16" if has_half(torch.device("cpu" if cpu else "cuda")) else "no"
-        folder = settings.folder
+        device = device_of(settings.device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # the one Accelerate takes; of several processes each takes its own
+        precision = "bf16" if has_half(device) else "no"
+        folder, cpu = settings.folder, device.type == "cpu"
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=folder)
+        if self.accelerator.device.type != device.type:
+            here = self.accelerator.device.type
+            raise UserError(f"--device is {settings.device}, but training would run on {here}: give cpu or {here}")
         num_processes = self.accelerator.num_processes
-        torch.backends.cudnn.benchmark = True  # every batch has one shape
         self.clock = Clock(recipe.num_steps(len(source)), settings.budget)
         self.num_images = len(source)
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
         self.is_compiled = self.accelerator.device.type == "cuda" and objective.compile_parts()
         optimizers = build_optimizers(objective, recipe, objective.matrices())
-        self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe)
+        self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe, source)
         if settings.resume:
             self.keeper.load(objective, self.average, optimizers, self.clock)
         else:
@@ -151,7 +164,8 @@ class _Run:
         self.wrapped, self.loader, *self.optimizers = self.accelerator.prepare(objective, loader, *optimizers)
         self.accelerator.init_trackers(f"logs/{settings.part}")
         self.last: dict[str, float] = {}
-        self.saved = self.sampled = time.monotonic()
+        self.save_timer = SaveTimer(SAVE_SECONDS)
+        self.sampled = time.monotonic()
         (folder / "samples").mkdir(parents=True, exist_ok=True)
 
     def loop(self, draw: Callable[[Any], Image] | None) -> Outcome:
@@ -205,7 +219,7 @@ class _Run:
 
     def _step(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
         # every step has a seed of its own, so that a resumed run draws what the undisturbed one would
-        torch.manual_seed(hash((self.recipe.seed, self.clock.step, self.accelerator.process_index)) % 2**63)
+        torch.manual_seed(seed_of(self.recipe.seed, self.clock.step, self.accelerator.process_index))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * self.recipe.rate(progress)
@@ -232,14 +246,22 @@ class _Run:
         bar.set_postfix(step=self.clock.step, loss=f"{self.last['loss']:.3f}")
 
     def _keep(self, draw: Callable[[Any], Image] | None) -> None:
-        """Save the state every minute and a sample every five."""
-        now = time.monotonic()
-        if now - self.saved > SAVE_SECONDS:
-            self.save()
-            self.saved = now
-        if draw and now - self.sampled > SAMPLE_SECONDS:
+        """Save the state every minute (or less often, where that would cost too much) and a sample every five."""
+        if self.save_timer.is_due:
+            with self.save_timer.saving():
+                self.check()
+                self.save()
+        if draw and time.monotonic() - self.sampled > SAMPLE_SECONDS:
             self.write_sample(draw)
-            self.sampled = now
+            self.sampled = time.monotonic()
+
+    def check(self) -> None:
+        """Nothing but numbers may take the place of the last good state; waits for the device."""
+        if not are_finite(self.objective, self.average.module):
+            raise UserError(
+                f"the weights are no longer numbers at step {self.clock.step}: lower the learning rate; "
+                f"{self.keeper.path} keeps the last good state, if one was saved"
+            )
 
     def save(self) -> None:
         self.keeper.save(self.objective, self.average, self.optimizers, self.clock)
@@ -273,12 +295,14 @@ def stop_on_signal() -> Iterator[threading.Event]:
 class StateKeeper:
     """Saves and restores a whole run."""
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path, recipe: Recipe, source: DataSource) -> None:
         self.path = path  # <model folder>/training/<part>.safetensors
+        self.data = {"images": len(source), "classes": list(source.class_names)}
         self.recipe = {"optimizer": recipe.optimizer, "batch_size": recipe.batch_size, "seed": recipe.seed}
 
     def save(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
-        about = {"recipe": self.recipe, "step": clock.step, "seconds": clock.elapsed, "progress": clock.progress}
+        about = {"recipe": self.recipe, "data": self.data}
+        about |= {"step": clock.step, "seconds": clock.elapsed, "progress": clock.progress}
         save_state(self.path, self._parts(objective, average, optimizers), about)
 
     def load(self, objective: nn.Module, average: ModelEmaV3, optimizers: list[Any], clock: Clock) -> None:
@@ -287,6 +311,9 @@ class StateKeeper:
         about = read_about(self.path)
         if about.get("recipe") != self.recipe:
             raise UserError(f"cannot resume {self.path}: it was begun with {about.get('recipe')}, not {self.recipe}")
+        if about.get("data", self.data) != self.data:
+            told = f"{about['data']['images']} images of {', '.join(about['data']['classes'][:10])}"
+            raise UserError(f"cannot resume {self.path}: it was begun with other data ({told}): give that data")
         load_state(self.path, self._parts(objective, average, optimizers))
         clock.step, clock.spent = about["step"], about["seconds"]
 

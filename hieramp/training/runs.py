@@ -23,30 +23,35 @@ from hieramp.checkpoints import (
     save_part,
     write_config,
 )
+from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
 from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, decode, described_classes, open_source
-from hieramp.devices import has_half
+from hieramp.devices import device_of, half_where_native, has_half
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
+from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.dit import DiTObjective
-from hieramp.training.loop import Outcome, RunSettings, train
+from hieramp.training.loop import Objective, Outcome, RunSettings, train
 from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
-from hieramp.training.var import ClassTokenObjective, VARObjective, is_class_token, only_class_tokens
+from hieramp.training.var import ClassTokenObjective, VARObjective, only_class_tokens
 from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
+from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.growth import grown
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 SHEET_IMAGES = 10
 FITTED_IMAGES = 1024  # that the basis of the latents is fitted to
+CALIBRATION_IMAGES = 400
+CALIBRATION_NUMBERS = 2**28  # no more images than have so many numbers, a GB
 
 
 def load_vqvae(folder: Path) -> VQVAE:
@@ -108,33 +113,46 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     return train(objective, source, vqvae.config.image_size, recipe, settings, _class_sheet(vqvae), write)
 
 
-def train_class_tokens(
-    data: str, preset: Preset, settings: RunSettings, condition: str, read_only: bool, train_backbone: bool
-) -> Outcome:
-    """The folder's VQ-VAE and VAR to class_tokens-….safetensors, of kilobytes; with the backbone, var as well.
+def train_class_tokens(data: str, preset: Preset, settings: RunSettings, options: ClassTokenOptions) -> Outcome:
+    """The folder's VQ-VAE and VAR to class_tokens-….safetensors, a small file; with the backbone, var as well.
 
     They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
-    A warm start begins from another model's tokens of the same condition, where it has some.
+    A warm start begins from another model's tokens of the same kind and condition, where it has some.
+
+    Raises:
+        UserError: the folder has no VQ-VAE or VAR, the data has other classes, the VAR has no such block, or the class
+            tokens to begin from are of another kind.
     """
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
     plain = from_json(VARConfig, _config_with(settings.folder, "var")["var"])
     _check_classes(source, plain.num_classes, settings.folder)
-    config = replace(plain, class_token_scales=tuple(range(len(plain.scales))), read_only_class_tokens=read_only)
-    var = VAR(config)
+    config = _with_class_tokens(plain, options)
+    var, condition = VAR(config), options.condition
     first = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
     if settings.warm_start and condition in class_token_variants(settings.warm_start):
         first = load_part(settings.warm_start, class_token_part(settings.warm_start, condition))
+        _check_same_kind(class_token_sizes(first), config, settings.warm_start)
     load_strictly(var, first | load_part(settings.folder, "var"), f"the VAR in {settings.folder}")
-    if not train_backbone:
+    if not options.with_backbone:
         only_class_tokens(var)
+    tokenizer = Tokenizer(vqvae, preset.class_token_recipe.shift)
+    objective: Objective = ClassTokenObjective(var, tokenizer, condition, with_backbone=options.with_backbone)
+    if config.own_class_tokens:
+        objective = OwnClassTokenObjective(var, tokenizer, options, preset.class_token_recipe.shift_until)
+        if not settings.resume:
+            _calibrate(var, tokenizer, source, settings)
 
     def write(model: Module, outcome: Outcome) -> None:
         tokens, rest = _split(model.state_dict())
-        about = {"read_only": read_only, "condition": condition, "with_backbone": train_backbone}
-        if train_backbone:
+        about: dict[str, Any] = {"condition": condition, "with_backbone": options.with_backbone}
+        about |= {"read_only": config.read_only_class_tokens, "attention": config.class_token_attention}
+        if config.own_class_tokens:
+            about |= {"block": config.watched_block, "width": config.own_width}
+            about |= {name: getattr(options, name) for name in ("same_map", "left_out", "narrow")}
+        if options.with_backbone:
             save_part(settings.folder, "var", rest)
-        variants = {} if train_backbone else class_token_variants(settings.folder)
+        variants = {} if options.with_backbone else class_token_variants(settings.folder)
         save_part(settings.folder, f"class_tokens-{condition}", tokens)
         entries: dict[str, dict[str, Any]] = {
             "class_tokens": about,
@@ -142,10 +160,46 @@ def train_class_tokens(
         }
         _write_about(settings, source, outcome, preset.class_token_recipe, **entries)
 
-    objective = ClassTokenObjective(var, Tokenizer(vqvae), condition, with_backbone=train_backbone)
     return train(
         objective, source, vqvae.config.image_size, preset.class_token_recipe, settings, _class_sheet(vqvae), write
     )
+
+
+def _with_class_tokens(plain: VARConfig, options: ClassTokenOptions) -> VARConfig:
+    config = replace(plain, class_token_scales=tuple(range(len(plain.scales))))
+    if options.attention == "shared":
+        return replace(config, read_only_class_tokens=options.read_only)
+    return replace(
+        config,
+        read_only_class_tokens=True,
+        class_token_attention="own",
+        class_token_block=(2 * config.depth - 1) // 3 if options.watch_block is None else options.watch_block,
+        class_token_width=options.width or config.width,
+    )
+
+
+def _check_same_kind(sizes: dict[str, Any], config: VARConfig, folder: Path) -> None:
+    for name in ("class_token_attention", "class_token_block", "class_token_width"):
+        if name in sizes or config.own_class_tokens:
+            theirs, ours = sizes.get(name, "shared"), getattr(config, name)
+            if theirs != ours:
+                raise UserError(
+                    f"{name} of the class tokens in {folder} is {theirs}, here it is {ours}: leave out --warm-start"
+                )
+
+
+@torch.no_grad()
+def _calibrate(var: VAR, tokenizer: Tokenizer, source: DataSource, settings: RunSettings) -> None:
+    """Show class tokens of their own what image tokens look like on average, before they learn."""
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    device = torch.device("cpu" if on_cpu else "cuda")
+    per_image = var.config.width * var.scales.num_tokens
+    count = max(50, min(CALIBRATION_IMAGES, CALIBRATION_NUMBERS // per_image))
+    images = decode(source, tokenizer.vqvae.config.image_size, limit=count).images
+    var.to(device)
+    with half_where_native(device):
+        parts = [var.watched_input(tokenizer(part.to(device)).inputs_BLC).float() for part in images.split(50)]
+    var.class_attention.calibrate(torch.cat(parts))
 
 
 def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcome:
@@ -204,14 +258,15 @@ def _write_about(
 ) -> None:
     """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
-    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(torch.device('cpu')) else ''}"
+    device = device_of(settings.device)
+    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(device) else ''}"
     trained: dict[str, Any] = {
         "steps": outcome.steps,
         "seconds": round(outcome.seconds),
         "batch_size": recipe.batch_size,
         "seed": recipe.seed,
         "images": len(source),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "torch": torch.__version__,
     }
     before = _runs_before(known, settings)
@@ -247,6 +302,14 @@ def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
     found = len(source.class_names)
     if found != num_classes:
         raise UserError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
+    known = read_config(folder).get("class_names", [])
+    if sorted(keys_of(known)) != sorted(keys_of(source.class_names)):
+        odd = next(
+            name for name, key in zip(source.class_names, keys_of(source.class_names)) if key not in keys_of(known)
+        )
+        raise UserError(
+            f"{source.name} has a class {odd!r}, which the VAR in {folder} does not know: give its own data"
+        )
 
 
 def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[VAR], Image.Image]:

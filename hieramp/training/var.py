@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from hieramp.training.loop import Objective
 from hieramp.training.tokens import TokenBatch, Tokenizer, drop_labels
+from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR, token_loss
 from hieramp.var.passes import knowing
 
@@ -47,7 +48,7 @@ class VARObjective(Objective):
 
 
 class ClassTokenObjective(Objective):
-    """Token loss + λ·L_cls (HierAmp, Eq. 6): the class tokens learn to name the class from their scale.
+    """Token loss + λ·L_cls (HierAmp, Eq. 6) for class tokens that share the blocks' projections.
 
     condition "kept": L_cls on every row, labels dropped at the usual rate. AdaLN carries the class, so the
     tokens can solve L_cls without looking at the image.
@@ -124,7 +125,3 @@ def only_class_tokens(var: VAR) -> None:
     """Freeze everything but the class tokens and their head."""
     for name, parameter in var.named_parameters():
         parameter.requires_grad_(is_class_token(name))
-
-
-def is_class_token(key: str) -> bool:
-    return key.startswith(("cls_tokens.", "class_head."))

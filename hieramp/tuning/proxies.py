@@ -13,6 +13,7 @@ from torch import Tensor
 from hieramp.analysis.fidelity import frechet_distance
 from hieramp.analysis.judged import Judged, judge
 from hieramp.classifier import Classifier
+from hieramp.errors import UserError
 from hieramp.evaluation.images import HeldSet
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import build_student
@@ -34,13 +35,13 @@ def diversity(judged: Judged) -> float:
     """Mean distance between two images of a class in the classifier's features, averaged over classes.
 
     Raises:
-        ValueError: a class has a single image.
+        UserError: a class has a single image.
     """
     spreads = []
     for label in judged.labels_N.unique():
         features_NF = judged.features_NF[judged.labels_N == label]
         if len(features_NF) < 2:
-            raise ValueError("diversity needs at least two images of a class: take --ipc 2 or more, or another --proxy")
+            raise UserError("diversity needs at least two images of a class: take --ipc 2 or more, or another --proxy")
         spreads.append(torch.pdist(features_NF).mean())
     return torch.stack(spreads).mean().item()
 

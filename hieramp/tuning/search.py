@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hieramp.amplification.settings import SCHEDULES, Amplification, parse_stages
 from hieramp.analysis.measure import draw_set
+from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
 from hieramp.scales import STAGES
@@ -70,7 +71,7 @@ class Search:
     """A search in a folder, new or taken up again.
 
     Raises:
-        ValueError: Optuna is not installed, or the folder holds a search with other settings.
+        UserError: Optuna is not installed, or the folder holds a search with other settings.
     """
 
     def __init__(self, folder: Path, settings: SearchSettings) -> None:
@@ -88,7 +89,7 @@ class Search:
         for name in (known or {}) and known.keys() | wanted.keys():
             before, now = (some.get(name, default.get(name)) for some in (known, wanted))
             if before != now:
-                raise ValueError(f"{folder} holds a search with {name} {before!r}, not {now!r}: give another --out")
+                raise UserError(f"{folder} holds a search with {name} {before!r}, not {now!r}: give another --out")
         self.study.set_user_attr("settings", wanted)
         self.settings = settings
         # another seed for every session, or the sampler would suggest again what it did before
@@ -148,7 +149,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ValueError("tune needs Optuna: pip install -r requirements-tune.txt") from error
+        raise UserError("tune needs Optuna: pip install -r requirements-tune.txt") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -126,11 +126,13 @@ class SelfAttention(nn.Module):
         class_token: bool = False,
         keep_class_row: bool = True,
         mask_TK: Tensor | None = None,
+        weights_BHL: Tensor | None = None,
     ) -> Tensor:
         """The tokens of one scale, which begins at position `start`; with `class_token` the last one is it.
 
         Returns (B, T, C), without the class token's row where it is not kept: a token that was only to be looked at.
         With `mask_TK`, which tells what these tokens may look at, a block that is not looked at takes them all at once.
+        `weights_BHL` are for the hook: those of a class token that is not among these tokens.
         """
         q, k, v = self._qkv(x_BTC, fixed)
         looked_at = hook is not None and hook.reads(self.block)
@@ -140,7 +142,7 @@ class SelfAttention(nn.Module):
         if together:
             return self._project(F.scaled_dot_product_attention(q, keys, values, mask_TK, scale=self.scale))
         if not class_token:
-            change = hook(self.block, None) if hook and looked_at else None
+            change = hook(self.block, weights_BHL) if hook and looked_at else None
             return self._project(self._image_rows(q, keys, values, change))
         num_image = x_BTC.shape[1] - 1
         q, class_q = q.split([num_image, 1], dim=2)

@@ -6,7 +6,7 @@ Names of parameters follow the official checkpoints. Letters: B rows, L image to
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from hieramp.config import VARConfig
 from hieramp.var.attention import Fixed, KeyHook, SelfAttention
 from hieramp.var.block import Block, HeadModulation, HeadNorm, Modulation
 from hieramp.var.cache import KVCache
+from hieramp.var.class_tokens import ClassTokenAttention, Reading
 from hieramp.var.passes import pass_of_position
 
 
@@ -93,9 +94,13 @@ class VAR(nn.Module):
         blocks = [Block(config, i) for i in range(config.depth)]
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         if config.class_token_scales:
-            tokens = {str(s): nn.Parameter(torch.randn(1, 1, width) * std) for s in config.class_token_scales}
+            token_width = config.own_width if config.own_class_tokens else width
+            tokens = {str(s): nn.Parameter(torch.randn(1, 1, token_width) * std) for s in config.class_token_scales}
             self.cls_tokens = nn.ParameterDict(tokens)
-            self.class_head = nn.Linear(width, config.num_classes)
+            self.class_head = nn.Linear(token_width, config.num_classes)
+        if config.class_token_scales and config.own_class_tokens:
+            attention = ClassTokenAttention(width, config.own_width, config.num_heads, config.sides)
+            self.cls_attn = nn.ModuleDict({str(config.watched_block): attention})
         self.head_nm = HeadNorm(config)
         self.head = nn.Linear(width, config.num_codes)
         level_L = torch.cat([torch.full((side * side,), s) for s, side in enumerate(self.scales.sides)])
@@ -180,24 +185,61 @@ class VAR(nn.Module):
 
         A model that draws its last scale in several passes takes that input through `knowing` too: what it then says of
         the last scale's other tokens is what it would draw them from in the next pass.
-        `watch` names a block whose class-token attention is returned. Saliency of scale s is
-        weights_BHSL[..., scales.spans[s]] averaged over the heads.
+        `watch` names a block whose class-token attention is returned; class tokens with projections of their own have
+        but one. Saliency of scale s is weights_BHSL[..., scales.spans[s]] averaged over the heads.
         """
         class_BC = self.class_emb(labels_B)
-        x = torch.cat([class_BC[:, None] + self.pos_start, self._words(inputs_BLC)], dim=1)
-        x = x + self.lvl_embed(self.level_L) + self.pos_1LC
         modulations, head = self._modulations(class_BC), self.head_nm.modulation(class_BC)
-        num_image = x.shape[1]
-        if not (class_tokens and self.config.class_token_scales):
-            mask = self.mask_TT[:num_image, :num_image].to(x.dtype)
-            for block, mod in zip(self.blocks, modulations, strict=True):
-                x, _ = block(x, mod, lambda attn, h: attn(h, mask))
-            return TeacherForced(self._logits(x, head), None, None)
+        x = self._all_inputs(class_BC, inputs_BLC)
+        class_tokens = class_tokens and bool(self.config.class_token_scales)
+        if not class_tokens or self.config.own_class_tokens:
+            watched = self.config.watched_block
+            below = self._image_blocks(x, modulations[:watched])
+            x = self._image_blocks(below, modulations[watched:], watched)
+            if not class_tokens:
+                return TeacherForced(self._logits(x, head), None, None)
+            reading = self.read_all(below)
+            return TeacherForced(self._logits(x, head), self.answer(reading), reading.weights_BHSL)
         tokens = [self.cls_tokens[str(s)] for s in self.config.class_token_scales]
         tokens_BSC = torch.cat(tokens, dim=1).expand(len(x), -1, -1).to(x.dtype)
         run = self._two_streams if self.config.read_only_class_tokens else self._one_stream
         x, attended, weights = run(x, tokens_BSC, modulations, watch)
         return TeacherForced(self._logits(x, head), self.class_head(attended).float(), weights)
+
+    def _all_inputs(self, class_BC: Tensor, inputs_BLC: Tensor) -> Tensor:
+        """All image tokens as they enter the first block."""
+        x = torch.cat([class_BC[:, None] + self.pos_start, self._words(inputs_BLC)], dim=1)
+        return x + self.lvl_embed(self.level_L) + self.pos_1LC
+
+    def _image_blocks(self, x_BLC: Tensor, modulations: Sequence[Modulation], first: int = 0) -> Tensor:
+        """All image tokens through as many blocks, from `first` on."""
+        mask = self.mask_TT[: x_BLC.shape[1], : x_BLC.shape[1]].to(x_BLC.dtype)
+        for i, mod in enumerate(modulations, first):
+            x_BLC, _ = self.blocks[i](x_BLC, mod, lambda attn, h: attn(h, mask))
+        return x_BLC
+
+    def watched_input(self, inputs_BLC: Tensor) -> Tensor:
+        """Image tokens as they enter the watched block where no class is given, (B, L, C); the blocks above rest."""
+        labels_B = torch.full((len(inputs_BLC),), self.null_label, device=inputs_BLC.device)
+        class_BC = self.class_emb(labels_B)
+        modulations = self._modulations(class_BC)[: self.config.watched_block]
+        return self._image_blocks(self._all_inputs(class_BC, inputs_BLC), modulations)
+
+    @property
+    def class_attention(self) -> ClassTokenAttention:
+        """Of class tokens that have their own."""
+        attention: Any = self.cls_attn[str(self.config.watched_block)]
+        return attention
+
+    def read_all(self, image_BLC: Tensor) -> Reading:
+        """What class tokens of their own see of the image tokens that enter the watched block."""
+        tokens_SW = torch.cat([self.cls_tokens[str(s)] for s in self.config.class_token_scales], dim=1)[0]
+        num_image = image_BLC.shape[1]
+        return self.class_attention(tokens_SW, image_BLC, mask_SL=self.mask_TT[num_image:, :num_image])
+
+    def answer(self, reading: Reading) -> Tensor:
+        """The class logits of class tokens of their own, (B, S, K) in float32."""
+        return self.class_head(reading.read()).float()
 
     def _one_stream(
         self, image_BLC: Tensor, class_BSC: Tensor, modulations: list[Modulation], watch: int | None
@@ -271,15 +313,20 @@ class VAR(nn.Module):
         """
         span = self.scales.spans[scale]
         num_image = span.stop - span.start
-        has_class = scale in self.config.class_token_scales
+        own = self.config.own_class_tokens
+        has_class = scale in self.config.class_token_scales and not own  # among the tokens of this step
         last_class_block = self._last_class_block(scale, hook, class_logits, again is not None)
         x = self._embed(state, scale, inputs_BLC) if entry_BTC is None else entry_BTC
         kept, attended = None, x
         # on a GPU a mask would cost the faster kernel, and a second launch is cheap there
         mask_TK = self.get_buffer(f"step_mask_{scale}") if has_class and not x.is_cuda else None
+        look_at = self._look_at(scale, hook, class_logits, again is not None)
+        reading = self._look_ahead(state, scale, x) if look_at == 0 else None
         for i in range(first_block, self.config.depth):
             if i == keep_entry:
                 kept = x
+            if i == look_at and reading is None:
+                reading = self._read(scale, x)
             with_class = i <= last_class_block
             if not with_class:
                 x = x[:, :num_image]
@@ -292,17 +339,48 @@ class VAR(nn.Module):
                 class_token=with_class,
                 keep_class_row=class_logits or i < last_class_block,
                 mask_TK=mask_TK,
+                weights_BHL=None if reading is None else reading.weights_BHSL[:, :, 0],
             )
             x, attended = self.blocks[i](x, state.conditions.modulations[i], attend)
-        has_beliefs = class_logits and last_class_block == self.config.depth - 1
-        beliefs = self.class_head(attended[:, num_image]).float() if has_beliefs else None
+        beliefs = None
+        if class_logits and reading is not None:
+            beliefs = self.answer(reading)[:, 0]
+        elif class_logits and last_class_block == self.config.depth - 1:
+            beliefs = self.class_head(attended[:, num_image]).float()
         x = x[:, :num_image] if again is None else x[:, again]
         return ScaleLogits(self._logits(x, state.conditions.head), beliefs, kept)
 
+    def _look_at(self, scale: int, hook: KeyHook | None, class_logits: bool, again: bool) -> int | None:
+        """The block before which class tokens of their own are read; None where nobody asks them.
+
+        It is 0 where the map is wanted in a block below the watched one: that takes a look ahead.
+        """
+        asked = class_logits or (hook is not None and scale > 0)
+        if not self.config.own_class_tokens or scale not in self.config.class_token_scales or again or not asked:
+            return None
+        watched = self.config.watched_block
+        return 0 if hook is not None and any(hook.reads(i) for i in range(watched)) else watched
+
+    def _look_ahead(self, state: Generation, scale: int, x_BLC: Tensor) -> Reading:
+        """What class tokens read at the watched block when nothing is changed below; the cache is overwritten later."""
+        start = self.scales.spans[scale].start
+        for i in range(self.config.watched_block):
+            attend = partial(SelfAttention.step, start=start, cache=state.cache, fixed=state.conditions.fixed[i])
+            x_BLC, _ = self.blocks[i](x_BLC, state.conditions.modulations[i], attend)
+        return self._read(scale, x_BLC)
+
+    def _read(self, scale: int, image_BLC: Tensor) -> Reading:
+        """What the class token of one scale reads there."""
+        token_SW = self.cls_tokens[str(scale)][0]
+        return self.class_attention(token_SW, image_BLC, self.scales.spans[scale])
+
     def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool, again: bool) -> int:
-        """The last block that needs the class token's row, -1 for none; a token that is only read may stop early."""
+        """The last block that needs the class token's row, -1 for none; a token that is only read may stop early.
+
+        A class token with projections of its own has no row here at all.
+        """
         last = self.config.depth - 1
-        if scale not in self.config.class_token_scales:
+        if scale not in self.config.class_token_scales or self.config.own_class_tokens:
             return -1
         if not self.config.read_only_class_tokens or class_logits:
             return last
@@ -327,7 +405,7 @@ class VAR(nn.Module):
         conditions = state.conditions
         x = conditions.class_BC[:, None] + self.pos_start if inputs_BLC is None else self._words(inputs_BLC)
         x = x + self.lvl_embed.weight[scale] + self.pos_1LC[:, span]
-        if scale in self.config.class_token_scales:
+        if scale in self.config.class_token_scales and not self.config.own_class_tokens:
             x = torch.cat([x, self.cls_tokens[str(scale)].expand(len(x), -1, -1).to(x.dtype)], dim=1)
         return x
 

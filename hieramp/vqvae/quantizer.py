@@ -1,4 +1,4 @@
-"""The multi-scale residual quantizer: a latent grid ⇄ one token map per scale (method.md, "The generator").
+"""The multi-scale residual quantizer: a latent grid ⇄ one token map per scale (docs/method.md, "The generator").
 
 z_BCHW: batch, code width, height and width of the finest scale; idx_BL: code indices.
 """
@@ -45,7 +45,7 @@ class PhiBank(nn.Module):
 
 
 def phi_index(scale: int, num_scales: int, num_phi: int) -> int:
-    """Which φ serves a scale: the one whose tick is nearest to s/(S-1) (method.md).
+    """Which φ serves a scale: the one whose tick is nearest to s/(S-1) (docs/method.md).
 
     Four convolutions have ticks linspace(1/12, 11/12, 4) in the official code, other counts linspace(1/2K, 1-1/2K, K).
     """

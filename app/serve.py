@@ -1,0 +1,83 @@
+"""Open the page: python app.py in a checkout, hieramp-page where it is installed."""
+
+# ZeroGPU wants to be there before torch is.
+from app import zero  # isort: skip  # noqa: F401
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import hieramp
+from app import page
+from app.limits import Limits
+from hieramp.checkpoints import DEFAULT_MODEL, shipped
+from hieramp.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, without the usage."""
+        _fail(message, 2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="app.py", description="Draw images in the browser, plain and amplified.")
+    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d30"
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=models)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
+    parser.add_argument("--port", type=port_number, help="default: the first free one from 7860")
+    parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
+    parser.add_argument(
+        "--max-ipc", type=cap, default=Limits.ipc, help="cap on images per class (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-job-minutes",
+        type=cap,
+        default=Limits.job_minutes,
+        help="cap on a job's computing (default: %(default)s)",
+    )
+    parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
+    return parser
+
+
+def port_number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def cap(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a cap: give a whole number from 1 to 1000000")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit codes: 0 done, 1 the machine failed us (a port in use), 2 misuse."""
+    args = build_parser().parse_args(arguments)
+    if args.mcp and importlib.util.find_spec("mcp") is None:
+        _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
+    try:
+        limits = Limits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
+        demo = page.build(hieramp.load(args.model, args.device, kind="var"), limits)
+    except (UserError, FileNotFoundError) as error:
+        _fail(error, 2)
+    # On a Space everything but this machine is outside.
+    host = "0.0.0.0" if os.environ.get("SPACE_ID") else args.host
+    try:
+        page.launch(demo, server_name=host, server_port=args.port, share=args.share, mcp_server=args.mcp)
+    except OSError as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception | str, code: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -109,7 +109,7 @@ def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, c
         with sentences():
             order, asked = orders.read_order(desk.model, controls.values(given)), event._data
             with desk.device.drawing():
-                closer = handlers.look_closer(desk.model, order, asked.get("sample"), asked.get("block"), desk.memory)
+                closer = handlers.block_view(desk.model, order, asked.get("sample"), asked.get("block"), desk.memory)
         return {**closer, "key": orders.address(desk.model, order)}
 
     def leave(request: gr.Request) -> None:

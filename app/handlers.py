@@ -14,7 +14,7 @@ from hieramp.generation.memory import RecentDrawings
 
 def steps_of(model: Model, order: Order, memory: RecentDrawings | None = None) -> Iterator[Step]:
     """Baselines and amplified pictures in one batch, scale by scale, with what the class tokens tell."""
-    return model.steps(*order.batch, details=True, memory=memory)
+    return model.steps(*order.batch, return_attention=True, memory=memory)
 
 
 def grow(model: Model, order: Order, memory: RecentDrawings | None = None) -> Generator[Scene, None, None]:
@@ -25,7 +25,7 @@ def grow(model: Model, order: Order, memory: RecentDrawings | None = None) -> Ge
         yield scene
 
 
-def look_closer(
+def block_view(
     model: Model, order: Order, sample: float | None, block: float | None, memory: RecentDrawings | None = None
 ) -> dict[str, Any]:
     """The saliency of one block of one sample, with every head.

@@ -56,11 +56,11 @@ def step_view(model: Model, order: Order, step: Step) -> dict[str, Any]:
         "maps": [_numbers(m) for m in step.saliency],
         "chosen": None if chosen is None else [_places(row) for row in chosen],
         "changed": [_places(row) for row in changed],
-        "beliefs": _beliefs(model, step),
+        "beliefs": _class_probabilities(model, step),
     }
 
 
-def _beliefs(model: Model, step: Step) -> list[list[tuple[str, float]]] | None:
+def _class_probabilities(model: Model, step: Step) -> list[list[tuple[str, float]]] | None:
     """Per row the likeliest classes in the eyes of the class token."""
     if step.class_probabilities is None:
         return None

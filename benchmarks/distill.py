@@ -23,7 +23,7 @@ from PIL import Image
 import hieramp
 from benchmarks.measuring import in_turns, timed
 from hieramp.distillation.engine import produce
-from hieramp.distillation.maker import Batch, Task, finished, side_by_side
+from hieramp.distillation.maker import Batch, Task, finished, parallel_map
 from hieramp.distillation.plan import Plan
 from hieramp.imageset.verify import problems
 
@@ -76,7 +76,7 @@ class Noise:
         self.side = side
 
     def make(self, task: Task) -> Callable[[], Batch]:
-        return lambda: Batch(side_by_side([lambda i=i: self._image(i.index) for i in task.items]), [])  # type: ignore[misc]
+        return lambda: Batch(parallel_map([lambda i=i: self._image(i.index) for i in task.items]), [])  # type: ignore[misc]
 
     def _image(self, index: int) -> object:
         pixels = np.random.default_rng(index).integers(0, 256, (self.side, self.side, 3), dtype=np.uint8)

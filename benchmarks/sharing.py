@@ -18,8 +18,8 @@ from hieramp.files import markdown_table
 WAYS: dict[str, dict[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "OpenMP's own": {"OMP_WAIT_POLICY": ""},
-    "passive": {"OMP_WAIT_POLICY": "passive"},
-    "GOMP_SPINCOUNT=10000": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"},
+    "GOMP_SPINCOUNT=200": {"GOMP_SPINCOUNT": "200"},
+    "GOMP_SPINCOUNT=2000": {"GOMP_SPINCOUNT": "2000"},
     "as hieramp sets it": {},
 }
 SET = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS", "KMP_BLOCKTIME", "KMP_LIBRARY")

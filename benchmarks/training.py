@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.measuring import in_turns
 from hieramp.classifier import Classifier
-from hieramp.devices import device_of, has_half
+from hieramp.devices import resolve_device, supports_fast_bf16
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.loop import Objective
 from hieramp.training.presets import PRESETS, Preset
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--device")
     args = parser.parse_args()
     torch.manual_seed(0)
-    device, preset = device_of(args.device), PRESETS[args.preset]
-    native = "its own" if has_half(device) else "emulated"
+    device, preset = resolve_device(args.device), PRESETS[args.preset]
+    native = "its own" if supports_fast_bf16(device) else "emulated"
     print(f"preset {args.preset}, {device}, {torch.get_num_threads()} threads, {args.rounds} rounds, medians;")
     print(f"bfloat16 is {native} here\n\n| part | batch | float32 | bfloat16 | float32 over bfloat16 |")
     print("| --- | --- | --- | --- | --- |")

@@ -10,7 +10,7 @@ from hieramp.errors import UserError
 CPU_HALF = ("avx512_bf16", "amx_bf16")  # instructions of CPUs that multiply bfloat16 themselves
 
 
-def device_of(device: str | torch.device | None) -> torch.device:
+def resolve_device(device: str | torch.device | None) -> torch.device:
     """The device of this name; None is a GPU where there is one.
 
     Raises:
@@ -28,7 +28,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def has_half(device: torch.device) -> bool:
+def supports_fast_bf16(device: torch.device) -> bool:
     """Whether `device` multiplies in bfloat16 itself, so that training in it is faster than in float32.
 
     A CPU without such instructions emulates them, hundreds of times slower; so do GPUs before Ampere (T4, V100), which
@@ -45,9 +45,9 @@ def has_half(device: torch.device) -> bool:
     return any(known.get(name, False) for name in CPU_HALF)
 
 
-def half_where_native(device: torch.device) -> torch.autocast:
+def autocast_bf16_if_fast(device: torch.device) -> torch.autocast:
     """A context that computes in bfloat16 where `device` does so itself, else in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_half(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=supports_fast_bf16(device))
 
 
 @contextmanager
@@ -75,6 +75,6 @@ def prefer_flash() -> None:
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device_async(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The values on `device`, without waiting for what the device has still to do."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -24,7 +24,7 @@ from hieramp.checkpoints import (
 )
 from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json
 from hieramp.data import described_classes, open_source
-from hieramp.devices import device_of
+from hieramp.devices import resolve_device
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import VQLatents, basis_of
 from hieramp.diffusion.model import DiffusionModel
@@ -93,7 +93,7 @@ def load(
         UserError: an unknown name, a damaged or foreign file, a device that is not there.
         FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
     """
-    name, target = str(model), device_of(device)
+    name, target = str(model), resolve_device(device)
     if name in OFFICIAL_DITS:
         if kind == "var":
             raise UserError(f"{name} is a diffusion transformer: name a VAR here")

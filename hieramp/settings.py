@@ -76,8 +76,8 @@ class Settings(Sampling, Solving, Amplification):
         """With the blocks that are amplified in a model of this depth, by their numbers."""
         return replace(self, blocks=self.resolved_blocks(depth))
 
-    def to_json(self, model_kind: str = "var") -> dict[str, Any]:
-        """As pictures, sets and jobs store it."""
+    def to_json(self, model_kind: str | None = None) -> dict[str, Any]:
+        """As pictures, sets and jobs store it, for a model of this kind."""
         return knobs.to_json(self, model_kind)
 
     @classmethod

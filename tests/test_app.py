@@ -244,7 +244,7 @@ def test_scenes_name_the_chosen_positions_and_the_beliefs(model: hieramp.Model) 
 def test_a_closer_look_holds_every_head_and_their_mean(model: hieramp.Model, plain_model: hieramp.Model) -> None:
     order, memory = an_order(model), RecentDrawings()
     *_, scene = handlers.grow(model, order, memory)
-    closer = handlers.look_closer(model, order, sample=1, block=2, memory=memory)
+    closer = handlers.block_view(model, order, sample=1, block=2, memory=memory)
     assert [len(maps[0]) for maps in closer["maps"]] == [3] * 6  # the mean and two heads
     for side, row in ((0, 1), (1, 3)):  # block 2 = depth - 2 is the one that is amplified
         assert closer["maps"][4][side][0] == pytest.approx(scene["steps"][4]["maps"][row], abs=2e-6)
@@ -252,9 +252,9 @@ def test_a_closer_look_holds_every_head_and_their_mean(model: hieramp.Model, pla
         assert mean == pytest.approx([sum(pair) / 2 for pair in zip(*heads, strict=True)], abs=2e-6)
     for sample, block in [(2, 0), (0, 4), (math.nan, 0), (None, None)]:
         with pytest.raises(ValueError, match="the (sample|block) is"):
-            handlers.look_closer(model, order, sample, block)
+            handlers.block_view(model, order, sample, block)
     with pytest.raises(ValueError, match="has no class tokens"):
-        handlers.look_closer(plain_model, order, 0, 0)
+        handlers.block_view(plain_model, order, 0, 0)
 
 
 def test_names_of_files_suit_every_system() -> None:

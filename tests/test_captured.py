@@ -224,7 +224,7 @@ def test_what_cannot_be_recorded_is_drawn_plainly(model: hieramp.Model) -> None:
     ]
     for call in calls:
         assert same_drawing(ours.generate(**call), model.generate(**call))
-    assert all(step.block_saliency is not None for step in ours.steps([1], [0], details=True))
+    assert all(step.block_saliency is not None for step in ours.steps([1], [0], return_attention=True))
     assert recorder.recorded == 0
     assert same_drawing(ours.generate([1, 1], [3, 4], early), model.generate([1, 1], [3, 4], early))
     assert recorder.recorded > 0

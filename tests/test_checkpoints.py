@@ -186,7 +186,7 @@ def test_unknown_models_and_devices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a model folder"):
         hieramp.load(tmp_path)
     with pytest.raises(ValueError, match="device 'gpu9' is not to be had"):
-        devices.device_of("gpu9")
+        devices.resolve_device("gpu9")
 
 
 def test_pickles_with_code_are_not_opened(tmp_path: Path) -> None:

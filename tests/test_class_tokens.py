@@ -47,7 +47,7 @@ def test_pictures_without_amplification_are_those_of_before(guidance: float, pas
     neutral = hieramp.Amplification(*[(0.5, 0.0)] * 3)
     for amplification in (None, neutral):
         assert torch.equal(model.generate([0, 1, 2], [0, 1, 2], amplification, guidance=guidance).images, before.images)
-    *_, last = model.steps([0, 1, 2], [0, 1, 2], guidance=guidance, details=True)
+    *_, last = model.steps([0, 1, 2], [0, 1, 2], guidance=guidance, return_attention=True)
     assert torch.equal(last.image, before.images)
 
 
@@ -56,7 +56,7 @@ def test_a_drawing_has_the_maps_of_one_pass_over_its_tokens(passes: int) -> None
     """Step by step with the cache, and in one pass with the label hidden: the same maps and the same answers."""
     model = own_model(last_passes=passes)
     for guidance in (0.0, 4.0):
-        steps = list(model.steps([1, 2], [0, 1], guidance=guidance, details=True))
+        steps = list(model.steps([1, 2], [0, 1], guidance=guidance, return_attention=True))
         tokens = tuple(step.tokens for step in steps)
         maps = maps_of(model, Pictures(steps[-1].image, torch.tensor([1, 2]), tokens)).by_family["class tokens"]
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_a_drawing_has_the_maps_of_one_pass_over_its_tokens(passes: int) -> None
             answers = model.var.answer(model.var.read_all(model.var.watched_input(inputs)))
         for step, m_BL in zip(steps, maps, strict=True):
             assert torch.allclose(step.saliency.flatten(1), m_BL, atol=1e-5)
-            assert torch.allclose(step.beliefs, answers[:, step.scale], atol=1e-4)
+            assert torch.allclose(step.class_logits, answers[:, step.scale], atol=1e-4)
         assert maps[-1].std() > 1e-3
 
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from hieramp.devices import device_of, fastest_convolutions, half_where_native, has_half
+from hieramp.devices import autocast_bf16_if_fast, fastest_convolutions, resolve_device, supports_fast_bf16
 from hieramp.errors import UserError
 
 CPU = torch.device("cpu")
@@ -22,15 +22,15 @@ CPU = torch.device("cpu")
 )
 def test_a_cpu_needs_instructions_of_its_own(known: dict, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    assert has_half(CPU) == half
+    assert supports_fast_bf16(CPU) == half
     weight = torch.ones(2, 2)
-    with half_where_native(CPU):
+    with autocast_bf16_if_fast(CPU):
         assert (weight @ weight).dtype == (torch.bfloat16 if half else torch.float32)
 
 
 def test_an_older_torch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not has_half(CPU)
+    assert not supports_fast_bf16(CPU)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -38,13 +38,13 @@ def test_a_gpu_that_emulates_bfloat16_does_not_have_it(native: bool, monkeypatch
     """A T4 says that it supports bfloat16; asked without emulation, it says that it does not."""
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert has_half(torch.device("cuda")) == native
+    assert supports_fast_bf16(torch.device("cuda")) == native
 
 
 @pytest.mark.parametrize("name", ["meta", "cdua", "cuda:99", ""])
 def test_a_device_that_computes_nothing_here_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"device '{name}'"):
-        device_of(name)
+        resolve_device(name)
 
 
 def test_the_choice_of_convolutions_does_not_last(monkeypatch: pytest.MonkeyPatch) -> None:

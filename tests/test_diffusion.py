@@ -495,7 +495,9 @@ def test_what_is_a_vars_alone_says_so(trained: Path, tmp_path: Path) -> None:
         hieramp.load(trained, "cpu", kind="var")
 
 
-def test_measure_judges_it_and_writes_the_card(trained: Path, image_folder: Path, tmp_path: Path) -> None:
+def test_measure_judges_it_and_writes_the_card(
+    trained: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "measured"
     shutil.copytree(trained, folder)
     config = ClassifierConfig(num_classes=2, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
@@ -510,8 +512,9 @@ def test_measure_judges_it_and_writes_the_card(trained: Path, image_folder: Path
     assert all(0 <= row["accuracy"] <= 1 and row["fid"] > 0 and row["nearest"] > 0 for row in measured["rows"])
     card = (folder / "README.md").read_text()
     assert f"**{max(row['accuracy'] for row in drawn[:2]):.1%}**" in card and "samples-dit.png" in card
-    with pytest.raises(ValueError, match="top k is set, which is for var"):
+    with pytest.raises(SystemExit):
         main(["measure", "--model", str(folder), "--data", str(image_folder), "--top-k", "5", "--device", "cpu"])
+    assert "error: top k is set, which is for var models: leave it out for dit" in capsys.readouterr().err
 
 
 def test_the_surest_of_several_candidates_is_kept(drawn: DiffusionModel) -> None:

@@ -651,7 +651,7 @@ def test_the_first_callers_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(maker, "ThreadPoolExecutor", Slow)
     try:
         with ThreadPoolExecutor(4) as callers:
-            found = list(callers.map(lambda i: maker.side_by_side([lambda: i]), range(4)))
+            found = list(callers.map(lambda i: maker.parallel_map([lambda: i]), range(4)))
     finally:
         maker._single_threads.cache_clear()
     assert found == [[0], [1], [2], [3]] and len(made) == 1

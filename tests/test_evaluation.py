@@ -26,7 +26,7 @@ from hieramp.evaluation import results
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.engine import Evaluation, Task
 from hieramp.evaluation.epoch_labels import EpochLabels
-from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
+from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
 from hieramp.evaluation.students import (
@@ -52,17 +52,17 @@ NAMES = ("blue", "red", "green", "grey")
 SIDE = 8
 
 
-def patterns(per_class: int, seed: int) -> HeldSet:
+def patterns(per_class: int, seed: int) -> LabeledImages:
     """Noise with one colour raised for each of four classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(4).repeat_interleave(per_class)
     images = torch.randint(0, 120, (len(labels), 3, SIDE, SIDE), generator=generator)
     tints = torch.tensor([[0, 0, 80], [80, 0, 0], [0, 80, 0], [0, 0, 0]])
     images = (images + tints[labels][:, :, None, None]).byte()
-    return HeldSet(images, labels, NAMES, "patterns", {}, "")
+    return LabeledImages(images, labels, NAMES, "patterns", {}, "")
 
 
-def short(protocol: str = "hard", epochs: int = 12, held: HeldSet | None = None) -> Training:
+def short(protocol: str = "hard", epochs: int = 12, held: LabeledImages | None = None) -> Training:
     count = 32 if held is None else len(held.images)
     return training_of(PROTOCOLS[protocol], "small", count, 4, SIDE, epochs=epochs, batch_size=8)
 
@@ -204,7 +204,7 @@ def test_the_teacher_labels_just_what_the_student_sees() -> None:
 @pytest.fixture
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a CPU without bfloat16 of its own, whatever this one has."""
-    monkeypatch.setattr(devices, "has_half", lambda device: False)
+    monkeypatch.setattr(devices, "supports_fast_bf16", lambda device: False)
 
 
 @pytest.mark.usefixtures("full_precision")
@@ -357,7 +357,7 @@ def test_foreign_weights_must_say_which_class_is_which(tmp_path: Path) -> None:
 # sets on disk
 
 
-def write_set(folder: Path, held: HeldSet, names: list[str]) -> None:
+def write_set(folder: Path, held: LabeledImages, names: list[str]) -> None:
     """A set as `distill` lays it out."""
     rows, labels = [], held.labels.tolist()
     for i, (image, label) in enumerate(zip(held.images, labels, strict=True)):
@@ -399,11 +399,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_zip_is_its_folder(home: Path, tmp_path: Path) -> None:
-    folder = hold_set(str(home / "set"))
+    folder = load_set(str(home / "set"))
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         for path in sorted((home / "set").rglob("*")):
             archive.write(path, path.relative_to(home / "set"))
-    packed = hold_set(str(tmp_path / "s.zip"))
+    packed = load_set(str(tmp_path / "s.zip"))
     assert (
         torch.equal(folder.images, patterns(3, 0).images)
         and folder.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
@@ -411,11 +411,11 @@ def test_a_zip_is_its_folder(home: Path, tmp_path: Path) -> None:
     assert packed.sha256 == folder.sha256 and torch.equal(packed.images, folder.images)
     assert folder.settings == {"stages": "all"} and folder.ipc == 3
     other = replace(folder, labels=folder.labels.flip(0))
-    assert hold_set(str(home / "set"), 4).sha256 != folder.sha256 and other.labels[0] == 3
+    assert load_set(str(home / "set"), 4).sha256 != folder.sha256 and other.labels[0] == 3
 
 
 def test_a_plain_folder_is_a_set(home: Path) -> None:
-    held = hold_set(str(home / "test"))
+    held = load_set(str(home / "test"))
     assert held.image_size == SIDE and held.ipc == 5 and held.class_names[0] == "0-blue" and held.settings == {}
 
 
@@ -424,21 +424,21 @@ def test_test_images_are_resized_then_cropped(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     ramp = torch.arange(128).mul(2).byte().expand(3, 128, 128)
     Image.fromarray(ramp.permute(1, 2, 0).numpy()).save(tmp_path / "a" / "0.png")
-    image = hold_test(str(tmp_path), 56).images[0, 0, 0].float()
+    image = load_test(str(tmp_path), 56).images[0, 0, 0].float()
     assert image[0].item() == pytest.approx(2 * (4 * 2 + 0.5), abs=2) and image.shape == (56,)
 
 
 def test_class_order_is_checked_by_name() -> None:
     held = patterns(2, 0)
-    assert aligned(held, ("Blue", "red", "GREEN", "grey"), "t") is held
-    assert aligned(held, ("blue", "green", "red", "grey"), "t").labels.tolist() == [0, 0, 2, 2, 1, 1, 3, 3]
-    assert torch.equal(aligned(held, (*NAMES, "pink"), "t").labels, held.labels)
+    assert align_classes(held, ("Blue", "red", "GREEN", "grey"), "t") is held
+    assert align_classes(held, ("blue", "green", "red", "grey"), "t").labels.tolist() == [0, 0, 2, 2, 1, 1, 3, 3]
+    assert torch.equal(align_classes(held, (*NAMES, "pink"), "t").labels, held.labels)
     with pytest.raises(ValueError, match=r"differ: the teacher does not know 'grey' \(1 of 4\)"):
-        aligned(held, ("blue", "green", "red", "pink"), "the teacher")
+        align_classes(held, ("blue", "green", "red", "pink"), "the teacher")
     few = replace(held, images=held.images[2:6], labels=held.labels[2:6])  # red and green alone
-    assert aligned(few, ("red", "green"), "t").labels.tolist() == [0, 0, 1, 1]
-    assert aligned(few, NAMES, "t").labels.tolist() == [1, 1, 2, 2]
-    assert aligned(few, ("green", "red"), "t").labels.tolist() == [1, 1, 0, 0]
+    assert align_classes(few, ("red", "green"), "t").labels.tolist() == [0, 0, 1, 1]
+    assert align_classes(few, NAMES, "t").labels.tolist() == [1, 1, 2, 2]
+    assert align_classes(few, ("green", "red"), "t").labels.tolist() == [1, 1, 0, 0]
 
 
 def test_a_teacher_of_another_order_is_matched_by_name(home: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_set_of_some_classes_is_tested_on_them(home: Path, tmp_path: Path) -> 
     task = Task(str(home / "set"), str(tmp_path / "s"), str(home / "teacher"), "small", epochs=1)
     with pytest.raises(ValueError, match="classes of s and .* differ: there are no test images of '0-blue'"):
         Evaluation(task)  # a test folder must have all of the set's classes
-    held = hold_set(str(home / "set"))
+    held = load_set(str(home / "set"))
     assert Evaluation(replace(task, test=str(home / "test"))).test.labels.bincount().tolist() == [5] * 4
     assert held.present == (0, 1, 2, 3)
 
@@ -521,7 +521,7 @@ def test_the_first_student_is_kept_whoever_trains_it(jobs: str, home: Path, tmp_
     main(arguments(home, tmp_path / "r", "--runs", "2", "--jobs", jobs, "--save", str(file)))
     about = how_trained(file)
     assert about is not None and about["seed"] == 0
-    accuracy = accuracy_of(confusion(load_network(file)[0].eval(), hold_test(str(home / "test"), SIDE)))
+    accuracy = accuracy_of(confusion(load_network(file)[0].eval(), load_test(str(home / "test"), SIDE)))
     assert accuracy == json.loads((tmp_path / "r" / "result.json").read_text())["runs"][0]["last"]
 
 
@@ -534,7 +534,7 @@ def test_a_student_measured_before_is_kept_too(home: Path, tmp_path: Path, capsy
     about, runs = how_trained(file), json.loads((tmp_path / "r" / "result.json").read_text())["runs"]
     assert about is not None and about["seed"] == 0 and [run["seed"] for run in runs] == [0, 1]
     assert runs[0] == before["runs"][0]  # the result is not touched
-    accuracy = accuracy_of(confusion(load_network(file)[0].eval(), hold_test(str(home / "test"), SIDE)))
+    accuracy = accuracy_of(confusion(load_network(file)[0].eval(), load_test(str(home / "test"), SIDE)))
     assert accuracy == runs[0]["last"]
     stamp = file.stat().st_mtime_ns
     main(arguments(home, tmp_path / "r", "--runs", "2", "--save", str(file)))
@@ -572,7 +572,7 @@ def test_evaluate_misuse(
 def test_stored_labels_teach_like_the_teacher(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A student on stored labels sees the images they were made for, epoch by epoch, and stopping loses no epoch."""
     labels, teacher = tmp_path / "labels", load_teacher(str(home / "teacher"))
-    held = aligned(hold_set(str(home / "set")), teacher.class_names, "")
+    held = align_classes(load_set(str(home / "set")), teacher.class_names, "")
     command = f"relabel {home / 'set'} --teacher {home / 'teacher'} --out {labels} --epochs 3 --batch-size 4"
     main([*command.split(), "--device", "cpu"])
     files = sorted(labels.glob("epoch-*.safetensors"))
@@ -604,7 +604,7 @@ def test_stored_labels_teach_like_the_teacher(home: Path, tmp_path: Path, capsys
 def test_labels_of_an_older_version_are_read_and_gone_on_with(home: Path, tmp_path: Path) -> None:
     """Their batches were seeded by Python's hash of a tuple."""
     labels, teacher = tmp_path / "labels", load_teacher(str(home / "teacher"))
-    held = aligned(hold_set(str(home / "set")), teacher.class_names, "")
+    held = align_classes(load_set(str(home / "set")), teacher.class_names, "")
     command = f"relabel {home / 'set'} --teacher {home / 'teacher'} --out {labels} --epochs 2 --batch-size 4"
     main([*command.split(), "--device", "cpu"])
     about = json.loads((labels / "labels.json").read_text())

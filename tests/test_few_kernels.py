@@ -163,7 +163,7 @@ def fake_gpu() -> Iterator[None]:
 @pytest.mark.usefixtures("fake_gpu")
 def test_maps_are_enlarged_by_a_product_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's bicubic kernel works through batch and channels one after the other (up to 2.11)."""
-    monkeypatch.setattr(quantizer, "sent", lambda x, device: x.to(device))  # a fake cannot be pinned
+    monkeypatch.setattr(quantizer, "to_device_async", lambda x, device: x.to(device))  # a fake cannot be pinned
     with torch.device("cuda"):
         ours, tokens = quantizer.Quantizer(TINY_VQVAE), torch.zeros(5, 9, dtype=torch.long)
     with torch.no_grad():

@@ -33,7 +33,7 @@ def rows(tokens: tuple[Tensor, ...], index: list[int]) -> tuple[Tensor, ...]:
     return tuple(t[index] for t in tokens)
 
 
-class Fixed:
+class QKVParams:
     """A hook that always answers the same."""
 
     def __init__(self, change: tuple[Tensor, Tensor | None]) -> None:
@@ -84,7 +84,7 @@ def test_rows_of_a_grid_are_what_they_are_alone(model: hieramp.Model) -> None:
 
 def test_saliency_is_read_where_a_row_is_amplified(model: hieramp.Model) -> None:
     early = Amplification((0.5, 5.0), blocks=(0, 1))
-    steps = list(model.steps([1, 1], [3, 3], [None, early], details=True))
+    steps = list(model.steps([1, 1], [3, 3], [None, early], return_attention=True))
     for step in steps:
         per_block = step.block_saliency.mean(2)
         assert torch.allclose(step.saliency[0], per_block[0, 2]) and torch.allclose(step.saliency[1], per_block[1, 1])
@@ -201,7 +201,7 @@ def test_an_abandoned_drawing_is_gone_on_from_and_memory_is_bounded(model: hiera
 def test_cached_equals_uncached(read_only: bool) -> None:
     """The logits of every step against one teacher-forced pass over the tokens it drew."""
     model = build_model(replace(TINY_VAR, read_only_class_tokens=read_only))
-    steps = list(model.steps([1, 2], [0, 1], guidance=0, details=True))
+    steps = list(model.steps([1, 2], [0, 1], guidance=0, return_attention=True))
     tokens = [step.tokens for step in steps]
     with torch.no_grad():
         whole = model.var(torch.tensor([1, 2]), model.vqvae.teacher_input(tokens), watch=model.var.config.watched_block)
@@ -209,7 +209,7 @@ def test_cached_equals_uncached(read_only: bool) -> None:
         assert torch.allclose(step.logits, whole.logits_BLV[:, span], atol=1e-5)
         seen = whole.weights_BHSL[:, :, step.scale, span].mean(1)
         assert torch.allclose(step.saliency.flatten(1), seen, atol=1e-5)
-        assert torch.allclose(step.beliefs, whole.class_logits_BSK[:, step.scale], atol=1e-5)
+        assert torch.allclose(step.class_logits, whole.class_logits_BSK[:, step.scale], atol=1e-5)
 
 
 def test_two_streams_are_one_sequence_under_a_mask() -> None:
@@ -264,11 +264,11 @@ def test_half_precision_draws_too(model_folder: Path) -> None:
 
 
 def test_details_hold_every_block_and_head(model: hieramp.Model) -> None:
-    for step in model.steps([1], [0], details=True):
+    for step in model.steps([1], [0], return_attention=True):
         side = (1, 2, 3, 4, 6, 8)[step.scale]
         assert step.block_saliency.shape == (1, 4, 2, side, side)
         assert torch.allclose(step.block_saliency[:, model.var.config.watched_block].mean(1), step.saliency, atol=1e-6)
-        assert step.beliefs.shape == (1, 4)
+        assert step.class_logits.shape == (1, 4)
 
 
 def test_attention_mode_multiplies_the_weights() -> None:
@@ -278,8 +278,8 @@ def test_attention_mode_multiplies_the_weights() -> None:
     x = torch.randn(1, 5, 64)
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
     factor = torch.tensor([[2.0, 2.0, 2.0, 2.0, 1.0]])
-    hook = Fixed((torch.zeros(1, 5), factor))
-    ours = attention.step(x, 0, cache, attention.fixed(), hook, class_token=True)
+    hook = QKVParams((torch.zeros(1, 5), factor))
+    ours = attention.step(x, 0, cache, attention.qkv_params(), hook, class_token=True)
     q, k, v = attention._qkv(x)
     by_hand = ((q @ k.mT).softmax(-1) * factor) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)
@@ -290,7 +290,7 @@ def test_logit_mode_adds_to_the_logits() -> None:
     torch.manual_seed(0)
     x, bias = torch.randn(1, 5, 64), torch.tensor([[3.0, 0.0, -1.0, 0.0, 0.0]])
     cache = KVCache(TINY_VAR, 1, torch.device("cpu"), torch.float32)
-    ours = attention.step(x, 0, cache, attention.fixed(), Fixed((bias, None)), class_token=True)
+    ours = attention.step(x, 0, cache, attention.qkv_params(), QKVParams((bias, None)), class_token=True)
     q, k, v = attention._qkv(x)
     by_hand = (q @ k.mT + bias).softmax(-1) @ v
     assert torch.allclose(ours, attention._project(by_hand), atol=1e-5)

@@ -38,9 +38,9 @@ def test_losses_add_up_to_what_lies_between_real_and_drawn() -> None:
     }
     found = losses(LIMITS, drawings)
     assert [loss.part for loss in found] == ["sampling", "transformer", "autoencoder"]
-    assert [loss.named_right for loss in found] == pytest.approx([0.13, 0.07, 0.02])
+    assert [loss.accuracy for loss in found] == pytest.approx([0.13, 0.07, 0.02])
     assert [loss.fid for loss in found] == pytest.approx([1.5, 4.5, 1.0])
-    assert sum(loss.named_right for loss in found) == pytest.approx(0.94 - 0.72)
+    assert sum(loss.accuracy for loss in found) == pytest.approx(0.94 - 0.72)
     assert sum(loss.fid for loss in found) == pytest.approx(9.0 - 2.0)
 
 

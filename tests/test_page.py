@@ -205,7 +205,7 @@ def test_an_address_shows_the_same_picture_and_a_bad_one_says_so(
         tab.get_by_role("button", name="seed 6").click()
         tab.get_by_label("Block").select_option("1")
         tab.get_by_label("Head").select_option("2")
-        closer = handlers.look_closer(served, order, 1, 1)["maps"][5][1][2]
+        closer = handlers.block_view(served, order, 1, 1)["maps"][5][1][2]
         tab.wait_for_function(
             f"document.querySelectorAll('.map')[1].getAttribute('aria-label').includes('{max(closer):.3g}')"
         )

@@ -21,7 +21,7 @@ def test_a_folder_of_the_users_is_not_taken_over(model: hieramp.Model, tmp_path:
     mine = tmp_path / "set.zip.part" / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("precious")
-    with pytest.raises(ValueError, match=r"set.zip.part is in the way: it holds mine.txt, and is no folder of an unf"):
+    with pytest.raises(ValueError, match=r"set.zip.part is in the way: it holds mine.txt, which no unfinished set has"):
         list(hieramp.distill(model, 1, tmp_path / "set.zip"))
     assert mine.read_text() == "precious" and not (tmp_path / "set.zip").exists()
     mine.unlink()

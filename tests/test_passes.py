@@ -12,13 +12,13 @@ from torch import Tensor
 
 import hieramp
 from hieramp import Amplification
-from hieramp.analysis.autoencoder import foretold
+from hieramp.analysis.autoencoder import predicted
 from hieramp.config import VARConfig, from_json, to_json
 from hieramp.generation.memory import RecentDrawings
 from hieramp.training.tokens import TokenBatch
 from hieramp.training.var import mean_of, part_known
 from hieramp.var.model import VAR
-from hieramp.var.passes import knowing, pass_of_position
+from hieramp.var.passes import append_known_tokens, pass_of_position
 
 ALL = Amplification((0.5, 5.0), (0.5, 5.0), (0.5, 5.0))
 FINE = Amplification(fine=(0.5, 5.0))
@@ -63,7 +63,7 @@ def test_a_token_is_drawn_from_what_is_foretold_of_it(passes: int) -> None:
     for changes in KINDS.values():
         model = build_model(replace(TINY_VAR, last_passes=passes, **changes))
         steps = list(model.steps(LABELS, SEEDS, guidance=0))
-        whole = foretold(model, [step.tokens for step in steps], torch.tensor(LABELS))
+        whole = predicted(model, [step.tokens for step in steps], torch.tensor(LABELS))
         for step, span in zip(steps, model.var.scales.spans, strict=True):
             assert torch.allclose(step.logits, whole[:, span], atol=1e-5)
         at_once = model.var(torch.tensor(LABELS), model.vqvae.teacher_input([step.tokens for step in steps]))
@@ -124,9 +124,9 @@ def test_given_and_remembered_tokens_are_gone_on_from(kind: hieramp.Model) -> No
 
 
 def test_details_and_doubt_hold_for_all_positions(patient: hieramp.Model) -> None:
-    *_, last = patient.steps(LABELS, SEEDS, ALL, details=True)
+    *_, last = patient.steps(LABELS, SEEDS, ALL, return_attention=True)
     assert last.logits.shape == (5, 64, 64) and last.block_saliency is not None
-    assert last.block_saliency.shape == (5, 4, 2, 8, 8) and last.beliefs is not None
+    assert last.block_saliency.shape == (5, 4, 2, 8, 8) and last.class_logits is not None
     assert last.clear.shape == (5,) and last.clear.all()
 
 
@@ -167,7 +167,7 @@ def test_training_asks_for_the_open_tokens_alone(passes: int) -> None:
 def test_knowing_nothing_is_the_input_of_before(patient: hieramp.Model) -> None:
     tokens = patient.generate(LABELS, SEEDS).tokens
     inputs, codes = patient.vqvae.teacher_input(tokens), patient.vqvae.quantize.unit_codes(tokens[-1])
-    told = knowing(inputs, codes, torch.zeros(5, 64, dtype=torch.bool))
+    told = append_known_tokens(inputs, codes, torch.zeros(5, 64, dtype=torch.bool))
     labels = torch.tensor(LABELS)
     assert torch.equal(patient.var(labels, told).logits_BLV, patient.var(labels, inputs).logits_BLV)
 

@@ -21,7 +21,7 @@ from hieramp.class_names import keys_of, short_name, split_names
 from hieramp.commands.main import main
 from hieramp.config import VARConfig
 from hieramp.evaluation import teachers
-from hieramp.evaluation.images import HeldSet, aligned, aligned_test
+from hieramp.evaluation.images import LabeledImages, align_classes, align_test
 from hieramp.evaluation.teachers import Teacher, load_teacher
 from hieramp.pickles import read_checkpoint
 from hieramp.var.model import VAR
@@ -200,31 +200,31 @@ def test_timm_names_bring_published_weights(monkeypatch: pytest.MonkeyPatch) -> 
 # Names
 
 
-def held(names: tuple[str, ...], labels: list[int]) -> HeldSet:
+def held(names: tuple[str, ...], labels: list[int]) -> LabeledImages:
     images = torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    return HeldSet(images, torch.tensor(labels), names, "set", {}, "")
+    return LabeledImages(images, torch.tensor(labels), names, "set", {}, "")
 
 
 def test_names_are_matched_whatever_their_order(capsys: pytest.CaptureFixture) -> None:
-    found = aligned(held(("class_10", "class_2"), [0, 0, 1]), ("class_2", "class_10"), "t")
+    found = align_classes(held(("class_10", "class_2"), [0, 0, 1]), ("class_2", "class_10"), "t")
     assert found.labels.tolist() == [1, 1, 0] and found.class_names == ("class_2", "class_10")
-    assert aligned(held(("caf\u00e9",), [0]), ("cafe\u0301", "x"), "t").labels.tolist() == [0]
-    assert aligned(held(("Cat", "cat"), [0, 1]), ("cat", "Cat"), "t").labels.tolist() == [1, 0]
-    assert aligned(held(("crane", "crane"), [0, 1]), ("x", "crane", "crane"), "t").labels.tolist() == [1, 2]
-    rded = aligned(held(("00000", "00001"), [0, 1]), ("cat", "dog"), "t")
+    assert align_classes(held(("caf\u00e9",), [0]), ("cafe\u0301", "x"), "t").labels.tolist() == [0]
+    assert align_classes(held(("Cat", "cat"), [0, 1]), ("cat", "Cat"), "t").labels.tolist() == [1, 0]
+    assert align_classes(held(("crane", "crane"), [0, 1]), ("x", "crane", "crane"), "t").labels.tolist() == [1, 2]
+    rded = align_classes(held(("00000", "00001"), [0, 1]), ("cat", "dog"), "t")
     assert rded.labels.tolist() == [0, 1] and rded.class_names == ("cat", "dog")
     assert "set: 00000 is taken for cat, and so on by number" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"the teacher does not know 'dog' \(1 of 2\); it knows cat, bird"):
-        aligned(held(("cat", "dog"), [0, 1]), ("cat", "bird"), "the teacher")
+        align_classes(held(("cat", "dog"), [0, 1]), ("cat", "bird"), "the teacher")
 
 
 def test_test_images_of_other_classes_are_left_out(capsys: pytest.CaptureFixture) -> None:
     small = held(("a", "b", "c"), [2, 0])
-    test = aligned_test(held(("c", "x", "a"), [0, 0, 1, 2]), small)
+    test = align_test(held(("c", "x", "a"), [0, 0, 1, 2]), small)
     assert test.labels.tolist() == [2, 2, 0] and test.images[:, 0, 0, 0].tolist() == [0, 0, 2]
     assert "images of 1 classes that the set does not have are left out" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"there are no test images of 'c' \(1 of 2 classes\)"):
-        aligned_test(held(("a", "b"), [0, 1]), small)
+        align_test(held(("a", "b"), [0, 1]), small)
 
 
 def test_headings_keep_commas_that_are_not_imagenets() -> None:

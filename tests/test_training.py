@@ -285,7 +285,7 @@ def test_codes_are_looked_up_in_full_precision(image_folder: Path) -> None:
 def test_training_is_in_bfloat16_where_the_cpu_has_it(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
 ) -> None:
-    monkeypatch.setattr(loop, "has_half", lambda device: half)
+    monkeypatch.setattr(loop, "supports_fast_bf16", lambda device: half)
     AcceleratorState._reset_state(True)  # it is one for the whole process, its precision as well
     seen = []
     decode = VQVAE.decode

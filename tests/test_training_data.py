@@ -14,6 +14,7 @@ from hieramp.classifier import load_classifier
 from hieramp.commands.main import main
 from hieramp.data import batches, decode, open_source
 from hieramp.training import runs
+from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.loop import RunSettings
 from hieramp.training.recipe import Recipe
 
@@ -80,7 +81,6 @@ def test_class_tokens_of_other_classes_are_refused(image_folder: Path, trained: 
     shutil.copytree(image_folder, tmp_path / "images")
     for split in ("train", "test"):
         (tmp_path / "images" / split / "blue").rename(tmp_path / "images" / split / "zinc")
+    settings = RunSettings(tmp_path / "m", "class_tokens-dropped")
     with pytest.raises(ValueError, match="has a class 'zinc', which the VAR in .* does not know: give its own data"):
-        runs.train_class_tokens(
-            str(tmp_path / "images"), PRESET, RunSettings(tmp_path / "m", "class_tokens-kept"), "kept", False, False
-        )
+        runs.train_class_tokens(str(tmp_path / "images"), PRESET, settings, ClassTokenOptions())

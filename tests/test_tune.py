@@ -17,7 +17,7 @@ from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
-from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.images import LabeledImages
 from hieramp.generation.sampling import Sampling
 from hieramp.tuning.proxies import FidProxy, JudgeProxy, StudentProxy, diversity
 from hieramp.tuning.search import FIRST_SEED, Search, SearchSettings, to_params, to_stages
@@ -120,7 +120,7 @@ def test_proxies_prefer_what_is_better(judged_folder: Path) -> None:
     noise = torch.randint(0, 256, (24, 3, 24, 24)).byte()
     fid = FidProxy(classifier, judge(classifier, real, labels).features_NF)
     assert fid(real, labels).score == pytest.approx(0, abs=1e-3) and fid(noise, labels).score < -1e-3
-    validation = HeldSet(real, labels, ("a", "b", "c", "d"), "v", {}, "")
+    validation = LabeledImages(real, labels, ("a", "b", "c", "d"), "v", {}, "")
     student = StudentProxy(classifier, validation, epochs=2)
     assert student(real, labels) == student(real, labels) and 0 <= student(noise, labels).score <= 1
     assert JudgeProxy(classifier)(real, labels).parts.keys() == {"named_right", "diversity"}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hieramp.amplification.settings import ScaleStrength
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 
 
 class KeyBias(NamedTuple):
@@ -88,16 +88,20 @@ class BatchAmplification:
         named = [s.positions if s else () for s in strengths]
         self.around = before, after
         beta_B1, count_B = np.array(additive, np.float32)[:, None], np.array(counts)
-        self.beta_B1 = sent(torch.from_numpy(beta_B1), device)
-        self.gamma_B1 = sent(torch.tensor(factors)[:, None], device) if any(f != 1.0 for f in factors) else None
-        self.count_B = sent(torch.from_numpy(count_B), device)
+        self.beta_B1 = to_device_async(torch.from_numpy(beta_B1), device)
+        self.gamma_B1 = (
+            to_device_async(torch.tensor(factors)[:, None], device) if any(f != 1.0 for f in factors) else None
+        )
+        self.count_B = to_device_async(torch.from_numpy(count_B), device)
         # what is added at each rank; numpy, as a small drawing on a CPU spends its time on calls of torch
         boost_BL = np.where(np.arange(num_positions) < count_B[:, None], beta_B1, np.float32(0))
-        self.boost_BL = sent(torch.from_numpy(boost_BL), device)
-        self.named_BL = sent(_named(named, num_positions), device) if any(named) else None
+        self.boost_BL = to_device_async(torch.from_numpy(boost_BL), device)
+        self.named_BL = to_device_async(_named(named, num_positions), device) if any(named) else None
         signs = [[-1.0 if w == "least" else 1.0] for w in where]
-        self.sign_B1 = sent(torch.tensor(signs), device) if "least" in where else None
-        self.is_random_B1 = sent(torch.tensor([[w == "random"] for w in where]), device) if "random" in where else None
+        self.sign_B1 = to_device_async(torch.tensor(signs), device) if "least" in where else None
+        self.is_random_B1 = (
+            to_device_async(torch.tensor([[w == "random"] for w in where]), device) if "random" in where else None
+        )
 
     def _scores(self, m_BL: Tensor, random_BL: Tensor | None) -> Tensor:
         """What the positions are ranked by, the highest first."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from hieramp.data import to_signed
 from hieramp.generation.model import Model
 from hieramp.var.model import token_loss
-from hieramp.var.passes import knowing
+from hieramp.var.passes import append_known_tokens
 from hieramp.vqvae.model import VQVAE
 
 
@@ -68,13 +68,13 @@ def psnr(images_NCHW: Tensor, others_NCHW: Tensor) -> float:
 
 
 @torch.no_grad()
-def foretold(model: Model, tokens: Sequence[Tensor], labels_B: Tensor) -> Tensor:
+def predicted(model: Model, tokens: Sequence[Tensor], labels_B: Tensor) -> Tensor:
     """What each token of real images is drawn from without guidance, (B, L, V): in the pass that draws it."""
     var, inputs = model.var, model.vqvae.teacher_input(tokens)
     logits_BLV = var(labels_B, inputs).logits_BLV
     for number in range(1, var.config.last_passes):
         codes, known_N = model.vqvae.quantize.unit_codes(tokens[-1]), var.pass_N < number
-        told = knowing(inputs, codes, known_N.expand(len(labels_B), -1))
+        told = append_known_tokens(inputs, codes, known_N.expand(len(labels_B), -1))
         last = slice(-len(known_N), None)
         now_BNV = var(labels_B, told).logits_BLV[:, last]
         logits_BLV[:, last] = torch.where(known_N[:, None], logits_BLV[:, last], now_BNV)
@@ -88,7 +88,7 @@ def token_figures(model: Model, images_NCHW: Tensor, labels_N: Tensor) -> list[T
     for images, labels in zip(images_NCHW.split(100), labels_N.split(100), strict=True):
         tokens = model.vqvae.encode(to_signed(images.to(model.device)))
         targets_BL = torch.cat(tokens, 1)
-        logits_BLV = foretold(model, tokens, labels.to(model.device))
+        logits_BLV = predicted(model, tokens, labels.to(model.device))
         losses.append(token_loss(logits_BLV, targets_BL).mean(0).cpu())
         hits.append((logits_BLV.argmax(-1) == targets_BL).float().mean(0).cpu())
     weights = torch.tensor([len(labels) for labels in labels_N.split(100)]).float()

@@ -27,7 +27,7 @@ class Loss:
     """What one of the three steps from real to drawn images costs."""
 
     part: str  # "autoencoder", "transformer", "sampling"
-    named_right: float  # share of images that are no longer named right; negative where more are
+    accuracy: float  # share of images that are no longer named right; negative where more are
     fid: float  # rise of the FID; negative where it falls
 
 
@@ -96,16 +96,16 @@ def losses(limits: Mapping[str, Any], drawings: Mapping[str, Mapping[str, Any]] 
     untouched, whole = rows[None], rows[0]
     kept = rows[max(count for count in rows if count is not None)]
     found = [Loss("autoencoder", untouched["accuracy"] - kept["accuracy"], kept["fid"] - untouched["fid"])]
-    named_right, fid = kept["accuracy"] - whole["accuracy"], whole["fid"] - kept["fid"]
+    accuracy, fid = kept["accuracy"] - whole["accuracy"], whole["fid"] - kept["fid"]
     swept = baselines(drawings or {})
     used = swept.get(setting_of(limits))
     if used is None or len(swept) < 2:
-        found.append(Loss("transformer and sampling", named_right, fid))
+        found.append(Loss("transformer and sampling", accuracy, fid))
     else:
         by_name = max(row["accuracy"] for row in swept.values()) - used["accuracy"]
         by_fid = used["fid"] - min(row["fid"] for row in swept.values())
-        found += [Loss("transformer", named_right - by_name, fid - by_fid), Loss("sampling", by_name, by_fid)]
-    return sorted(found, key=lambda loss: loss.named_right, reverse=True)
+        found += [Loss("transformer", accuracy - by_name, fid - by_fid), Loss("sampling", by_name, by_fid)]
+    return sorted(found, key=lambda loss: loss.accuracy, reverse=True)
 
 
 def setting_of(limits: Mapping[str, Any]) -> str:

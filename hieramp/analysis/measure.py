@@ -110,8 +110,8 @@ def measure_drawings(
 def setting_name(sampling: Sampling) -> str:
     """ "guidance 6", and its power, top-p and temperature where they are not the default."""
     narrowed = "" if sampling.top_p == Sampling.top_p else f", top-p {sampling.top_p:g}"
-    cooled = f", temperature {sampling.told_temperature}" if sampling.told_temperature else ""
-    return f"guidance {sampling.told_guidance}{narrowed}{cooled}"
+    cooled = f", temperature {sampling.temperature_label}" if sampling.temperature_label else ""
+    return f"guidance {sampling.guidance_label}{narrowed}{cooled}"
 
 
 def baselines(drawings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -119,7 +119,7 @@ def baselines(drawings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[st
     return {n: row for n, row in drawings.items() if n.startswith("guidance ") and not n.endswith(AMPLIFIED)}
 
 
-def most_named_right(drawings: Mapping[str, Mapping[str, Any]]) -> str:
+def most_accurate(drawings: Mapping[str, Mapping[str, Any]]) -> str:
     """The setting without amplification at which the classifier names most images right."""
     swept = baselines(drawings)
     return max(swept, key=lambda name: swept[name]["accuracy"])

@@ -15,9 +15,9 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
 from hieramp.data import has_test_split
-from hieramp.devices import device_of
+from hieramp.devices import resolve_device
 from hieramp.errors import UserError
-from hieramp.evaluation.images import HeldSet, aligned, hold_set, hold_test
+from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
 from hieramp.files import write_text
 from hieramp.training.runs import load_vqvae
 from hieramp.vqvae.model import VQVAE
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     folder = model_folder(args.model)
-    device = device_of(args.device)
+    device = resolve_device(args.device)
     classifier = load_classifier(args.classifier or folder).to(device)
     vqvae = load_vqvae(folder).to(device)
     names = tuple(read_config(args.classifier or folder)["class_names"])
@@ -75,17 +75,17 @@ def _paths(args: argparse.Namespace) -> dict[str, str]:
 
 def _usages(paths: dict[str, str], vqvae: VQVAE) -> dict[str, SetUsage]:
     """Code usage of each set, over as many images of a class in all of them."""
-    sets = {name: hold_set(path, vqvae.config.image_size) for name, path in paths.items()}
+    sets = {name: load_set(path, vqvae.config.image_size) for name, path in paths.items()}
     fewest = min(int(held.labels.bincount()[list(held.present)].min()) for held in sets.values())
     return {name: token_usage(vqvae, held.images, held.labels, fewest) for name, held in sets.items()}
 
 
 def _real(args: argparse.Namespace, classifier: Classifier, names: tuple[str, ...]) -> Real:
     size = classifier.config.image_size
-    held = aligned(hold_set(args.data, size, args.real_images), names, "the classifier")
+    held = align_classes(load_set(args.data, size, args.real_images), names, "the classifier")
     held_out = None
     if has_test_split(args.data):
-        test = aligned(hold_test(args.data, size, HELD_OUT), names, "the classifier")
+        test = align_classes(load_test(args.data, size, HELD_OUT), names, "the classifier")
         held_out = judge(classifier, test.images, test.labels)
     return Real(held, judge(classifier, held.images, held.labels), held_out)
 
@@ -99,7 +99,7 @@ def _subject(
     names: tuple[str, ...],
     real: Real | None,
 ) -> Subject:
-    held: HeldSet = aligned(hold_set(path, classifier.config.image_size), names, "the classifier")
+    held: LabeledImages = align_classes(load_set(path, classifier.config.image_size), names, "the classifier")
     judged = judge(classifier, held.images, held.labels)
     subject = Subject(name, held, usage, judged)
     if real is None:

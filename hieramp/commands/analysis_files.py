@@ -11,7 +11,7 @@ from hieramp import figures
 from hieramp.analysis.judged import Closeness, Judged
 from hieramp.analysis.setplots import histogram_figure, risen_figure, usage_figure
 from hieramp.analysis.settokens import SetUsage, risen
-from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.images import LabeledImages
 from hieramp.figures import save_figure
 from hieramp.files import atomic, csv_text, write_text
 
@@ -23,7 +23,7 @@ class Subject:
     """A set with all that was found in it."""
 
     name: str
-    held: HeldSet
+    held: LabeledImages
     usage: SetUsage
     judged: Judged
     near: dict[str, Closeness] = field(default_factory=dict)  # features, pixels; {} without real images
@@ -34,7 +34,7 @@ class Subject:
 class Real:
     """Real images to compare with."""
 
-    held: HeldSet
+    held: LabeledImages
     judged: Judged
     held_out: Judged | None  # of the test split, where there is one
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hieramp.analysis.faithfulness import CEILING, RIVALS
 from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
-from hieramp.analysis.measure import baselines, most_named_right, setting_name
+from hieramp.analysis.measure import baselines, most_accurate, setting_name
 from hieramp.checkpoints import read_config
 from hieramp.commands.card_dit import dit_section
 from hieramp.files import markdown_table, write_text
@@ -34,7 +34,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
 def _samples(folder: Path, drawings: dict[str, Any] | None) -> str:
     sheets = {"samples.png": "at the default settings"}
     if drawings:
-        sheets["samples-clearest.png"] = f"at {most_named_right(drawings)}, where most are named right"
+        sheets["samples-clearest.png"] = f"at {most_accurate(drawings)}, where most are named right"
     shown = [
         f"Uncurated, the same seeds of each class, {at}:\n\n![samples {at}]({name})"
         for name, at in sheets.items()
@@ -112,7 +112,7 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
 def _best(drawn: dict[str, Any], shown: str, real: dict[str, Any]) -> str:
     """The best settings, and how far their FID is from that of real images."""
     swept = baselines(drawn)
-    fid, named = min(swept, key=lambda n: swept[n]["fid"]), most_named_right(drawn)
+    fid, named = min(swept, key=lambda n: swept[n]["fid"]), most_accurate(drawn)
     times = {name: f"{swept[name]['fid'] / real['fid']:.2f} times" for name in (fid, shown)}
     return (
         f"Best FID: **{swept[fid]['fid']:.2f}** at {fid}, {times[fid]} what {real['images']} real training images "
@@ -162,10 +162,10 @@ def _worst(limits: dict[str, Any], transformer: list[dict[str, Any]] | None) -> 
 
 def _verdict(found: list[Loss]) -> str:
     """The part that costs most names and the one that costs most FID, each with all shares."""
-    named = ", ".join(f"{loss.part} {_points(loss.named_right)}" for loss in found)
+    named = ", ".join(f"{loss.part} {_points(loss.accuracy)}" for loss in found)
     by_fid = sorted(found, key=lambda loss: loss.fid, reverse=True)
     fid = ", ".join(f"{loss.part} {loss.fid:+.2f}" for loss in by_fid)
-    first = f"The **{found[0].part}** costs most names" if found[0].named_right > 0 else "No names are lost"
+    first = f"The **{found[0].part}** costs most names" if found[0].accuracy > 0 else "No names are lost"
     second = f"the **{by_fid[0].part}** most FID" if by_fid[0].fid > 0 else "the FID does not rise"
     return f"{first} ({named}), {second} ({fid})."
 

@@ -12,7 +12,7 @@ from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
-from hieramp.devices import device_of
+from hieramp.devices import resolve_device
 from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
@@ -126,5 +126,5 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
         classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
         format=args.format,
         batch_size=args.batch_size,
-        device=device_of(args.device),
+        device=resolve_device(args.device),
     )

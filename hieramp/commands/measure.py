@@ -13,7 +13,7 @@ import hieramp
 from hieramp import figures
 from hieramp.analysis import faithfulness, measure
 from hieramp.analysis.limits import halves, measure_limits
-from hieramp.analysis.measure import most_named_right, setting_name
+from hieramp.analysis.measure import most_accurate, setting_name
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
@@ -22,7 +22,7 @@ from hieramp.commands import measure_dit
 from hieramp.commands.card import saliency_in_short, write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
-from hieramp.devices import half_where_native
+from hieramp.devices import autocast_bf16_if_fast
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.evaluation.teachers import load_teacher
@@ -150,7 +150,7 @@ def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.n
 
 
 def _on(network: torch.nn.Module, device: torch.device, images_NCHW: torch.Tensor) -> torch.Tensor:
-    with half_where_native(device):
+    with autocast_bf16_if_fast(device):
         return network(images_NCHW.to(device))
 
 
@@ -170,7 +170,7 @@ def _write_sheets(
     model: hieramp.Model, folder: Path, samplings: list[Sampling], drawings: dict[str, dict[str, Any]]
 ) -> None:
     """A sheet at the default settings, and one at those that most images are named right at, if they are others."""
-    best = next(sampling for sampling in samplings if setting_name(sampling) == most_named_right(drawings))
+    best = next(sampling for sampling in samplings if setting_name(sampling) == most_accurate(drawings))
     _write_sheet(model, folder / "samples.png", Sampling())
     clearest = folder / "samples-clearest.png"
     if best == Sampling():

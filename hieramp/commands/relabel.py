@@ -7,9 +7,9 @@ import torch
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
-from hieramp.devices import device_of
+from hieramp.devices import resolve_device
 from hieramp.evaluation.epoch_labels import relabel
-from hieramp.evaluation.images import aligned, hold_set
+from hieramp.evaluation.images import align_classes, load_set
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.teachers import load_teacher
 
@@ -30,14 +30,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    held = hold_set(args.set, args.size)
+    held = load_set(args.set, args.size)
     teacher = load_teacher(args.teacher).for_classes(held.class_names, held.name)
-    held = aligned(held, teacher.class_names, f"the teacher {teacher.name}")
+    held = align_classes(held, teacher.class_names, f"the teacher {teacher.name}")
     count = (len(held.images), len(held.present), held.image_size)
     # the learning rate, which depends on the student, plays no part here
     training = training_of(PROTOCOLS[args.protocol], "", *count, epochs=args.epochs, batch_size=args.batch_size)
     about = {"teacher": teacher.name, "teacher_sha256": teacher.sha256}
-    on_device = held.to(device_of(args.device))
+    on_device = held.to(resolve_device(args.device))
     with tqdm(total=training.epochs, desc="labels", unit="epoch", disable=None) as bar, torch.no_grad():
         for done in relabel(on_device, teacher.network, training, args.out, about, args.seed):
             bar.update(done - bar.n)

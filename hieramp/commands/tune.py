@@ -11,7 +11,7 @@ from hieramp.checkpoints import fingerprint, model_folder, read_config, write_te
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.errors import UserError
-from hieramp.evaluation.images import HeldSet, aligned, hold_set
+from hieramp.evaluation.images import LabeledImages, align_classes, load_set
 from hieramp.fields import table
 from hieramp.figures import save_figure
 from hieramp.generation.sampling import Sampling
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     real = None
     if args.data:
         names = tuple(read_config(folder)["class_names"])
-        real = aligned(hold_set(args.data, model.image_size, args.real_images), names, "the classifier")
+        real = align_classes(load_set(args.data, model.image_size, args.real_images), names, "the classifier")
     proxy = _proxy(args, classifier, real)
     out = args.out or Path("runs/tune") / f"{model.name}-{args.proxy}-ipc{args.ipc}"
     weights = fingerprint(model.vqvae.state_dict(), model.var.state_dict(), classifier.state_dict())[:16]
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     _report(search, args, out)
 
 
-def _proxy(args: argparse.Namespace, classifier: Classifier, real: HeldSet | None) -> Proxy:
+def _proxy(args: argparse.Namespace, classifier: Classifier, real: LabeledImages | None) -> Proxy:
     if args.proxy == "judge" or real is None:
         return JudgeProxy(classifier)
     if args.proxy == "fid":

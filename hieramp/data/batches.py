@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hieramp.data.pictures import to_square
 from hieramp.data.source import DataSource, read_image
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.errors import UserError
 
 CACHE_BYTES = 2**32  # decoded sets up to this size are kept in memory
@@ -30,7 +30,7 @@ class DecodedImages(Dataset[Batch]):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        index = sent(torch.as_tensor(indices), self.images.device)
+        index = to_device_async(torch.as_tensor(indices), self.images.device)
         return self.images[index], self.labels[index]
 
     def to(self, device: torch.device) -> "DecodedImages":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hieramp.class_names import check_labels, label_of
-from hieramp.devices import prefer_flash, sent
+from hieramp.devices import prefer_flash, to_device_async
 from hieramp.diffusion.amplifier import Amplifier
 from hieramp.diffusion.latents import Latents
 from hieramp.diffusion.levels import Level
@@ -265,7 +265,7 @@ class DiffusionModel:
             denoiser,
             gaussian(request.labels, request.seeds, denoiser.shape, device),
             levels,
-            sent(torch.tensor(request.labels), device),
+            to_device_async(torch.tensor(request.labels), device),
             solver=how.solver,
             guidance=how.guidance,
             attention=amplifier,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 
 
 def _uniform(label: int, seed: int, use: str, count: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def gaussian(
         length, turn = np.sqrt(-2 * np.log(radius)), 2 * pi * angle
         normal = np.concatenate([length * np.cos(turn), length * np.sin(turn)])[:count]
         rows.append(normal.astype(np.float32).reshape(tuple(shape)))
-    return sent(torch.from_numpy(np.stack(rows)), device)
+    return to_device_async(torch.from_numpy(np.stack(rows)), device)
 
 
 def chances(labels: Sequence[int], seeds: Sequence[int], step: int, count: int, device: torch.device) -> Tensor:
@@ -44,4 +44,4 @@ def chances(labels: Sequence[int], seeds: Sequence[int], step: int, count: int, 
         _uniform(label, seed, f"chance/{step}", count).astype(np.float32)
         for label, seed in zip(labels, seeds, strict=True)
     ]
-    return sent(torch.from_numpy(np.stack(rows)), device)
+    return to_device_async(torch.from_numpy(np.stack(rows)), device)

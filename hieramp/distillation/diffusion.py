@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from hieramp.diffusion.model import GROUP, DiffusionModel
-from hieramp.distillation.maker import Drawer, Task, _full_float32, side_by_side
+from hieramp.distillation.maker import Drawer, Task, _full_float32, parallel_map
 from hieramp.distillation.plan import Item
 from hieramp.settings import Settings
 
@@ -38,7 +38,7 @@ class DiffusionDrawer(Drawer):
             if self.model.device.type != "cpu":
                 return [self._drawn(task.items)]
             groups = [task.items[i : i + GROUP["cpu"]] for i in range(0, len(task.items), GROUP["cpu"])]
-            return side_by_side([partial(self._drawn, group) for group in groups])
+            return parallel_map([partial(self._drawn, group) for group in groups])
 
     def _drawn(self, items: Sequence[Item]) -> "_Share":
         drawing = self.model.generate([item.label for item in items], [item.seed for item in items], self.settings)

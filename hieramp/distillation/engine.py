@@ -113,7 +113,7 @@ def produce_with(
         remove(plan)
         yield Progress(len(plan), len(plan), 0.0, plan.out, finished=True)
         return
-    with _told(plan), part_folder(plan) as folder:
+    with explain_os_errors(plan), part_folder(plan) as folder:
         before, started = folder.num_done, monotonic()
         yield Progress(before, len(plan), 0.0, plan.out)
         for _ in work(Queue(plan, folder, batch_size), folder):
@@ -144,7 +144,7 @@ def already_there(plan: Plan) -> bool:
 
 
 @contextmanager
-def _told(plan: Plan) -> Iterator[None]:
+def explain_os_errors(plan: Plan) -> Iterator[None]:
     """Add to an OSError what is safe and what to do."""
     try:
         yield

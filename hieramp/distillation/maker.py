@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hieramp.amplification.settings import Amplification
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.distillation.parts import Made
 from hieramp.distillation.plan import Item
 from hieramp.figures import png_bytes, to_picture
@@ -89,7 +89,7 @@ class Drawer:
         def finish() -> Batch:
             drawn = [pair for share in shares for pair in share.images()]
             jobs = [partial(self._made, item.index, image) for item, image in drawn if image is not None]
-            return Batch(side_by_side(jobs), [item for item, image in drawn if image is None])
+            return Batch(parallel_map(jobs), [item for item, image in drawn if image is None])
 
         return finish
 
@@ -107,7 +107,7 @@ class Drawer:
             for item, image in sorted(drawn, key=lambda pair: pair[0].seed):
                 found[item.index].append(image)
             jobs = [partial(self._best, item, found[item.index]) for item in task.items]
-            return Batch(side_by_side(jobs), [])
+            return Batch(parallel_map(jobs), [])
 
         return finish
 
@@ -129,16 +129,16 @@ class Drawer:
         with _full_float32():
             num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
             cuts = [task.items[i::num_shares] for i in range(num_shares)]
-            return side_by_side([partial(self._draw, model, Task(items, task.exact)) for items in cuts if items])
+            return parallel_map([partial(self._draw, model, Task(items, task.exact)) for items in cuts if items])
 
     @torch.no_grad()
     def _draw(self, model: Model, task: Task) -> "_Share":
         """Draw all items, and begin to decode those drawn without doubt."""
         tokens, clear = self._tokens(model, task)
         chosen = [i for i, is_clear in enumerate(clear) if is_clear]
-        with _beside(model.device) as wait:
+        with on_side_stream(model.device) as wait:
             groups = [chosen[i : i + DECODED_AT_ONCE] for i in range(0, len(chosen), DECODED_AT_ONCE)]
-            index = [sent(torch.tensor(rows), model.device) for rows in groups]
+            index = [to_device_async(torch.tensor(rows), model.device) for rows in groups]
             decoded = [to_host(self._decode([level[rows] for level in tokens])) for rows in index]
         return _Share(task.items, clear, tokens, decoded, wait)
 
@@ -238,7 +238,7 @@ def logits_of(classifier: nn.Module, picture: Image.Image) -> Tensor:
 
 
 @contextmanager
-def _beside(device: torch.device) -> Iterator[Callable[[], None]]:
+def on_side_stream(device: torch.device) -> Iterator[Callable[[], None]]:
     """On a GPU, run what is begun inside on a stream of its own, beside what follows; yields a wait for its end."""
     if device.type != "cuda":
         yield lambda: None
@@ -297,7 +297,7 @@ def _single_threads() -> ThreadPoolExecutor:
     return pool
 
 
-def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
+def parallel_map(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """Results of the jobs, each run on one thread, as many at a time as torch has threads."""
     with _MAKING:
         pool = _single_threads()

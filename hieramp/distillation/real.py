@@ -19,7 +19,7 @@ from hieramp.classifier import Classifier
 from hieramp.data import DataSource, described_classes, read_image, to_square
 from hieramp.distillation.distill import SOFT
 from hieramp.distillation.engine import Progress, produce
-from hieramp.distillation.maker import Batch, Task, finished, side_by_side, soft_label
+from hieramp.distillation.maker import Batch, Task, finished, parallel_map, soft_label
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
@@ -122,10 +122,10 @@ class _Collector:
         pictures = [self.choose(item) for item in task.items]
         labels: list[bytes | None] = [None] * len(pictures)
         if self.classifier is not None:
-            labels = list(side_by_side([partial(soft_label, self.classifier, picture) for picture in pictures]))
+            labels = list(parallel_map([partial(soft_label, self.classifier, picture) for picture in pictures]))
         rows = zip([item.index for item in task.items], pictures, labels, strict=True)
         jobs = [partial(finished, *row) for row in rows]
-        return lambda: Batch(side_by_side(jobs), [])
+        return lambda: Batch(parallel_map(jobs), [])
 
 
 class _Shuffled:
@@ -183,7 +183,7 @@ class Rded:
         """The patches of a class, uint8 (N, 3, h, h), the surest first."""
         pool = self.shuffled.order(label)[: max(POOL, self.plan.ipc * self.factor**2)]
         crops = [self._crops(index, label) for index in pool.tolist()]
-        losses = torch.stack(side_by_side([partial(self._loss, some, label) for some in crops]))
+        losses = torch.stack(parallel_map([partial(self._loss, some, label) for some in crops]))
         surest = [some[i] for some, i in zip(crops, losses.argmin(1).tolist(), strict=True)]
         return torch.stack(surest)[losses.amin(1).argsort(stable=True)]
 

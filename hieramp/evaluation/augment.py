@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.evaluation.protocols import Training
 
 
@@ -22,7 +22,7 @@ def augmented(images_BCHW: Tensor, training: Training) -> Tensor:
     if training.min_crop < 1:
         boxes = [_box(image, training.min_crop) for image in x]
         x = cropped(x, boxes) if x.is_cuda else torch.stack([_resized(*pair) for pair in zip(x, boxes, strict=True)])
-    flip_B = sent(torch.rand(len(x)), x.device) < 0.5
+    flip_B = to_device_async(torch.rand(len(x)), x.device) < 0.5
     return torch.where(flip_B[:, None, None, None], x.flip(-1), x)
 
 
@@ -50,7 +50,7 @@ def _resized(image_CHW: Tensor, box: Box) -> Tensor:
 def cropped(images_BCHW: Tensor, boxes: Sequence[Box]) -> Tensor:
     """One box of each image, enlarged to its size: torchvision's crops but for rounding, all in a few kernels."""
     height, width = images_BCHW.shape[-2:]
-    top_B1, left_B1, rows_B1, columns_B1 = sent(torch.tensor(boxes), images_BCHW.device).T[..., None].float()
+    top_B1, left_B1, rows_B1, columns_B1 = to_device_async(torch.tensor(boxes), images_BCHW.device).T[..., None].float()
     y_BH = _places(top_B1, rows_B1, height)
     x_BW = _places(left_B1, columns_B1, width)
     grid_BHW2 = torch.stack(torch.broadcast_tensors(x_BW[:, None, :], y_BH[:, :, None]), dim=-1)
@@ -69,7 +69,7 @@ def _places(start_B1: Tensor, length_B1: Tensor, size: int) -> Tensor:
 
 def _quarters_shuffled(images_BCHW: Tensor) -> Tensor:
     """RDED's patch shuffle for 2 × 2 patches: halves change places, or not, along each axis."""
-    shifts_B2 = sent(torch.stack([torch.rand(2) for _ in images_BCHW]), images_BCHW.device) < 0.5
+    shifts_B2 = to_device_async(torch.stack([torch.rand(2) for _ in images_BCHW]), images_BCHW.device) < 0.5
     for axis in (-2, -1):
         is_shifted_B111 = shifts_B2[:, axis, None, None, None]
         rolled_BCHW = images_BCHW.roll(images_BCHW.shape[axis] // 2, axis)

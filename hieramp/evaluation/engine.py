@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from hieramp.devices import device_of
+from hieramp.devices import resolve_device
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
-from hieramp.evaluation.images import HeldSet, aligned, aligned_test, hold_set, hold_test
+from hieramp.evaluation.images import LabeledImages, align_classes, align_test, load_set, load_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import PREVIEW, build_student, how_trained, save_network
@@ -62,23 +62,23 @@ class Evaluation:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.device = device_of(task.device)
+        self.device = resolve_device(task.device)
         protocol = PROTOCOLS[task.protocol]
         if protocol.soft and task.teacher is None:
             raise UserError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
         soft = task.teacher if protocol.soft else None
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
         self.teacher = load_teacher(soft) if soft and not labels else None
-        held = hold_set(task.set, task.size)
+        held = load_set(task.set, task.size)
         if self.teacher:
             self.teacher = self.teacher.for_classes(held.class_names, held.name)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
         if labels:
             names = tuple(read_about(labels)["class_names"])
-        held = aligned(
+        held = align_classes(
             held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
         )
-        self.test = aligned_test(hold_test(task.test, held.image_size, task.test_images), held).to(self.device)
+        self.test = align_test(load_test(task.test, held.image_size, task.test_images), held).to(self.device)
         self.held = held.to(self.device)
         overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
         count = (task.student, len(held.images), len(held.present), held.image_size)
@@ -185,7 +185,7 @@ class Evaluation:
         return json.loads(json.dumps({"seed": seed, "key": self.key()}))
 
 
-def _names_in_use(held: HeldSet) -> tuple[str, ...]:
+def _names_in_use(held: LabeledImages) -> tuple[str, ...]:
     return tuple(held.class_names[label] for label in held.present)
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from hieramp.checkpoints import read_safetensors, save_safetensors
-from hieramp.devices import half_where_native
+from hieramp.devices import autocast_bf16_if_fast
 from hieramp.errors import UserError
 from hieramp.evaluation.augment import augmented, mixer
-from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.images import LabeledImages
 from hieramp.evaluation.protocols import Training
 from hieramp.files import write_text
 from hieramp.seeds import seed_of
@@ -34,7 +34,7 @@ class EpochLabels:
         UserError: the folder is none, or was made for another set or training.
     """
 
-    def __init__(self, folder: Path, held: HeldSet, training: Training) -> None:
+    def __init__(self, folder: Path, held: LabeledImages, training: Training) -> None:
         self.folder, self.held, self.training = folder, held, training
         self.about = read_about(folder)
         ours, theirs = describe(held, training, {}, 0), self.about
@@ -56,7 +56,7 @@ class EpochLabels:
 
 
 def relabel(
-    held: HeldSet, teacher: nn.Module, training: Training, folder: Path, about: dict[str, Any], seed: int = 0
+    held: LabeledImages, teacher: nn.Module, training: Training, folder: Path, about: dict[str, Any], seed: int = 0
 ) -> Iterator[int]:
     """Write the labels of every epoch that `folder` lacks, yielding how many are there.
 
@@ -86,18 +86,18 @@ def relabel(
 
 @torch.no_grad()
 def _epoch(
-    held: HeldSet, teacher: nn.Module, training: Training, about: dict[str, Any], epoch: int
+    held: LabeledImages, teacher: nn.Module, training: Training, about: dict[str, Any], epoch: int
 ) -> dict[str, Tensor]:
     order = torch.randperm(len(held.images), generator=torch.Generator().manual_seed(_seed(about, epoch, -1)))
     logits = []
     for number, index_B in enumerate(order.split(training.batch_size)):
         images = mixed(held, training, _seed(about, epoch, number), index_B.to(held.images.device))
-        with half_where_native(images.device):
+        with autocast_bf16_if_fast(images.device):
             logits.append(teacher(images.contiguous(memory_format=torch.channels_last)).half().cpu())
     return {"logits": torch.cat(logits), "order": order.int()}
 
 
-def mixed(held: HeldSet, training: Training, seed: int, index_B: Tensor) -> Tensor:
+def mixed(held: LabeledImages, training: Training, seed: int, index_B: Tensor) -> Tensor:
     """The images of one batch, cropped, flipped and mixed by the batch's own seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,7 +117,7 @@ def epoch_file(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:04d}.safetensors"
 
 
-def describe(held: HeldSet, training: Training, about: dict[str, Any], seed: int) -> dict[str, Any]:
+def describe(held: LabeledImages, training: Training, about: dict[str, Any], seed: int) -> dict[str, Any]:
     """What labels belong to; torch's version, since it draws the crops."""
     names = ("min_crop", "shuffle_patches", "cutmix")
     return {

@@ -19,7 +19,7 @@ from hieramp.imageset.reader import open_set
 
 
 @dataclass(frozen=True)
-class HeldSet:
+class LabeledImages:
     """A whole set in memory."""
 
     images: Tensor  # uint8 (N, 3, S, S)
@@ -44,11 +44,11 @@ class HeldSet:
         """Images per class, on average."""
         return max(1, round(len(self.images) / len(self.present)))
 
-    def to(self, device: torch.device | str) -> "HeldSet":
+    def to(self, device: torch.device | str) -> "LabeledImages":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def hold_set(path: str, size: int | None = None, limit: int | None = None) -> HeldSet:
+def load_set(path: str, size: int | None = None, limit: int | None = None) -> LabeledImages:
     """A distilled set (zip, folder, shards), or a plain folder of class folders, as images of `size` pixels.
 
     `size` None keeps the set's own, or that of a plain folder's first image. `limit` takes so many images of a plain
@@ -69,7 +69,7 @@ def hold_set(path: str, size: int | None = None, limit: int | None = None) -> He
         return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
 
 
-def hold_test(path: str, size: int, limit: int | None = None) -> HeldSet:
+def load_test(path: str, size: int, limit: int | None = None) -> LabeledImages:
     """Test images as the protocol has them: resized to size // 7 · 8, the centre cropped (32 → 32, 224 → 256 / 224)."""
     return _hold_source(path, "test", size, size // 7 * 8, limit)
 
@@ -78,7 +78,7 @@ def _is_distilled(path: Path) -> bool:
     return path.suffix == ".zip" or (path.is_dir() and (path / "dataset.json").is_file())
 
 
-def _hold_source(path: str, split: str, size: int | None, resized: int | None, limit: int | None) -> HeldSet:
+def _hold_source(path: str, split: str, size: int | None, resized: int | None, limit: int | None) -> LabeledImages:
     source = open_source(path, split)
     size = size or min(read_image(source, 0).size)
     decoded = decode(source, resized or size, limit)
@@ -91,13 +91,13 @@ def _hold_source(path: str, split: str, size: int | None, resized: int | None, l
 
 def _held(
     images: Tensor, labels: Tensor, names: tuple[str, ...], path: str, settings: dict[str, Any], files: tuple[str, ...]
-) -> HeldSet:
+) -> LabeledImages:
     text = torch.frombuffer(bytearray("\n".join(names).encode()), dtype=torch.uint8)
     sha256 = fingerprint({"images": images, "labels": labels, "names": text})
-    return HeldSet(images, labels, names, Path(path).name, settings, sha256, files)
+    return LabeledImages(images, labels, names, Path(path).name, settings, sha256, files)
 
 
-def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
+def align_classes(held: LabeledImages, class_names: tuple[str, ...], whose: str) -> LabeledImages:
     """The set with its labels in the order of `class_names`, found by their names; only classes with images count.
 
     Names are compared without letter case and accents' form, and ImageNet ids are their words. Folders that are called
@@ -125,14 +125,14 @@ def aligned(held: HeldSet, class_names: tuple[str, ...], whose: str) -> HeldSet:
     return replace(held, labels=new_K[held.labels], class_names=class_names)
 
 
-def aligned_test(test: HeldSet, held: HeldSet) -> HeldSet:
+def align_test(test: LabeledImages, held: LabeledImages) -> LabeledImages:
     """Test images of the classes that have images in `held`, with its labels; others are left out, which is told.
 
     Raises:
         UserError: a class of the set has no test images.
     """
     if _is_numbered(test.class_names) and len(test.class_names) == len(held.class_names):
-        test = aligned(test, held.class_names, held.name)
+        test = align_classes(test, held.class_names, held.name)
     ours, theirs = keys_of(test.class_names), keys_of(held.class_names)
     wanted = {theirs[label]: label for label in held.present}
     found = {ours[label] for label in test.present}
@@ -148,7 +148,7 @@ def aligned_test(test: HeldSet, held: HeldSet) -> HeldSet:
         count = len(test.present) - len(kept)
         print(f"{test.name}: images of {count} classes that the set does not have are left out", file=sys.stderr)
     new_K = torch.tensor([wanted.get(key, -1) for key in ours])
-    test = restricted(test, kept)
+    test = select_classes(test, kept)
     return replace(test, labels=new_K[test.labels], class_names=held.class_names)
 
 
@@ -156,7 +156,7 @@ def _is_numbered(names: tuple[str, ...]) -> bool:
     return all(name == f"{label:05d}" for label, name in enumerate(names))
 
 
-def restricted(held: HeldSet, labels: tuple[int, ...]) -> HeldSet:
+def select_classes(held: LabeledImages, labels: tuple[int, ...]) -> LabeledImages:
     """The images of some classes alone; labels and names stay."""
     keep_N = torch.isin(held.labels, torch.tensor(labels))
     files = tuple(file for file, keep in zip(held.files, keep_N.tolist()) if keep)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hieramp.class_names import short_name
-from hieramp.devices import has_half
+from hieramp.devices import supports_fast_bf16
 from hieramp.errors import UserError
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.trainer import StudentResult
@@ -99,7 +99,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    precision = "bfloat16" if has_half(device) else "float32"
+    precision = "bfloat16" if supports_fast_bf16(device) else "float32"
     return f"{os.cpu_count()} CPU cores, {threads} thread{'s' if threads > 1 else ''}, {precision}"
 
 

@@ -32,7 +32,7 @@ class Teacher:
     def for_classes(self, class_names: Sequence[str], whose: str) -> "Teacher":
         """The same teacher with the logits of some of its classes alone, found by name or ImageNet id, in their order.
 
-        It stays as it is where it knows none but these, or not all of them: `aligned` tells what differs then.
+        It stays as it is where it knows none but these, or not all of them: `align_classes` tells what differs then.
         """
         ours, wanted = keys_of(self.class_names), keys_of(class_names)
         if len(wanted) >= len(ours) or not set(wanted) <= set(ours):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hieramp.devices import half_where_native
+from hieramp.devices import autocast_bf16_if_fast
 from hieramp.errors import UserError
 from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.epoch_labels import EpochLabels
-from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.images import LabeledImages
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import Training
 
@@ -57,7 +57,7 @@ class Trainer:
         self,
         student: nn.Module,
         teacher: nn.Module | None,
-        held: HeldSet,
+        held: LabeledImages,
         training: Training,
         stored: EpochLabels | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Trainer:
 
     def step(self, images_BCHW: Tensor, target_BK: Tensor) -> Tensor:
         """One optimiser's step; (loss, agreement)."""
-        with half_where_native(self.device):
+        with autocast_bf16_if_fast(self.device):
             logits_BK = self.student(images_BCHW)
         if self.training.soft:
             loss = soft_loss(logits_BK, target_BK, self.training.temperature)
@@ -116,16 +116,16 @@ class Trainer:
         images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         if self.teacher is None or not self.training.soft:
             return images_BCHW, mixed_BK
-        with half_where_native(self.device):
+        with autocast_bf16_if_fast(self.device):
             return images_BCHW, self.teacher(images_BCHW)
 
-    def test(self, test: HeldSet) -> Tensor:
+    def test(self, test: LabeledImages) -> Tensor:
         """The confusion matrix on test images, int64 (K, K)."""
         return confusion(self.student, test)
 
 
 @torch.no_grad()
-def confusion(network: nn.Module, test: HeldSet) -> Tensor:
+def confusion(network: nn.Module, test: LabeledImages) -> Tensor:
     """How often each class is named as which, int64 (K, K); the network is left in the mode it came in."""
     training = network.training
     network.eval()
@@ -133,7 +133,7 @@ def confusion(network: nn.Module, test: HeldSet) -> Tensor:
     counts = torch.zeros(num_classes * num_classes, dtype=torch.long)
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
         x = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-        with half_where_native(device):
+        with autocast_bf16_if_fast(device):
             named_B = network(x).argmax(1)
         counts += torch.bincount((labels * num_classes + named_B).cpu(), minlength=len(counts))
     network.train(training)
@@ -160,8 +160,8 @@ def seeded(seed: int) -> Iterator[None]:
 def train_student(
     build: Callable[[], nn.Module],
     teacher: nn.Module | None,
-    held: HeldSet,
-    test: HeldSet,
+    held: LabeledImages,
+    test: LabeledImages,
     training: Training,
     seed: int,
     report: Callable[[EpochRow], None] | None = None,
@@ -195,7 +195,11 @@ def train_student(
 
 
 def expected_seconds(
-    build: Callable[[], nn.Module], teacher: nn.Module | None, held: HeldSet, test: HeldSet, training: Training
+    build: Callable[[], nn.Module],
+    teacher: nn.Module | None,
+    held: LabeledImages,
+    test: LabeledImages,
+    training: Training,
 ) -> float:
     """Time of one student, from a few timed steps and one timed test batch on a student of its own."""
     if teacher is None:  # stored labels cost no forward pass either
@@ -205,7 +209,7 @@ def expected_seconds(
         index_B = torch.arange(min(training.batch_size, len(held.images)), device=trainer.device)
         step = _timed(lambda: trainer.step(*trainer.batch(index_B)), trainer.device)
         some = min(TEST_BATCH, len(test.images))
-        few = HeldSet(test.images[:some], test.labels[:some], test.class_names, "", {}, "")
+        few = LabeledImages(test.images[:some], test.labels[:some], test.class_names, "", {}, "")
         tested = _timed(lambda: trainer.test(few), trainer.device, count=1) * len(test.images) / some
     steps = training.epochs * -(-len(held.images) // training.batch_size)
     return steps * step + training.num_tests * tested

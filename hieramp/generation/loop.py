@@ -24,7 +24,7 @@ from hieramp.generation.scale import (
 )
 from hieramp.generation.step import Step
 from hieramp.var.model import VAR, Generation
-from hieramp.var.passes import knowing
+from hieramp.var.passes import append_known_tokens
 from hieramp.vqvae.model import VQVAE
 
 __all__ = ["Given", "Memory", "Request", "Step", "draw"]
@@ -107,7 +107,7 @@ def draw_scale(
         else:  # a later pass knows the tokens of those before it
             assert inputs is not None and isinstance(positions, Tensor)
             codes, known = vqvae.quantize.unit_codes(tokens_UL), (var.pass_N < number).expand_as(tokens_UL)
-            inputs_BLC = settings.cfg_rows(knowing(inputs[:num_rows], codes, known))
+            inputs_BLC = settings.cfg_rows(append_known_tokens(inputs[:num_rows], codes, known))
             at_BPV = var.step(state, scale, inputs_BLC, ReplayHook(hook.key_biases), again=positions).logits_BLV
         # Guide: (1+t)·conditional - t·unconditional.
         guided_UPV = guide(at_BPV[:num_rows], at_BPV[num_rows:], settings.guidance) if settings.use_cfg else at_BPV

@@ -28,7 +28,7 @@ class Prefix:
 
     def shared_with(self, request: Request, var: VAR) -> tuple[int, list[int]]:
         """How many scales `request` shares with this drawing, and for each of its images the one to go on from."""
-        if (request.sampling, request.details) != (self.request.sampling, self.request.details):
+        if (request.sampling, request.return_attention) != (self.request.sampling, self.request.return_attention):
             return 0, []
         for scale in reversed(range(len(self.steps))):
             mine = {key: j for j, key in enumerate(self.request.prefix_keys(scale, var))}

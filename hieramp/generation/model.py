@@ -125,7 +125,7 @@ class Model:
         seeds: Sequence[int] | None = None,
         settings: GivenSettings = None,
         *,
-        details: bool = False,
+        return_attention: bool = False,
         memory: Memory | None = None,
         given: Sequence[Tensor] = (),
         **options: Any,
@@ -137,8 +137,8 @@ class Model:
         of `Settings` may be given by its name as well, as may `amplification=`: `guidance=2.0, temperature=0.7`. Images
         of one call may differ in their amplification alone. `seeds` are drawn at random when left out.
 
-        `details` adds the saliency of every block and head and what the class tokens believe. `memory` keeps drawings
-        (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
+        `return_attention` adds the saliency of every block and head and the class tokens' logits. `memory` keeps
+        drawings (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
         `given` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
         `model.vqvae.encode`: they are taken instead of drawn, and the model draws the finer scales to them.
 
@@ -147,7 +147,7 @@ class Model:
                 tokens of another shape or beyond the codebook.
             TypeError: an option that is no setting.
         """
-        request = self._request(labels, seeds, settings, options, details, given)
+        request = self._request(labels, seeds, settings, options, return_attention, given)
         return draw(self.vqvae, self.var, request, memory, self.captured)
 
     def check(self, settings: Settings) -> None:
@@ -173,7 +173,7 @@ class Model:
         seeds: Sequence[int] | None,
         settings: GivenSettings,
         options: dict[str, Any],
-        details: bool,
+        return_attention: bool,
         given: Sequence[Tensor],
     ) -> Request:
         labels = check_labels(labels, self.var.config.num_classes, self.name)
@@ -189,7 +189,9 @@ class Model:
         for one in set(per_image):
             self.check(one)
         amplifications = tuple(one.amplification for one in per_image)
-        return Request(labels, seeds, amplifications, samplings.pop(), details, self._given(given, len(labels)))
+        return Request(
+            labels, seeds, amplifications, samplings.pop(), return_attention, self._given(given, len(labels))
+        )
 
     def _given(self, given: Sequence[Tensor], num_images: int) -> tuple[Given, ...]:
         """Tokens per scale (B, n²) to what each image takes."""

@@ -17,7 +17,9 @@ class Request:
     seeds: tuple[int, ...]
     amplifications: tuple[Amplification, ...]
     sampling: Sampling
-    details: bool = False  # return the attention of every block and head, and the class tokens' logits, as well
+    return_attention: bool = (
+        False  # return the attention of every block and head, and the class tokens' logits, as well
+    )
     given: tuple[Given, ...] = ()  # not drawn but taken from here; as many scales for every image
 
     def uses_cfg(self, var: VAR) -> bool:

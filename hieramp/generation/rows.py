@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.generation.memory import Prefix
 from hieramp.generation.request import Request
 from hieramp.generation.sampling import noise_keys
@@ -41,7 +41,7 @@ class SharedRows:
 
     def labels(self) -> Tensor:
         """Of the rows, (U,)."""
-        return sent(torch.tensor([self.request.labels[first] for first in self.firsts]), self.device)
+        return to_device_async(torch.tensor([self.request.labels[first] for first in self.firsts]), self.device)
 
     @cached_property
     def max_rows(self) -> int:
@@ -71,7 +71,7 @@ class SharedRows:
             return
         row_of_image, num_before = self.row_of_image, len(self.firsts)
         self._set_groups(groups)
-        parents = sent(torch.tensor([row_of_image[first] for first in self.firsts]), self.device)
+        parents = to_device_async(torch.tensor([row_of_image[first] for first in self.firsts]), self.device)
         self.state.select(self._both(parents, num_before), self.var.scales.spans[scale].start)
         self.f_hat = self.f_hat[parents]
 
@@ -81,7 +81,7 @@ class SharedRows:
 
     def settings(self, scale: int) -> ScaleSettings:
         amplifications = tuple(self.request.amplifications[first] for first in self.firsts)
-        how = self.request.sampling, self.request.details
+        how = self.request.sampling, self.request.return_attention
         return ScaleSettings(self.var, scale, self.use_cfg, *how, amplifications)
 
     def given_tokens(self, scale: int) -> Tensor | None:
@@ -89,7 +89,7 @@ class SharedRows:
         given = self.request.given
         if not given or scale >= len(given[0]):
             return None
-        return sent(torch.tensor([given[first][scale] for first in self.firsts]), self.device)
+        return to_device_async(torch.tensor([given[first][scale] for first in self.firsts]), self.device)
 
     def step(self, settings: ScaleSettings, result: ScaleResult, given_UL: Tensor | None) -> Step:
         """The scale of the rows as one of the images."""
@@ -102,7 +102,9 @@ class SharedRows:
         if prefix is None or not num_scales:
             return []
         self._set_groups(self.request.group_by_prefix(num_scales - 1, self.var))
-        rows = sent(torch.tensor([prefix.row_of_image[sources[first]] for first in self.firsts]), self.device)
+        rows = to_device_async(
+            torch.tensor([prefix.row_of_image[sources[first]] for first in self.firsts]), self.device
+        )
         num_before = len(prefix.state.conditions.class_BC) // (1 + self.use_cfg)
         self.state = Generation(self.var.cache(self.max_rows), prefix.state.conditions)
         self.state.take(prefix.state, self._both(rows, num_before), self.var.scales.spans[num_scales - 1].stop)

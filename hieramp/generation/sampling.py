@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.fields import Knob, Number, PerStage, check_fields, to_json
 from hieramp.scales import STAGES, Scales
 
@@ -99,7 +99,7 @@ class Sampling:
         return self.temperature[STAGES.index(scales.stage_of(scale) or STAGES[0])]
 
     @property
-    def told_temperature(self) -> str:
+    def temperature_label(self) -> str:
         """ "0.6" where all are alike, else the stages where it is not 1: "mid 0.8, fine 0.6"; "" for a plain draw."""
         if self.temperature == PLAIN:
             return ""
@@ -108,7 +108,7 @@ class Sampling:
         return ", ".join(f"{stage} {t:g}" for stage, t in zip(STAGES, self.temperature, strict=True) if t != 1)
 
     @property
-    def told_guidance(self) -> str:
+    def guidance_label(self) -> str:
         """ "4", or where it does not grow evenly "2.5 (power 0.5)"."""
         return f"{self.guidance:g}" + ("" if self.guidance_power == 1 else f" (power {self.guidance_power:g})")
 
@@ -164,7 +164,7 @@ def noise_keys(labels: Sequence[int], seeds: Sequence[int], device: torch.device
     for label, seed in zip(labels, seeds, strict=True):
         digest = hashlib.blake2b(f"{label}/{seed}".encode(), digest_size=8).digest()
         words.append([int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")])
-    return sent(torch.tensor(words, dtype=torch.int64), device)
+    return to_device_async(torch.tensor(words, dtype=torch.int64), device)
 
 
 def _int32(word: int) -> int:

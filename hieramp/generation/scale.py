@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hieramp.amplification.saliency import BatchAmplification, KeyBias, class_token_saliency, guidance_saliency
 from hieramp.amplification.settings import Amplification, ScaleStrength
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.generation.sampling import Sampling, random_scores
 from hieramp.var.model import VAR
 
@@ -91,7 +91,7 @@ class ScaleSettings:
         if len(blocks) == 1:
             return {blocks[0]: None}
         device, rows = self.var.pos_start.device, self.saliency_blocks * (1 + self.use_cfg)
-        return {block: sent(torch.tensor([[mine == block] for mine in rows]), device) for block in blocks}
+        return {block: to_device_async(torch.tensor([[mine == block] for mine in rows]), device) for block in blocks}
 
 
 class ScaleResult(NamedTuple):

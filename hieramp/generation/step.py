@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hieramp.amplification.saliency import chosen_positions
 from hieramp.amplification.settings import Amplification
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 from hieramp.generation.ambiguity import is_unambiguous
 from hieramp.generation.sampling import random_scores
 from hieramp.generation.scale import ScaleResult, ScaleSettings
@@ -21,7 +21,7 @@ from hieramp.vqvae.model import VQVAE
 
 def pick_rows(x: Tensor, rows: Sequence[int]) -> Tensor:
     """These rows; the same tensor where it is all of them in order."""
-    return x if list(rows) == list(range(len(x))) else x[sent(torch.tensor(rows), x.device)]
+    return x if list(rows) == list(range(len(x))) else x[to_device_async(torch.tensor(rows), x.device)]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Step:
         return None if attention is None else self._per_image(attention).unflatten(-1, (self.side, self.side))
 
     @cached_property
-    def beliefs(self) -> Tensor | None:
+    def class_logits(self) -> Tensor | None:
         """(B, classes): the class token's own class logits, likewise."""
         class_logits = self.rows.result.class_logits
         return None if class_logits is None else self._per_image(class_logits)
@@ -104,7 +104,7 @@ class Step:
     @cached_property
     def class_probabilities(self) -> Tensor | None:
         """(B, classes): the same as probabilities."""
-        return None if self.beliefs is None else self.beliefs.softmax(-1)
+        return None if self.class_logits is None else self.class_logits.softmax(-1)
 
     @cached_property
     def clear(self) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hieramp.data import DataSource, endless_loader
-from hieramp.devices import device_of, fastest_convolutions, has_half
+from hieramp.devices import fastest_convolutions, resolve_device, supports_fast_bf16
 from hieramp.errors import UserError
 from hieramp.seeds import seed_of
 from hieramp.state_file import SaveTimer, are_finite, load_state, read_about, save_state
@@ -137,10 +137,10 @@ class _Run:
         self, objective: Objective, source: DataSource, size: int, recipe: Recipe, settings: RunSettings
     ) -> None:
         self.objective, self.recipe, self.settings = objective, recipe, settings
-        device = device_of(settings.device)
+        device = resolve_device(settings.device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # the one Accelerate takes; of several processes each takes its own
-        precision = "bf16" if has_half(device) else "no"
+        precision = "bf16" if supports_fast_bf16(device) else "no"
         folder, cpu = settings.folder, device.type == "cpu"
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=folder)
         if self.accelerator.device.type != device.type:

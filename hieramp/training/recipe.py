@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hieramp.devices import has_half
+from hieramp.devices import supports_fast_bf16
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
 
     In bfloat16 where the device multiplies in it itself, else in float32. (m, n) or a batch of them.
     """
-    x = update.bfloat16() if has_half(update.device) else update.float()
+    x = update.bfloat16() if supports_fast_bf16(update.device) else update.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

@@ -26,8 +26,8 @@ from hieramp.checkpoints import (
 from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
 from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
-from hieramp.data import DataSource, decode, described_classes, open_source
-from hieramp.devices import device_of, half_where_native, has_half
+from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
+from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis
 from hieramp.diffusion.model import DiffusionModel
@@ -73,7 +73,7 @@ def _config_with(folder: Path, part: str) -> dict:
     return config
 
 
-def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+def train_vqvae(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
     """Images to vqvae.safetensors."""
     source = open_source(data)
     objective = VQVAEObjective(VQVAE(preset.vqvae))
@@ -92,7 +92,7 @@ def train_vqvae(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
 
 
-def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+def train_var(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
     """Images and the folder's VQ-VAE to var.safetensors; a warm start may begin from a transformer of fewer blocks."""
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
@@ -113,7 +113,9 @@ def train_var(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     return train(objective, source, vqvae.config.image_size, recipe, settings, _class_sheet(vqvae), write)
 
 
-def train_class_tokens(data: str, preset: Preset, settings: RunSettings, options: ClassTokenOptions) -> Outcome:
+def train_class_tokens(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, options: ClassTokenOptions
+) -> Outcome:
     """The folder's VQ-VAE and VAR to class_tokens-….safetensors, a small file; with the backbone, var as well.
 
     They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
@@ -197,12 +199,12 @@ def _calibrate(var: VAR, tokenizer: Tokenizer, source: DataSource, settings: Run
     count = max(50, min(CALIBRATION_IMAGES, CALIBRATION_NUMBERS // per_image))
     images = decode(source, tokenizer.vqvae.config.image_size, limit=count).images
     var.to(device)
-    with half_where_native(device):
+    with autocast_bf16_if_fast(device):
         parts = [var.watched_input(tokenizer(part.to(device)).inputs_BLC).float() for part in images.split(50)]
     var.class_attention.calibrate(torch.cat(parts))
 
 
-def train_classifier(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+def train_classifier(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
     """Images to classifier.safetensors."""
     source = open_source(data)
     config = replace(preset.classifier, num_classes=len(source.class_names))
@@ -258,8 +260,8 @@ def _write_about(
 ) -> None:
     """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
-    device = device_of(settings.device)
-    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if has_half(device) else ''}"
+    device = resolve_device(settings.device)
+    cpu = f"{os.cpu_count()} CPU cores{', bfloat16' if supports_fast_bf16(device) else ''}"
     trained: dict[str, Any] = {
         "steps": outcome.steps,
         "seconds": round(outcome.seconds),

@@ -13,7 +13,7 @@ from hieramp.vqvae.model import VQVAE
 class TokenBatch(NamedTuple):
     tokens_BL: Tensor  # targets, all scales
     inputs_BLC: Tensor  # teacher-forcing input for scales 1 … S-1
-    codes_BNC: Tensor  # the last scale's tokens as codes, for `knowing`
+    codes_BNC: Tensor  # the last scale's tokens as codes, for `append_known_tokens`
 
 
 class Tokenizer:

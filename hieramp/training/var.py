@@ -8,7 +8,7 @@ from hieramp.training.loop import Objective
 from hieramp.training.tokens import TokenBatch, Tokenizer, drop_labels
 from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR, token_loss
-from hieramp.var.passes import knowing
+from hieramp.var.passes import append_known_tokens
 
 LABEL_DROP = 0.1
 
@@ -102,7 +102,7 @@ def part_known(var: VAR, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
     done_B1 = torch.randint(passes, (len(batch.tokens_BL), 1), device=batch.tokens_BL.device)
     known_BN = var.pass_N < done_B1
     before = batch.tokens_BL.shape[1] - known_BN.shape[1]
-    return knowing(batch.inputs_BLC, batch.codes_BNC, known_BN), F.pad(~known_BN, (before, 0), value=True)
+    return append_known_tokens(batch.inputs_BLC, batch.codes_BNC, known_BN), F.pad(~known_BN, (before, 0), value=True)
 
 
 def mean_of(loss_BL: Tensor, open_BL: Tensor | None) -> Tensor:

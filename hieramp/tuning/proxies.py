@@ -14,7 +14,7 @@ from hieramp.analysis.fidelity import frechet_distance
 from hieramp.analysis.judged import Judged, judge
 from hieramp.classifier import Classifier
 from hieramp.errors import UserError
-from hieramp.evaluation.images import HeldSet
+from hieramp.evaluation.images import LabeledImages
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import build_student
 from hieramp.evaluation.trainer import train_student
@@ -76,14 +76,14 @@ class StudentProxy:
     """Accuracy of short student runs by RDED's protocol, on real images that are not the test images."""
 
     classifier: Classifier
-    validation: HeldSet
+    validation: LabeledImages
     student: str = "small"
     epochs: int = 30
     runs: int = 1
 
     def __call__(self, images_NCHW: Tensor, labels_N: Tensor) -> Worth:
         names, size = self.validation.class_names, images_NCHW.shape[-1]
-        held = HeldSet(images_NCHW, labels_N, names, "drawn", {}, "").to(self.validation.images.device)
+        held = LabeledImages(images_NCHW, labels_N, names, "drawn", {}, "").to(self.validation.images.device)
         training = training_of(PROTOCOLS["rded"], self.student, len(images_NCHW), len(names), size, epochs=self.epochs)
         accuracies = [
             train_student(

@@ -14,17 +14,17 @@ from torch.nn import functional as F
 from hieramp.config import VARConfig
 from hieramp.var.cache import KVCache
 
-Change = tuple[Tensor, Tensor | None]  # bias (B, K) on the logits of the K keys seen, factor (B, K) on their weights
+KeyBias = tuple[Tensor, Tensor | None]  # bias (B, K) on the logits of the K keys seen, factor (B, K) on their weights
 
 
-class KeyHook(Protocol):
+class AttentionHook(Protocol):
     """Looks into the attention of one scale, and may change how its image keys are weighted."""
 
     def reads(self, block: int) -> bool:
         """Whether this block is looked at; all others stay fully fused."""
         ...
 
-    def __call__(self, block: int, weights_BHL: Tensor | None) -> Change | None:
+    def __call__(self, block: int, weights_BHL: Tensor | None) -> KeyBias | None:
         """From the class token's weights over the image keys (None without a class token) to a change.
 
         It holds for all keys that the scale's image tokens see: those of earlier scales, their own, and behind them the
@@ -36,7 +36,7 @@ class KeyHook(Protocol):
 MAX_LOG_TEMPERATURE = math.log(100)
 
 
-class Fixed(NamedTuple):
+class QKVParams(NamedTuple):
     """What an attention layer makes of its parameters alone."""
 
     bias: Tensor  # (3·C,) of queries, keys and values; the keys' is zero
@@ -57,15 +57,15 @@ class SelfAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def fixed(self) -> Fixed:
+    def qkv_params(self) -> QKVParams:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         if not self.l2:
-            return Fixed(bias, None)
+            return QKVParams(bias, None)
         temperature = self.scale_mul_1H11.clamp_max(MAX_LOG_TEMPERATURE).exp()[0, :, 0]
-        return Fixed(bias, torch.stack([temperature, torch.ones_like(temperature)]))
+        return QKVParams(bias, torch.stack([temperature, torch.ones_like(temperature)]))
 
-    def _qkv(self, x_BTC: Tensor, fixed: Fixed | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        bias, gain_2H1 = fixed or self.fixed()
+    def _qkv(self, x_BTC: Tensor, qkv_params: QKVParams | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        bias, gain_2H1 = qkv_params or self.qkv_params()
         qkv = F.linear(x_BTC, self.mat_qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
         if gain_2H1 is None:
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -120,8 +120,8 @@ class SelfAttention(nn.Module):
         x_BTC: Tensor,
         start: int,
         cache: KVCache,
-        fixed: Fixed,
-        hook: KeyHook | None = None,
+        qkv_params: QKVParams,
+        hook: AttentionHook | None = None,
         *,
         class_token: bool = False,
         keep_class_row: bool = True,
@@ -134,7 +134,7 @@ class SelfAttention(nn.Module):
         With `mask_TK`, which tells what these tokens may look at, a block that is not looked at takes them all at once.
         `weights_BHL` are for the hook: those of a class token that is not among these tokens.
         """
-        q, k, v = self._qkv(x_BTC, fixed)
+        q, k, v = self._qkv(x_BTC, qkv_params)
         looked_at = hook is not None and hook.reads(self.block)
         together = class_token and keep_class_row and not looked_at and mask_TK is not None
         hidden = int(class_token and self.read_only and not together)
@@ -159,7 +159,7 @@ class SelfAttention(nn.Module):
         image_rows = self._image_rows(q, keys, values, change)
         return self._project(image_rows) if class_row is None else self._project(image_rows, class_row)
 
-    def _class_row(self, logits_BHT: Tensor, own_values_BHTD: Tensor, start: int, change: Change | None) -> Tensor:
+    def _class_row(self, logits_BHT: Tensor, own_values_BHTD: Tensor, start: int, change: KeyBias | None) -> Tensor:
         """What the class token takes from the image tokens of its scale and, last, from itself."""
 
         def own(x_BK: Tensor, itself: float) -> Tensor:
@@ -172,7 +172,7 @@ class SelfAttention(nn.Module):
             weights_BHT = weights_BHT * own(factor_BK, 1.0)
         return weights_BHT[:, :, None].to(own_values_BHTD.dtype) @ own_values_BHTD
 
-    def _image_rows(self, q: Tensor, keys: Tensor, values: Tensor, change: Change | None) -> Tensor:
+    def _image_rows(self, q: Tensor, keys: Tensor, values: Tensor, change: KeyBias | None) -> Tensor:
         if change is None:
             return F.scaled_dot_product_attention(q, keys, values, scale=self.scale)
         bias_BK, factor_BK = change

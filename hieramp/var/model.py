@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.config import VARConfig
-from hieramp.var.attention import Fixed, KeyHook, SelfAttention
+from hieramp.var.attention import AttentionHook, QKVParams, SelfAttention
 from hieramp.var.block import Block, HeadModulation, HeadNorm, Modulation
 from hieramp.var.cache import KVCache
 from hieramp.var.class_tokens import ClassTokenAttention, Reading
@@ -42,11 +42,11 @@ class Conditions(NamedTuple):
     class_BC: Tensor
     modulations: tuple[Modulation, ...]  # per block
     head: HeadModulation
-    fixed: tuple[Fixed, ...]  # per block
+    qkv_params: tuple[QKVParams, ...]  # per block
 
     def select(self, rows: Tensor) -> "Conditions":
         modulations = tuple(modulation.select(rows) for modulation in self.modulations)
-        return Conditions(self.class_BC[rows], modulations, self.head.select(rows), self.fixed)
+        return Conditions(self.class_BC[rows], modulations, self.head.select(rows), self.qkv_params)
 
 
 @dataclass
@@ -183,8 +183,8 @@ class VAR(nn.Module):
     ) -> TeacherForced:
         """Teacher forcing: logits of every token, given `VQVAE.teacher_input` (B, L-1, code_dim).
 
-        A model that draws its last scale in several passes takes that input through `knowing` too: what it then says of
-        the last scale's other tokens is what it would draw them from in the next pass.
+        A model that draws its last scale in several passes takes that input through `append_known_tokens` too: what it
+        then says of the last scale's other tokens is what it would draw them from in the next pass.
         `watch` names a block whose class-token attention is returned; class tokens with projections of their own have
         but one. Saliency of scale s is weights_BHSL[..., scales.spans[s]] averaged over the heads.
         """
@@ -288,15 +288,15 @@ class VAR(nn.Module):
 
     def conditions(self, labels_B: Tensor) -> Conditions:
         class_BC = self.class_emb(labels_B)
-        fixed = tuple(block.attn.fixed() for block in self.blocks)
-        return Conditions(class_BC, tuple(self._modulations(class_BC)), self.head_nm.modulation(class_BC), fixed)
+        qkv_params = tuple(block.attn.qkv_params() for block in self.blocks)
+        return Conditions(class_BC, tuple(self._modulations(class_BC)), self.head_nm.modulation(class_BC), qkv_params)
 
     def step(
         self,
         state: Generation,
         scale: int,
         inputs_BLC: Tensor | None,
-        hook: KeyHook | None = None,
+        hook: AttentionHook | None = None,
         *,
         class_logits: bool = False,
         first_block: int = 0,
@@ -306,8 +306,8 @@ class VAR(nn.Module):
     ) -> ScaleLogits:
         """Logits of one scale; `inputs_BLC` is `Quantizer.next_input`, None at scale 0.
 
-        A later pass over a scale is made `again`, on inputs of `knowing`, for the positions that it draws: theirs alone
-        are the logits, and a class token that is only read is left out.
+        A later pass over a scale is made `again`, on inputs of `append_known_tokens`, for the positions that it draws:
+        theirs alone are the logits, and a class token that is only read is left out.
         To run the upper blocks of a scale again with another hook, keep the entry of a block and pass it
         back with `first_block`; the cache is simply overwritten.
         """
@@ -334,7 +334,7 @@ class VAR(nn.Module):
                 SelfAttention.step,
                 start=span.start,
                 cache=state.cache,
-                fixed=state.conditions.fixed[i],
+                qkv_params=state.conditions.qkv_params[i],
                 hook=hook,
                 class_token=with_class,
                 keep_class_row=class_logits or i < last_class_block,
@@ -342,15 +342,15 @@ class VAR(nn.Module):
                 weights_BHL=None if reading is None else reading.weights_BHSL[:, :, 0],
             )
             x, attended = self.blocks[i](x, state.conditions.modulations[i], attend)
-        beliefs = None
+        class_logits_BK = None
         if class_logits and reading is not None:
-            beliefs = self.answer(reading)[:, 0]
+            class_logits_BK = self.answer(reading)[:, 0]
         elif class_logits and last_class_block == self.config.depth - 1:
-            beliefs = self.class_head(attended[:, num_image]).float()
+            class_logits_BK = self.class_head(attended[:, num_image]).float()
         x = x[:, :num_image] if again is None else x[:, again]
-        return ScaleLogits(self._logits(x, state.conditions.head), beliefs, kept)
+        return ScaleLogits(self._logits(x, state.conditions.head), class_logits_BK, kept)
 
-    def _look_at(self, scale: int, hook: KeyHook | None, class_logits: bool, again: bool) -> int | None:
+    def _look_at(self, scale: int, hook: AttentionHook | None, class_logits: bool, again: bool) -> int | None:
         """The block before which class tokens of their own are read; None where nobody asks them.
 
         It is 0 where the map is wanted in a block below the watched one: that takes a look ahead.
@@ -365,7 +365,9 @@ class VAR(nn.Module):
         """What class tokens read at the watched block when nothing is changed below; the cache is overwritten later."""
         start = self.scales.spans[scale].start
         for i in range(self.config.watched_block):
-            attend = partial(SelfAttention.step, start=start, cache=state.cache, fixed=state.conditions.fixed[i])
+            attend = partial(
+                SelfAttention.step, start=start, cache=state.cache, qkv_params=state.conditions.qkv_params[i]
+            )
             x_BLC, _ = self.blocks[i](x_BLC, state.conditions.modulations[i], attend)
         return self._read(scale, x_BLC)
 
@@ -374,7 +376,7 @@ class VAR(nn.Module):
         token_SW = self.cls_tokens[str(scale)][0]
         return self.class_attention(token_SW, image_BLC, self.scales.spans[scale])
 
-    def _last_class_block(self, scale: int, hook: KeyHook | None, class_logits: bool, again: bool) -> int:
+    def _last_class_block(self, scale: int, hook: AttentionHook | None, class_logits: bool, again: bool) -> int:
         """The last block that needs the class token's row, -1 for none; a token that is only read may stop early.
 
         A class token with projections of its own has no row here at all.

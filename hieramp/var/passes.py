@@ -20,7 +20,7 @@ def pass_of_position(side: int, passes: int) -> list[int]:
     return [QUARTER[y % 2][x % 2] * passes // 4 for y in range(side) for x in range(side)]
 
 
-def knowing(inputs_BLC: Tensor, codes_BNC: Tensor, known_BN: Tensor) -> Tensor:
+def append_known_tokens(inputs_BLC: Tensor, codes_BNC: Tensor, known_BN: Tensor) -> Tensor:
     """The input that tells the last scale, the last N positions, which of its tokens are known: (B, L, 2·C + 1).
 
     Next to f_hat come the known tokens' codes and a mark; both are zero where nothing is known.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.config import VQVAEConfig
-from hieramp.devices import sent
+from hieramp.devices import to_device_async
 
 
 class Phi(nn.Conv2d):
@@ -63,7 +63,7 @@ def bicubic(side: int, finest: int, device: torch.device, dtype: torch.dtype) ->
     """
     pixels = torch.eye(side * side, dtype=torch.float64).view(-1, 1, side, side)
     matrix = F.interpolate(pixels, size=(finest, finest), mode="bicubic").flatten(1)
-    return sent(matrix.to(dtype), device)
+    return to_device_async(matrix.to(dtype), device)
 
 
 @dataclass(frozen=True)

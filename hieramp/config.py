@@ -74,7 +74,7 @@ class VARConfig:
 
     @property
     def watched_block(self) -> int:
-        """The block where saliency is read: depth - 2 (method.md) unless class tokens of their own name another."""
+        """Where saliency is read: depth - 2 (docs/method.md) unless class tokens of their own name another block."""
         return max(0, self.depth - 2) if self.class_token_block is None else self.class_token_block
 
     @property

@@ -35,9 +35,10 @@ def code_of(text: str) -> str:
 
 
 def commands(page: Path, program: str) -> Iterator[list[str]]:
-    """What a page tells a person to type after `program`, up to a comment or the next command."""
+    """What a page says to type after `program`, up to a comment or the next command; names alone are prose."""
     text = page.read_text(encoding="utf-8")
-    inline = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    named = rf"{re.escape(program)} +\w+"
+    inline = [code for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)) if not re.fullmatch(named, code)]
     for line in [*code_of(text).splitlines(), *inline]:
         for typed in re.findall(rf"{re.escape(program)} +([^#|;&]*)", line):
             if "…" not in typed:

@@ -4,6 +4,7 @@
 from hieramp import cores  # isort: skip  # noqa: F401
 
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_stages
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
 from hieramp.generation.loop import Step
@@ -18,6 +19,7 @@ __all__ = [
     "OFF",
     "SCHEDULES",
     "Amplification",
+    "DiffusionModel",
     "Drawing",
     "ImageSet",
     "Model",

@@ -105,12 +105,30 @@ class ClassifierConfig:
     stem: str = "cifar"
 
 
-T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig)
+@dataclass(frozen=True)
+class DiTConfig:
+    """A diffusion transformer on the latents of a VQ-VAE, one token per position; the defaults are DiT-S's."""
+
+    side: int = 16  # of the latent
+    channels: int = 8  # of the latent, in the basis of its principal components
+    num_classes: int = 1000
+    depth: int = 12
+    width: int = 384
+    num_heads: int = 6
+    ffn_ratio: float = 4.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % (4 * self.num_heads):
+            raise UserError(f"width is {self.width}; it must be a multiple of 4 times {self.num_heads}, the heads")
+
+
+T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig, DiTConfig)
 # sizes that models of before do not name: they have the default
 LATER = {"last_passes", "class_token_attention", "class_token_block", "class_token_width"}
 
 
-def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig) -> dict[str, Any]:
+def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig | DiTConfig) -> dict[str, Any]:
     return asdict(config)
 
 

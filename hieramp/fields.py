@@ -422,12 +422,15 @@ def part_of(cls: type[T], settings: Any) -> T:
     return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})  # type: ignore[arg-type]
 
 
-def to_json(settings: Any) -> dict[str, Any]:
-    """Ready for JSON; a setting that came later is named only where it is not its default."""
+def to_json(settings: Any, model_kind: str | None = None) -> dict[str, Any]:
+    """Ready for JSON, those of a kind of model or all; what came later is named only where it is not its default.
+
+    Where no kind is named, so is what a VAR does not have.
+    """
     stored: dict[str, Any] = {}
-    for field in table(type(settings)).values():
+    for field in table(type(settings), model_kind).values():
         value = getattr(settings, field.name)
-        if field.always or value != field.default:
+        if value != field.default or (field.always and (model_kind or "var") in field.models):
             place = stored.setdefault(field.inside, {}) if field.inside else stored
             place[field.name] = field.kind.to_json(value)
     return stored

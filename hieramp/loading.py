@@ -4,8 +4,10 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
+from timm.data import ImageNetInfo
 from torch import Tensor
 
 from hieramp.checkpoints import (
@@ -20,9 +22,14 @@ from hieramp.checkpoints import (
     read_safetensors,
     shipped,
 )
-from hieramp.config import VARConfig, VQVAEConfig, from_json
+from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json
 from hieramp.data import described_classes, open_source
 from hieramp.devices import resolve_device
+from hieramp.diffusion.dit import DiT
+from hieramp.diffusion.latents import VQLatents, basis_of
+from hieramp.diffusion.model import DiffusionModel
+from hieramp.diffusion.official import OFFICIAL as OFFICIAL_DITS
+from hieramp.diffusion.official import load_official as load_official_dit
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
@@ -36,6 +43,29 @@ HUB_REPOSITORY = "FoundationVision/var"
 HUB_VQVAE = "vae_ch160v4096z32.pth"
 
 
+@overload
+def load(
+    model: str | Path = ...,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    var_checkpoint: str | Path | None = ...,
+    class_tokens: str | Path | None = ...,
+    classes_from: str | Path | None = ...,
+    cuda_graphs: bool = ...,
+    kind: Literal["var"] | None = ...,  # of a folder that has a VAR
+) -> Model: ...
+
+
+@overload
+def load(
+    model: str | Path,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    *,
+    kind: Literal["dit"],
+) -> DiffusionModel: ...
+
+
 def load(
     model: str | Path = DEFAULT_MODEL,
     device: str | torch.device | None = None,
@@ -44,34 +74,76 @@ def load(
     class_tokens: str | Path | None = None,
     classes_from: str | Path | None = None,
     cuda_graphs: bool = False,
-) -> Model:
-    """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, or "var-d16",
-    "var-d20", "var-d24", "var-d30" (256 px), "var-d36" (512 px).
+    kind: Literal["var", "dit"] | None = None,
+) -> Model | DiffusionModel:
+    """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, "var-d16",
+    "var-d20", "var-d24", "var-d30" (256 px), "var-d36" (512 px), or, with diffusers installed, "dit-xl-2-256",
+    "dit-xl-2-512".
 
     `var_checkpoint` replaces the transformer's weights (an HierAmp fine-tune, .pth or .safetensors);
     `class_tokens` are those to put on top of the transformer: "dropped" or "kept" for the folder's own by the
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
     folder's default. `classes_from` names the classes of a VAR that was trained on others than ImageNet's: the image
     folder it was trained on, or a file with a list of names in label order (JSON, or a name a line).
-    `device` None takes a GPU where there is one; with `cuda_graphs` scales are drawn there as CUDA graphs.
+    `device` None takes a GPU where there is one; with `cuda_graphs` the scales of a VAR are drawn there as CUDA graphs.
+    `kind` says which generator of a folder is meant that has two, a VAR and a diffusion transformer; None is the one
+    that there is, or the VAR.
 
     Raises:
         UserError: an unknown name, a damaged or foreign file, a device that is not there.
         FileNotFoundError: an official checkpoint that is neither cached nor to be had; says where to put it.
     """
     name, target = str(model), resolve_device(device)
+    if name in OFFICIAL_DITS:
+        if kind == "var":
+            raise UserError(f"{name} is a diffusion transformer: name a VAR here")
+        named = described_classes(ImageNetInfo().label_names())
+        return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint, classes_from)
     else:
+        folder = model_folder(name)
         if classes_from is not None:
             raise UserError(f"{name} names its classes itself: classes_from is for {', '.join(OFFICIAL)}")
-        loaded = _load_folder(model_folder(name), var_checkpoint, class_tokens)
+        if kind == "dit" or (kind is None and _has_only_dit(folder)):
+            if var_checkpoint or class_tokens:
+                raise UserError(
+                    f"{name} is a diffusion transformer, which takes neither var_checkpoint nor class_tokens"
+                )
+            return load_dit(folder).to(target, dtype)
+        loaded = _load_folder(folder, var_checkpoint, class_tokens)
     return loaded.to(target, dtype, cuda_graphs)
+
+
+def _has_only_dit(folder: Path) -> bool:
+    config = read_config(folder) if folder.is_dir() else {}
+    return "dit" in config and "var" not in config
+
+
+def load_dit(folder: Path) -> DiffusionModel:
+    """The diffusion transformer of a model folder, with the VQ-VAE whose latents it draws.
+
+    Raises:
+        ValueError: there is none, or the VQ-VAE is not the one that it was trained with.
+    """
+    config = read_config(folder)
+    for part in ("vqvae", "dit"):
+        if part not in config:
+            raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
+    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
+    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    basis = basis_of(load_part(folder, "latents"))
+    basis.check_belongs(vqvae, f"the DiT in {folder}")
+    dit = DiT(from_json(DiTConfig, config["dit"]))
+    load_strictly(dit, load_part(folder, "dit"), f"the DiT in {folder}")
+    names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
+    latents = VQLatents(vqvae.eval(), basis)
+    return DiffusionModel(latents, dit.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
     if not folder.is_dir():
-        known = ", ".join([*shipped(), *OFFICIAL])
+        known = ", ".join([*shipped(), *OFFICIAL, *OFFICIAL_DITS])
         raise UserError(f"there is no model {str(folder)!r}: give a model folder, or one of {known}")
     config = read_config(folder)
     for part in ("vqvae", "var"):

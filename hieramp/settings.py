@@ -12,15 +12,18 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hieramp import fields as knobs
-from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
+from hieramp.amplification.settings import OFF, OUTPUT_SCHEDULES, SCHEDULES, Amplification
+from hieramp.diffusion.settings import GUIDANCE, Solving
 from hieramp.errors import UserError
 from hieramp.fields import Field, Part, part_of
 from hieramp.generation.sampling import Sampling
 
+MODEL_KINDS = {"var": "a VAR", "dit": "a diffusion transformer"}
+
 
 @dataclass(frozen=True)
-class Settings(Sampling, Amplification):
-    """What a picture is drawn with, besides model, label and seed: the fields of `Amplification` and of `Sampling`.
+class Settings(Sampling, Solving, Amplification):
+    """What a picture is drawn with, besides model, label and seed: what `Amplification`, `Solving` and `Sampling` have.
 
     `Settings()` amplifies nothing; `PAPER` is what the paper distils with.
 
@@ -60,7 +63,7 @@ class Settings(Sampling, Amplification):
     @property
     def plain(self) -> "Settings":
         """The same without amplification: what a comparison calls the baseline."""
-        return Settings.of(self.sampling)
+        return Settings.of(self, OFF)
 
     def check_kind(self, model_kind: str) -> None:
         """Raise UserError where something is set that models of this kind do not have."""
@@ -73,9 +76,9 @@ class Settings(Sampling, Amplification):
         """With the blocks that are amplified in a model of this depth, by their numbers."""
         return replace(self, blocks=self.resolved_blocks(depth))
 
-    def to_json(self) -> dict[str, Any]:
-        """As pictures, sets and jobs store it."""
-        return knobs.to_json(self)
+    def to_json(self, model_kind: str | None = None) -> dict[str, Any]:
+        """As pictures, sets and jobs store it, for a model of this kind."""
+        return knobs.to_json(self, model_kind)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], beside: Sequence[str] = ()) -> "Settings":
@@ -114,14 +117,18 @@ class Settings(Sampling, Amplification):
         )
 
 
+# what is drawn with where nothing is said, and what sets are
+DEFAULTS = {"var": Settings(), "dit": Settings(guidance=GUIDANCE)}
 PAPER = Settings.of(SCHEDULES["all"])  # Section 4: half of the positions with β 5, in all stages
+FOR_SETS = {"var": PAPER, "dit": Settings.of(DEFAULTS["dit"], OUTPUT_SCHEDULES["all"])}
 Given = Settings | Amplification | Sequence[Settings | Amplification | None] | None
 
 
 def read(given: Given, options: Mapping[str, Any], default: Settings) -> Settings | list[Settings]:
     """The settings that a call means: `given`, or `default`, with options by their names; one, or one for each image.
 
-    An option may also be `amplification`, which is then what is given.
+    An option may also be `amplification`, which is then what is given. What an amplification leaves open is as in
+    `default`.
 
     Raises:
         UserError: settings and an amplification, or a value out of range.
@@ -135,5 +142,5 @@ def read(given: Given, options: Mapping[str, Any], default: Settings) -> Setting
     if given is None:
         return Settings.of(default, **options)
     if isinstance(given, Sampling | Amplification):
-        return Settings.of(given, **options)
-    return [Settings.of(one, **options) for one in given]
+        return Settings.of(default.plain, given, **options)
+    return [Settings.of(default.plain, one, **options) for one in given]

@@ -13,10 +13,11 @@ ALLOWED = {
     "var": set(),
     "amplification": set(),
     "generation": {"vqvae", "var", "amplification", "settings"},
-    "analysis": {"vqvae", "var", "amplification", "generation"},
-    "training": {"vqvae", "var", "amplification", "generation"},
+    "diffusion": {"vqvae", "amplification", "settings"},  # shares the latents, settings and maths, not the VAR
+    "analysis": {"vqvae", "var", "amplification", "generation", "diffusion", "settings"},
+    "training": {"vqvae", "var", "amplification", "generation", "diffusion"},
     "imageset": set(),
-    "distillation": {"amplification", "generation", "imageset", "settings"},
+    "distillation": {"amplification", "generation", "diffusion", "imageset", "settings"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
     "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }

@@ -35,7 +35,7 @@ def test_generate_draws_two_labelled_rows(model_folder: Path, tmp_path: Path, ca
             "coarse=50%:5,mid=off,fine=30%:2",
             "--guidance",
             "3",
-            "--steps",
+            "--strip",
             "--json",
             "--device",
             "cpu",
@@ -57,7 +57,7 @@ def test_the_same_settings_make_the_same_file(model_folder: Path, tmp_path: Path
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-@pytest.mark.parametrize("more", [[], ["--steps"]])
+@pytest.mark.parametrize("more", [[], ["--strip"]])
 def test_generate_lets_go_of_each_scale(
     more: list[str], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

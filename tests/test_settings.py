@@ -53,14 +53,15 @@ def own_value(row: Field, place: int) -> Any:
     return between(kind.share, share), between(kind.strength, share)
 
 
-TABLE = Settings.table()
-OWN = {name: own_value(row, place) for place, (name, row) in enumerate(TABLE.items())}
-EVERY = Settings(**OWN)
+ALL = Settings.table()
+TABLE = Settings.table("var")  # what the models of these tests have
+OWN = {name: own_value(row, place) for place, (name, row) in enumerate(ALL.items())}
+EVERY = Settings(**{name: OWN[name] for name in TABLE})
 
 
 def test_every_field_is_in_the_table_and_has_a_value_of_its_own_here() -> None:
-    assert list(TABLE) == [field.name for field in fields(Settings)]
-    parts = EVERY.to_parts()
+    assert list(ALL) == [field.name for field in fields(Settings)]
+    parts = Settings(**OWN).to_parts()
     assert list(parts) == [part.name for part in Settings.parts()] and len(set(parts)) == len(parts)
     fresh = PAPER.to_parts()
     assert not [name for name, value in parts.items() if value == fresh[name]]
@@ -97,6 +98,7 @@ def test_the_keyword_forms_mean_the_same(model: hieramp.Model) -> None:
 def test_json_gives_every_field_back() -> None:
     stored = json.loads(json.dumps(EVERY.to_json()))
     assert Settings.from_json(stored) == EVERY and Settings.from_json(Settings().to_json()) == Settings()
+    assert Settings.from_json(json.loads(json.dumps(Settings(**OWN).to_json()))) == Settings(**OWN)
     with pytest.raises(ValueError, match="'sparkle' is no setting of this version"):
         Settings.from_json({**stored, "sparkle": 1})
     for name, bad in {"guidance": "much", "stages": [1], "temperature": None, "blocks": [], "mode": 3}.items():
@@ -118,10 +120,10 @@ def parsed(*texts: str) -> Settings:
     return arguments.settings(parser.parse_args(texts))
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", ALL)
 def test_a_flag_sets_every_field(name: str) -> None:
     flag = f"--{name.replace('_', '-')}"
-    assert parsed(flag, TABLE[name].kind.text(OWN[name])) == replace(PAPER, **{name: OWN[name]})
+    assert parsed(flag, ALL[name].kind.text(OWN[name])) == replace(PAPER, **{name: OWN[name]})
 
 
 def test_no_flag_is_the_schedule_all_and_a_flag_that_is_given_always_holds() -> None:
@@ -148,7 +150,7 @@ def test_the_help_shows_every_flag(capsys: pytest.CaptureFixture) -> None:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         said = capsys.readouterr().out
-        assert not [name for name in TABLE if f"--{name.replace('_', '-')} " not in said]
+        assert not [name for name in ALL if f"--{name.replace('_', '-')} " not in said]
 
 
 # Pictures and sets
@@ -166,7 +168,7 @@ def test_a_set_holds_every_field_in_its_identity_and_its_manifest(model: hieramp
     assert Settings.from_json(distillation.plan.settings, SET) == EVERY
     with hieramp.open_set(distillation.run()) as image_set:
         assert Settings.from_json(image_set.settings, SET) == EVERY
-    by_name = hieramp.distill(model, 1, tmp_path / "set.zip", classes=["cat"], **OWN)
+    by_name = hieramp.distill(model, 1, tmp_path / "set.zip", classes=["cat"], **{name: OWN[name] for name in TABLE})
     assert [progress.images_per_second for progress in by_name] == [0.0]  # it is there already
     for name, row in TABLE.items():
         other = hieramp.distill(model, 1, tmp_path / "set.zip", replace(EVERY, **{name: row.default}), classes=["cat"])
@@ -208,7 +210,7 @@ class Query:
 
 def test_the_controls_are_those_of_the_table_in_its_order(demo: gr.Blocks, model: hieramp.Model) -> None:
     controls = functions(demo)["_ask"].__self__.controls
-    assert list(controls.named) == [*orders.REQUEST, *EVERY.to_parts()]
+    assert list(controls.named) == [*orders.REQUEST, *EVERY.to_parts("var")]
     ids = [component._id for component in controls.outputs]
     assert ids == sorted(ids)  # as they were made, so as they stand on the page
     shown = {name: component.value for name, component in controls.named.items()}
@@ -241,15 +243,15 @@ def test_a_saved_picture_sets_every_control(demo: gr.Blocks, model: hieramp.Mode
 
 
 def test_an_endpoint_takes_every_field(demo: gr.Blocks) -> None:
-    given = {"class_name": "cat", "seed": 7, "count": 1, **EVERY.to_parts()}
+    given = {"class_name": "cat", "seed": 7, "count": 1, **EVERY.to_parts("var")}
     answer = functions(demo)["generate"](*in_order("generate", given, demo))
     assert Settings.from_json(answer["settings"], DESCRIBED) == EVERY
     described = functions(demo)["generate"].__doc__
-    assert not [part.name for part in Settings.parts() if f"    {part.name}: {part.help}" not in described]
+    assert not [part.name for part in Settings.parts("var") if f"    {part.name}: {part.help}" not in described]
 
 
 def test_a_job_keeps_every_field(demo: gr.Blocks, job_root: Path) -> None:
-    given = {"classes": "cat", "ipc": 1, **EVERY.to_parts()}
+    given = {"classes": "cat", "ipc": 1, **EVERY.to_parts("var")}
     answer = functions(demo)["distil"](*in_order("distil", given, demo))
     recipe = recipes.Recipe.from_json((job_root / answer["job_id"] / "job.json").read_text())
     assert recipe.settings == EVERY and recipe.labels == (1,)

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from hieramp.commands.main import main
-from hieramp.config import ClassifierConfig, VARConfig, VQVAEConfig
+from hieramp.config import ClassifierConfig, DiTConfig, VARConfig, VQVAEConfig
 from hieramp.training.presets import PRESETS, Preset
 from hieramp.training.recipe import Recipe
 
@@ -16,10 +16,12 @@ PRESET = Preset(
     ),
     var=VARConfig(sides=SIDES, num_codes=16, code_dim=8, depth=2, width=32, num_heads=2, last_passes=4),
     classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)),
+    dit=DiTConfig(depth=2, width=32, num_heads=2),
     vqvae_recipe=Recipe(16, 10, 2e-3, "muon"),
     var_recipe=Recipe(16, 8, 2e-3, "muon"),
     class_token_recipe=Recipe(16, 4, 2e-3),
     classifier_recipe=Recipe(16, 12, 2e-3, "muon"),
+    dit_recipe=Recipe(16, 8, 2e-3, "muon"),
 )
 PRESETS["tiny"] = PRESET
 

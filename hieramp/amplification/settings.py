@@ -16,6 +16,7 @@ Where = Literal["salient", "least", "random"]
 Stage = tuple[float, float]
 NEUTRAL = {"logit": 0.0, "attention": 1.0}  # the strength that changes nothing
 
+BOTH = "var", "dit"  # kinds of model
 _SHARE = ShareStrength(
     Number(0, 1, shown=(0.01, 1), unit="share of the positions", over=True), Number(shown=(0, 10), step=0.1)
 )
@@ -40,6 +41,7 @@ class Amplification:
     mode "logit": the strength is β, added to the logits of salient keys before the softmax; 0 is off.
     mode "attention": the strength is γ, by which the weights of salient keys are multiplied after the
     softmax, without renormalising; 1 is off, under 1 weakens.
+    A diffusion transformer has no modes, scales or positions: the strength is α of A ⊙ (1 + α·M), and 0 is off.
     blocks: where to amplify, None for depth - 2. scales: a subset of the scales, None for all.
     positions: {scale: positions}, row by row from 0, to be amplified there instead of the most salient ones.
     where: which share ρ is meant, the most salient positions or, as controls that tell what the saliency is worth,
@@ -52,15 +54,39 @@ class Amplification:
 
     coarse: Annotated[
         Stage | None,
-        Knob(_SHARE, "Coarse", "Share and strength at the coarse scales.", "stages", always=True, inside="stages"),
+        Knob(
+            _SHARE,
+            "Coarse",
+            "Share and strength at the coarse scales.",
+            "stages",
+            BOTH,
+            always=True,
+            inside="stages",
+        ),
     ] = None
     mid: Annotated[
         Stage | None,
-        Knob(_SHARE, "Mid", "Share and strength at the mid scales.", "stages", always=True, inside="stages"),
+        Knob(
+            _SHARE,
+            "Mid",
+            "Share and strength at the mid scales.",
+            "stages",
+            BOTH,
+            always=True,
+            inside="stages",
+        ),
     ] = None
     fine: Annotated[
         Stage | None,
-        Knob(_SHARE, "Fine", "Share and strength at the fine scales.", "stages", always=True, inside="stages"),
+        Knob(
+            _SHARE,
+            "Fine",
+            "Share and strength at the fine scales.",
+            "stages",
+            BOTH,
+            always=True,
+            inside="stages",
+        ),
     ] = None
     mode: Annotated[
         Mode,
@@ -74,7 +100,9 @@ class Amplification:
     ] = "logit"
     blocks: Annotated[
         tuple[int, ...] | None,
-        Knob(Indices("depth - 2"), "Blocks", "Blocks to amplify, from 0; none: depth - 2.", "location", always=True),
+        Knob(
+            Indices("depth - 2"), "Blocks", "Blocks to amplify, from 0; none: depth - 2.", "location", BOTH, always=True
+        ),
     ] = None
     scales: Annotated[
         tuple[int, ...] | None,
@@ -92,7 +120,8 @@ class Amplification:
         ),
     ] = None
     where: Annotated[
-        Where, Knob(_WHERE, "Positions chosen", "Which share is amplified; least and random are controls.", "location")
+        Where,
+        Knob(_WHERE, "Positions chosen", "Which share is amplified; least and random are controls.", "location", BOTH),
     ] = "salient"
 
     def __post_init__(self) -> None:
@@ -189,9 +218,23 @@ SCHEDULES: dict[str, Amplification] = {
     "weak-mid": Amplification(_UP, _DOWN, _UP, mode="attention"),
     "weak-fine": Amplification(_UP, _UP, _DOWN, mode="attention"),
 }
+_ALPHA = (0.5, 1.0)
+# the same stages on a diffusion transformer, with an α: the paper tells of none
+OUTPUT_SCHEDULES: dict[str, Amplification] = {
+    "off": OFF,
+    "coarse": Amplification(coarse=_ALPHA),
+    "mid": Amplification(mid=_ALPHA),
+    "fine": Amplification(fine=_ALPHA),
+    "all": Amplification(_ALPHA, _ALPHA, _ALPHA),
+}
 
 
-def parse_stages(text: str, mode: Mode | None = None, blocks: tuple[int, ...] | None = None) -> Amplification:
+def parse_stages(
+    text: str,
+    mode: Mode | None = None,
+    blocks: tuple[int, ...] | None = None,
+    schedules: Mapping[str, Amplification] = SCHEDULES,
+) -> Amplification:
     """ "coarse=50%:5,mid=off,fine=30%:2", or the name of a schedule, to an Amplification.
 
     Stages that are not named stay off. ρ is a percentage or a fraction. A mode or blocks that are given hold, whatever
@@ -201,13 +244,13 @@ def parse_stages(text: str, mode: Mode | None = None, blocks: tuple[int, ...] | 
         UserError: the text is neither, or a number is out of range.
     """
     given: dict[str, Any] = {"blocks": blocks} | ({"mode": mode} if mode else {})
-    if text in SCHEDULES:
-        return replace(SCHEDULES[text], **given)
+    if text in schedules:
+        return replace(schedules[text], **given)
     stages: dict[str, Any] = {}
     for item in text.split(","):
         name, found, value = (part.strip() for part in item.partition("="))
         if not found or name not in STAGES or name in stages:
-            names = ", ".join(SCHEDULES)
+            names = ", ".join(schedules)
             raise UserError(
                 f"cannot read stage {item.strip()!r}: write coarse=50%:5,mid=off,fine=30%:2, or one of {names}"
             )

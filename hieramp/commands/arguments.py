@@ -13,10 +13,13 @@ import torch
 
 import hieramp
 from hieramp import Model, Settings
-from hieramp.amplification.settings import Amplification
+from hieramp.amplification.settings import OUTPUT_SCHEDULES, SCHEDULES
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
+from hieramp.diffusion.model import DiffusionModel
+from hieramp.errors import UserError
 from hieramp.fields import Choice, Field, table
 from hieramp.generation.sampling import Sampling
+from hieramp.settings import DEFAULTS, MODEL_KINDS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -24,7 +27,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d36"
+    models = f"{', '.join(shipped())}, a model folder, var-d16 … var-d36, or dit-xl-2-256"
     group.add_argument("--model", default=DEFAULT_MODEL, help=models)
     group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
     group.add_argument(
@@ -35,6 +38,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the transformer (default: float32)")
+
+
+def add_kind(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kind", choices=MODEL_KINDS, help="of generator, where a model folder has both (default: var, if it has one)"
+    )
 
 
 def add_class(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +58,20 @@ def add_drawing(
     group.add_argument("--seed", type=whole_number, default=0, help=seed_help)
     group.add_argument(
         "--stages",
-        type=partial(_read, hieramp.parse_stages),
+        type=_stages,
         default=stages,
         help=f"coarse=50%%:5,mid=off,fine=30%%:2 (share:strength), or a schedule's name (default: {stages})",
     )
-    add_settings(group, Settings.table())
+    of_var = Settings.table("var")
+    add_settings(group, of_var)
+    others = {name: row for name, row in Settings.table().items() if name not in of_var}
+    add_settings(parser.add_argument_group("drawing with a diffusion transformer"), others)
+
+
+def _stages(text: str) -> str:
+    """Stages of any kind of model, as they were written: what a schedule's name means depends on the kind."""
+    _read(hieramp.parse_stages, text)
+    return text
 
 
 def add_settings(group: argparse._ActionsContainer, rows: Mapping[str, Field]) -> None:
@@ -102,16 +120,41 @@ def escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def settings(args: argparse.Namespace) -> Settings:
+def settings(args: argparse.Namespace, model_kind: str = "var") -> Settings:
     """The settings of the flags: a stage, mode or block that is named holds whatever the schedule says."""
-    schedule: Amplification | None = getattr(args, "stages", None)
+    schedules = OUTPUT_SCHEDULES if model_kind == "dit" else SCHEDULES
+    schedule = hieramp.parse_stages(args.stages, schedules=schedules) if "stages" in args else None
     given = {name: value for name, value in vars(args).items() if name in Settings.table()}
-    return replace(Settings.of(schedule), **given)
+    return replace(Settings.of(DEFAULTS[model_kind], schedule), **given)
 
 
 def load_model(args: argparse.Namespace) -> Model:
+    """The VAR of the flags; a command that takes other kinds of model as well loads it with `load_any`.
+
+    Raises:
+        UserError: it is none.
+    """
+    model = load_any(args)
+    if not isinstance(model, Model):
+        raise UserError(f"{model.name} is {MODEL_KINDS[model.kind]}: this command takes {MODEL_KINDS['var']}")
+    return model
+
+
+def load_any(args: argparse.Namespace) -> Model | DiffusionModel:
     more = (args.var_checkpoint, args.class_tokens, args.classes_from)
-    return hieramp.load(args.model, args.device, DTYPES[args.dtype], *more)
+    return hieramp.load(args.model, args.device, DTYPES[args.dtype], *more, kind=getattr(args, "kind", None))
+
+
+def captions(model: Model | DiffusionModel, settings: Settings) -> list[str]:
+    """What the scales or steps of a drawing are called."""
+    if isinstance(model, DiffusionModel):
+        return [f"t {level.t:.2f}" for level in model.denoiser.levels(settings.steps)[1:]]
+    return [f"{side}×{side}" for side in model.var.scales.sides]
+
+
+def some_of(count: int, at_most: int = 8) -> list[int]:
+    """So many of `count` steps, evenly spread, the last one among them."""
+    return sorted({count - 1 - i * count // at_most for i in range(at_most) if i * count // at_most < count})
 
 
 def whole_number(text: str) -> int:

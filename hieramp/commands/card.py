@@ -7,6 +7,7 @@ from hieramp.analysis.faithfulness import CEILING, RIVALS
 from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
 from hieramp.analysis.measure import baselines, most_accurate, setting_name
 from hieramp.checkpoints import read_config
+from hieramp.commands.card_dit import dit_section
 from hieramp.files import markdown_table, write_text
 from hieramp.generation.sampling import Sampling
 
@@ -19,11 +20,12 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         config.get("about", ""),
         _training(config),
         _autoencoder(measured.get("autoencoder")),
-        _transformer(measured.get("transformer"), config["var"].get("last_passes", 1)),
+        _transformer(measured.get("transformer"), config.get("var", {}).get("last_passes", 1)),
         _drawings(measured.get("drawings"), config["class_names"]),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
         _saliency(measured.get("saliency")),
         _samples(folder, measured.get("drawings")),
+        dit_section(measured.get("dit"), config, folder),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(folder / "README.md", text)

@@ -44,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_data_arguments(parser)
     shared.add_drawing(parser, seed_help="of the whole set")
     shared.add_model(parser)
+    shared.add_kind(parser)
     parser.set_defaults(run=run)
 
 
@@ -82,12 +83,12 @@ def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
 def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
     if args.data or args.factor:
         raise UserError("--data and --factor belong to --method random-real and rded; a model draws without them")
-    model = shared.load_model(args)
+    model = shared.load_any(args)
     return distill(
         model,
         args.ipc,
         args.out,
-        shared.settings(args),
+        shared.settings(args, model.kind),
         classes=_names(args, model.class_names),
         size=args.size,
         seed=args.seed,

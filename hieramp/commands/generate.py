@@ -12,6 +12,7 @@ from hieramp.commands import arguments as shared
 from hieramp.errors import UserError
 
 MAX_COUNT = 64
+STRIP = 12  # pictures of a strip: all scales of a VAR, and as many steps of a diffusion transformer
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -20,9 +21,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     shared.add_drawing(parser)
     parser.add_argument("--count", type=shared.positive, default=8, help=f"images per row, at most {MAX_COUNT}")
     parser.add_argument("--out", type=Path, default=Path("generated.png"), help="where to write the sheet (.png)")
-    parser.add_argument("--steps", action="store_true", help="also write the coarse-to-fine strip, NAME-steps.png")
+    parser.add_argument("--strip", action="store_true", help="also write the coarse-to-fine strip, NAME-steps.png")
     parser.add_argument("--json", action="store_true", help="print settings and timings")
     shared.add_model(parser)
+    shared.add_kind(parser)
     parser.set_defaults(run=run)
 
 
@@ -30,16 +32,16 @@ def run(args: argparse.Namespace) -> None:
     if args.count > MAX_COUNT:
         raise UserError(f"--count is {args.count}; one sheet holds at most {MAX_COUNT}")
     check_out(args.out)
-    settings = shared.settings(args)
     started = time.perf_counter()
-    model = shared.load_model(args)
+    model = shared.load_any(args)
+    settings = shared.settings(args, model.kind)
     loaded = time.perf_counter()
     label = model.label_of(args.class_name)
     seeds = list(range(args.seed, args.seed + args.count))
     both = [settings.plain] * args.count + [settings] * args.count
     grown: list[list[Image.Image]] = [[], []]  # of the first image of either row, after every scale
     for step in model.steps([label] * len(both), seeds * 2, both):  # a step holds its logits: let each go
-        if args.steps:
+        if args.strip:
             for strip, i in zip(grown, (0, args.count), strict=True):
                 strip.append(figures.enlarged(figures.to_picture(step.image[i])))
     images = step.image
@@ -52,10 +54,12 @@ def run(args: argparse.Namespace) -> None:
         figures.sheet([(name, [tiles[i] for i in row]) for name, row in rows.items()]), args.out, described
     )
     written = [str(args.out)]
-    if args.steps:
+    if args.strip:
         path = args.out.with_name(f"{args.out.stem}-steps.png")
-        captions = [f"{side}×{side}" for side in model.var.scales.sides]
-        figures.save_png(figures.sheet(list(zip(rows, grown, strict=True)), captions), path, described)
+        captions = shared.captions(model, settings)
+        shown = shared.some_of(len(captions), STRIP)
+        strips = [(row, [tiles[i] for i in shown]) for row, tiles in zip(rows, grown, strict=True)]
+        figures.save_png(figures.sheet(strips, [captions[i] for i in shown]), path, described)
         written.append(str(path))
     seconds = drawn - loaded
     if args.json:

@@ -18,10 +18,12 @@ from hieramp.checkpoints import model_folder
 from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands import measure_dit
 from hieramp.commands.card import saliency_in_short, write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import DecodedImages, decode, open_source
 from hieramp.devices import autocast_bf16_if_fast
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.evaluation.teachers import load_teacher
 from hieramp.files import write_text
@@ -42,6 +44,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
     shared.add_sweep(parser.add_argument_group("drawing"), guidance=SWEEP)
     parser.add_argument(
+        "--steps", type=shared.positive, nargs="+", default=(25,), help="of a diffusion transformer (default: 25)"
+    )
+    shared.add_kind(parser)
+    parser.add_argument(
         "--judge2",
         metavar="FILE",
         help="a second judge of saliency, of another architecture: what evaluate --student convnet --save wrote, "
@@ -58,7 +64,10 @@ def run(args: argparse.Namespace) -> None:
     samplings = shared.sweep(args)
     shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
-    model = hieramp.load(folder, args.device)
+    model = hieramp.load(folder, args.device, kind=args.kind)
+    if isinstance(model, DiffusionModel):
+        measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args))
+        return
     classifier = load_classifier(folder).to(model.device)
     source = open_source(data_spec(args), "test").reordered(model.class_names)
     test = decode(source, model.image_size, limit=args.test_images)

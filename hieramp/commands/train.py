@@ -27,8 +27,10 @@ FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin wi
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("train", help="train a model, or a part: vqvae, then var, class-tokens, classifier")
-    parser.add_argument("part", choices=("all", *SHARES), help="all: one after the other")
+    parser = commands.add_parser(
+        "train", help="train a model, or a part: vqvae, then var, class-tokens, classifier; or dit on the vqvae"
+    )
+    parser.add_argument("part", choices=("all", *SHARES, "dit"), help="all: one after the other, but for dit")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
     add_data_arguments(parser)
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
@@ -103,6 +105,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
     """What to train in turn: the part, the name of its run, its share of the budget of `train all`."""
+    if args.part != "all" and args.part not in SHARES:
+        return [(args.part, args.part, 1.0)]
     name_of = {part: part for part in SHARES} | {"class-tokens": f"class_tokens-{args.condition or 'dropped'}"}
     return [(part, name_of[part], SHARES[part]) for part in (SHARES if args.part == "all" else [args.part])]
 
@@ -127,9 +131,13 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     if part == "class-tokens":
         outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args))
     else:
-        outcome = {"vqvae": runs.train_vqvae, "var": runs.train_var, "classifier": runs.train_classifier}[part](
-            args.data, preset, settings
-        )
+        train = {
+            "vqvae": runs.train_vqvae,
+            "var": runs.train_var,
+            "classifier": runs.train_classifier,
+            "dit": runs.train_dit,
+        }[part]
+        outcome = train(args.data, preset, settings)
     _report(args, name, outcome)
     return outcome
 

@@ -12,13 +12,15 @@ import torch
 from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import fingerprint, read_config
 from hieramp.classifier import Classifier, in_order, load_classifier
+from hieramp.diffusion.model import DiffusionModel
+from hieramp.distillation.diffusion import DiffusionDrawer
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Drawer, Task
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.imageset.layout import Format
-from hieramp.settings import PAPER, Settings, read
+from hieramp.settings import FOR_SETS, Settings, read
 
 Engine = Literal["local", "ray"]
 BATCH_SIZE = {"cpu": 32, "cuda": 64}
@@ -59,7 +61,7 @@ class Distillation:
 
 
 def distill(
-    model: Model,
+    model: Model | DiffusionModel,
     ipc: int,
     out: str | Path,
     settings: Settings | Amplification | None = None,
@@ -78,8 +80,9 @@ def distill(
 ) -> Distillation:
     """Plan a set of `ipc` images of each class at `out`: call `.run()` to make it, or iterate to see it progress.
 
-    `settings` None is the paper's schedule; any field of `Settings` may be given by its name as well, as may
-    `amplification=` (None: off). `classes` are names, numbers or ImageNet ids; None is all of them.
+    `settings` None is the paper's schedule, of a diffusion transformer α = 1 in all stages; any field of `Settings`
+    may be given by its name as well, as may `amplification=` (None: off). `classes` are names, numbers or ImageNet ids;
+    None is all of them.
 
     A run that was stopped, closed or killed goes on where it was when called again with the same settings, and
     the set is the same, byte for byte, at any batch size and number of workers. In half precision that takes
@@ -93,7 +96,7 @@ def distill(
         UserError: a setting is out of range, or a class is unknown.
         TypeError: an option that is no setting.
     """
-    drawn_with = read(settings, options, PAPER)
+    drawn_with = read(settings, options, FOR_SETS[model.kind])
     if not isinstance(drawn_with, Settings):
         raise UserError("a set is drawn with one amplification: give one, not several")
     if engine not in ("local", "ray"):
@@ -112,24 +115,41 @@ def distill(
         image_size=model.image_size if size is None else size,
         seed=seed,
         settings=_identity(model, drawn_with, judge, soft_labels, candidates, batch_size),
-        model={"name": model.name, "sha256": fingerprint(model.vqvae.state_dict(), model.var.state_dict())},
+        model={"name": model.name, "sha256": fingerprint(*model.states)},
         format=format,
         candidates=candidates,
     )
-    drawer = Drawer(
-        model, drawn_with.amplification, drawn_with.sampling, plan.image_size, judge, candidates, soft_labels
-    )
+    drawer = _drawer(model, drawn_with, plan.image_size, judge, candidates, soft_labels)
     return Distillation(plan, drawer, -(-batch_size // candidates), engine, workers)
 
 
+def _drawer(
+    model: Model | DiffusionModel,
+    settings: Settings,
+    image_size: int,
+    judge: Classifier | None,
+    candidates: int,
+    soft_labels: bool,
+) -> Drawer:
+    how = image_size, judge, candidates, soft_labels
+    if isinstance(model, DiffusionModel):
+        return DiffusionDrawer(model, settings, *how)
+    return Drawer(model, settings.amplification, settings.sampling, *how)
+
+
 def _identity(
-    model: Model, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int, batch_size: int
+    model: Model | DiffusionModel,
+    settings: Settings,
+    judge: Classifier | None,
+    soft_labels: bool,
+    candidates: int,
+    batch_size: int,
 ) -> dict[str, Any]:
     """What decides about the images. What came later is named only where it is used."""
     judged_by = judge and fingerprint(judge.state_dict())
     dtype = str(model.dtype).removeprefix("torch.")
     return {
-        **settings.resolved(model.var.config.depth).to_json(),
+        **settings.resolved(model.depth).to_json(model.kind),
         "dtype": dtype,
         "device": model.device.type,
         "batch_size": None if dtype == "float32" else batch_size,
@@ -138,7 +158,7 @@ def _identity(
     }
 
 
-def _judge(model: Model, folder: str | Path | None) -> Classifier:
+def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifier:
     """The classifier of soft labels and candidates, its classes being the model's, put into the model's order.
 
     Raises:
@@ -162,12 +182,12 @@ class Estimate:
 
 
 # per model: seconds an image drawn and bytes an image kept, by what decides about them most
-_PILOTS: "WeakKeyDictionary[Model, dict[tuple[Any, ...], tuple[float, float]]]" = WeakKeyDictionary()
+_PILOTS: "WeakKeyDictionary[Model | DiffusionModel, dict[tuple[Any, ...], tuple[float, float]]]" = WeakKeyDictionary()
 PILOT_IMAGES = 8
 
 
 def estimate(
-    model: Model,
+    model: Model | DiffusionModel,
     num_images: int,
     settings: Settings | None = None,
     soft_labels: bool = False,
@@ -179,9 +199,19 @@ def estimate(
     Raises:
         UserError: soft labels or candidates, and no classifier.
     """
-    settings = settings or PAPER
-    blocks = None if settings.is_off else settings.resolved_blocks(model.var.config.depth)
-    kind = (blocks, settings.guidance > 0, soft_labels, candidates, model.device, model.dtype, str(classifier))
+    settings = settings or FOR_SETS[model.kind]
+    blocks = None if settings.is_off else settings.resolved_blocks(model.depth)
+    kind = (
+        blocks,
+        settings.guidance > 0,
+        settings.steps,
+        settings.solver,
+        soft_labels,
+        candidates,
+        model.device,
+        model.dtype,
+        str(classifier),
+    )
     known = _PILOTS.setdefault(model, {})
     if kind not in known:
         judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
@@ -191,12 +221,12 @@ def estimate(
 
 
 def _pilot(
-    model: Model, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int
+    model: Model | DiffusionModel, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int
 ) -> tuple[float, float]:
     """Seconds and bytes an image of the set."""
     num_classes, count = len(model.class_names), max(1, PILOT_IMAGES // candidates)
     items = tuple(Item(i, i % num_classes, i * candidates, "") for i in range(count))
-    drawer = Drawer(model, settings.amplification, settings.sampling, model.image_size, judge, candidates, soft_labels)
+    drawer = _drawer(model, settings, model.image_size, judge, candidates, soft_labels)
     # the first pass also allocates; a GPU records what it draws for the second time and replays it after that
     for _ in range(2 if model.device.type == "cuda" else 1):
         drawer.make(Task(items))()

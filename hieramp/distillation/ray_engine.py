@@ -35,7 +35,7 @@ def produce_on_ray(plan: Plan, drawer: Drawer, batch_size: int, workers: int | N
 
 
 def _move(drawer: Drawer, device: torch.device) -> None:
-    drawer.model.to(device, drawer.model.var.pos_start.dtype)
+    drawer.model.to(device)
     if drawer.classifier is not None:
         drawer.classifier.to(device)
 

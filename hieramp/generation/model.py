@@ -1,7 +1,5 @@
 """A model that draws: VQ-VAE, VAR and class names under one name."""
 
-import difflib
-import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hieramp.class_names import composed
+from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
 from hieramp.errors import UserError
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
@@ -86,37 +84,23 @@ class Model:
             self.captured = CudaGraphCache(partial(CudaRecorder, self.device)) if cuda_graphs else None
         return self
 
+    @property
+    def states(self) -> tuple[dict[str, Tensor], ...]:
+        """All weights that decide about a picture."""
+        return self.vqvae.state_dict(), self.var.state_dict()
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the transformer."""
+        return self.var.config.depth
+
     def label_of(self, name: str | int) -> int:
         """The label of a class name, ImageNet id or number; a name that looks like a number is a name first.
 
         Raises:
             ValueError: there is no such class; names the nearest ones.
         """
-        text = str(name).strip()
-        found = None if isinstance(name, int) else self._named(composed(text).casefold())
-        if found is not None:
-            return found
-        if re.fullmatch(r"-?[0-9]{1,18}", text):
-            if 0 <= int(text) < self.var.config.num_classes:
-                return int(text)
-            raise UserError(
-                f"class {text} does not exist: {self.name} has classes 0 to {self.var.config.num_classes - 1}"
-            )
-        near = difflib.get_close_matches(text.lower(), [n.lower() for n in self.class_names], n=3, cutoff=0.4)
-        hint = ", ".join(near or self.class_names[:10])
-        raise UserError(f"unknown class {text!r}; {'the nearest are' if near else 'there are'}: {hint}")
-
-    def _named(self, text: str) -> int | None:
-        """The label of the class of this name, composed and in lower case."""
-        for names in (self.class_names, self.wnids):
-            lowered = [composed(entry).casefold() for entry in names]
-            if text in lowered:
-                return lowered.index(text)
-            # ImageNet names list synonyms: "tench, Tinca tinca"
-            for i, entry in enumerate(lowered):
-                if text in (part.strip() for part in entry.split(",")):
-                    return i
-        return None
+        return label_of(name, self.class_names, self.wnids, self.name)
 
     def generate(
         self,
@@ -192,12 +176,7 @@ class Model:
         return_attention: bool,
         given: Sequence[Tensor],
     ) -> Request:
-        labels = tuple(int(label) for label in labels)
-        if not labels:
-            raise ValueError("no labels: name at least one class to draw")
-        for label in labels:
-            if not 0 <= label < self.var.config.num_classes:
-                raise UserError(f"class {label} does not exist: {self.name} has 0 to {self.var.config.num_classes - 1}")
+        labels = check_labels(labels, self.var.config.num_classes, self.name)
         seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(int(s) for s in seeds)
         read_as = read(settings, options, Settings())
         per_image = [read_as] * len(labels) if isinstance(read_as, Settings) else read_as

@@ -44,6 +44,7 @@ class Sampling:
             "Guidance",
             "Strength of classifier-free guidance at the last scale; 0 is without.",
             "sampling",
+            models=("var", "dit"),
             always=True,
         ),
     ] = 4.0

@@ -1,11 +1,11 @@
-"""Presets: the sizes of the four networks and the recipe of each, under one name.
+"""Presets: the sizes of the five networks and the recipe of each, under one name.
 
 What a preset reached is told in the card of the model that was trained with it (assets/*/README.md).
 """
 
 from dataclasses import dataclass, replace
 
-from hieramp.config import ClassifierConfig, VARConfig, VQVAEConfig
+from hieramp.config import ClassifierConfig, DiTConfig, VARConfig, VQVAEConfig
 from hieramp.scales import OFFICIAL_SIDES
 from hieramp.training.recipe import Recipe
 
@@ -15,10 +15,12 @@ class Preset:
     vqvae: VQVAEConfig
     var: VARConfig  # num_classes is replaced by the data's, as the classifier's is
     classifier: ClassifierConfig
+    dit: DiTConfig  # so are its classes, and the size of the VQ-VAE's latents
     vqvae_recipe: Recipe
     var_recipe: Recipe
     class_token_recipe: Recipe
     classifier_recipe: Recipe
+    dit_recipe: Recipe
 
 
 MIN_STEPS = 100  # of a part: fewer teach it nothing, however small the folder is
@@ -31,10 +33,12 @@ PRESETS = {
         vqvae=VQVAEConfig(channels=64, multipliers=(1, 2), num_codes=4096, code_dim=32, sides=OFFICIAL_SIDES),
         var=VARConfig(depth=8, width=384, num_heads=6, ffn_ratio=3.5, shared_adaln=True),
         classifier=ClassifierConfig(),
+        dit=DiTConfig(depth=12, width=384, num_heads=6, dropout=0.1),
         vqvae_recipe=Recipe(256, 40, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02, shift=2),
         class_token_recipe=Recipe(256, 5, 4e-3, weight_decay=0.05, shift=2),
         classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear"),
+        dit_recipe=Recipe(512, 150, 2e-3, "muon", hold=0.4, decay="linear", final=0.02),
     ),
     # 32×32, six scales, 130 tokens: two CPU cores, a few hours
     "cifar10-small": Preset(
@@ -43,20 +47,24 @@ PRESETS = {
         ),
         var=VARConfig(sides=SMALL_SIDES, num_codes=1024, code_dim=16, depth=6, width=256, num_heads=4, last_passes=4),
         classifier=ClassifierConfig(layers=(1, 1, 1, 1), channels=(64, 256, 256, 256), stem="half"),
+        dit=DiTConfig(depth=8, width=256, num_heads=4),
         vqvae_recipe=Recipe(64, 2, 2e-3, "muon", hold=0.4, decay="linear"),
         var_recipe=Recipe(64, 3, 2e-3, "muon", hold=0.3, decay="linear", final=0.02),
         class_token_recipe=Recipe(64, 1, 4e-3, weight_decay=0.05, shift=2),
         classifier_recipe=Recipe(256, 10, 2e-3, "muon", hold=0.2, decay="linear"),
+        dit_recipe=Recipe(64, 12, 2e-3, "muon", hold=0.4, decay="linear", final=0.02),
     ),
     # the official geometry, with the recipe of the authors' release for the transformer
     "imagenet256": Preset(
         vqvae=VQVAEConfig(),
         var=VARConfig(),
         classifier=ClassifierConfig(image_size=224, stem="imagenet"),
+        dit=DiTConfig(depth=12, width=768, num_heads=12),
         vqvae_recipe=Recipe(256, 16, 1e-4, betas=(0.5, 0.9), ema=0.9999),
         var_recipe=Recipe(768, 200, 3e-4, weight_decay=0.05, decay="linear", ema=0.9999),
         class_token_recipe=Recipe(768, 5, 3e-4, weight_decay=0.05, decay="linear"),
         classifier_recipe=Recipe(1024, 90, 1e-3, weight_decay=0.05),
+        dit_recipe=Recipe(256, 80, 1e-4, hold=1.0, ema=0.9999),  # of DiT-B/2
     ),
 }
 

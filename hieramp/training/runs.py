@@ -1,4 +1,4 @@
-"""The four trainings: from an image set to the parts of a model folder."""
+"""The five trainings: from an image set to the parts of a model folder."""
 
 import os
 from collections.abc import Callable
@@ -25,14 +25,18 @@ from hieramp.checkpoints import (
 )
 from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
-from hieramp.config import VARConfig, VQVAEConfig, from_json, to_json
+from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
 from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
+from hieramp.diffusion.dit import DiT
+from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
+from hieramp.training.dit import DiTObjective
 from hieramp.training.loop import Objective, Outcome, RunSettings, train
 from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
@@ -45,6 +49,7 @@ from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 SHEET_IMAGES = 10
+FITTED_IMAGES = 1024  # that the basis of the latents is fitted to
 CALIBRATION_IMAGES = 400
 CALIBRATION_NUMBERS = 2**28  # no more images than have so many numbers, a GB
 
@@ -216,6 +221,40 @@ def train_classifier(data: str | DataSpec, preset: Preset, settings: RunSettings
     return train(objective, source, config.image_size, preset.classifier_recipe, settings, None, write)
 
 
+def train_dit(data: str, preset: Preset, settings: RunSettings) -> Outcome:
+    """Images and the folder's VQ-VAE to dit.safetensors, and latents.safetensors: the basis that it was trained in."""
+    source = open_source(data)
+    vqvae = load_vqvae(settings.folder)
+    size = vqvae.config.image_size
+    if settings.warm_start:
+        before = from_json(DiTConfig, _config_with(settings.warm_start, "dit")["dit"])
+        basis = basis_of(load_part(settings.warm_start, "latents"))
+        basis.check_belongs(vqvae, f"the DiT in {settings.warm_start}")
+    else:
+        basis = fit_basis(vqvae, decode(source, size, limit=FITTED_IMAGES).images)
+    config = replace(
+        preset.dit,
+        side=vqvae.config.sides[-1],
+        channels=basis.num_components,
+        num_classes=len(source.class_names),
+    )
+    dit = DiT(config)
+    dit.initialize()
+    if settings.warm_start:
+        if replace(before, dropout=config.dropout) != config:
+            raise ValueError(f"the DiT in {settings.warm_start} has other sizes ({before}) than this one ({config})")
+        load_strictly(dit, load_part(settings.warm_start, "dit"), str(settings.warm_start))
+    recipe, objective = preset.dit_recipe, DiTObjective(dit, vqvae, basis)
+
+    def write(model: Module, outcome: Outcome) -> None:
+        save_part(settings.folder, "latents", basis.state_dict(), torch.float32)
+        save_part(settings.folder, "dit", model.state_dict())
+        _write_about(settings, source, outcome, recipe, dit=to_json(config))
+
+    sample = _diffusion_sheet(vqvae, basis, source.class_names)
+    return train(objective, source, size, recipe, settings, sample, write)
+
+
 def _write_about(
     settings: RunSettings, source: DataSource, outcome: Outcome, recipe: Recipe, **sizes: dict[str, Any]
 ) -> None:
@@ -284,5 +323,20 @@ def _class_sheet(vqvae: VQVAE, per_class: int = 4) -> Callable[[VAR], Image.Imag
         request = Request(labels, tuple(range(per_class)) * num_classes, (OFF,) * len(labels), Sampling())
         *_, last = draw(vqvae, var, request)
         return to_pil_image(make_grid(last.image.cpu(), nrow=per_class, padding=1))
+
+    return sample
+
+
+def _diffusion_sheet(
+    vqvae: VQVAE, basis: LatentBasis, class_names: tuple[str, ...], per_class: int = 4
+) -> Callable[[DiT], Image.Image]:
+    """The same of a diffusion transformer, in few steps."""
+
+    def sample(dit: DiT) -> Image.Image:
+        labels = [label for label in range(min(10, len(class_names))) for _ in range(per_class)]
+        seeds = list(range(per_class)) * (len(labels) // per_class)
+        model = DiffusionModel(VQLatents(vqvae.to(dit.device), basis), dit.eval(), class_names)
+        images = model.generate(labels, seeds, steps=12).images
+        return to_pil_image(make_grid(images.cpu(), nrow=per_class, padding=1))
 
     return sample

@@ -1,0 +1,70 @@
+"""Training the diffusion transformer: flow matching on the continuous latents of the VQ-VAE."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hieramp.data import to_signed
+from hieramp.diffusion.dit import DiT
+from hieramp.diffusion.latents import LatentBasis
+from hieramp.diffusion.levels import COARSE_UNTIL, MID_UNTIL, t_of
+from hieramp.scales import STAGES
+from hieramp.training.augment import randomly_flipped
+from hieramp.training.loop import Objective
+from hieramp.training.tokens import drop_labels
+from hieramp.training.var import LABEL_DROP
+from hieramp.vqvae.model import VQVAE
+
+
+class DiTObjective(Objective):
+    """(images uint8, labels) to the mean squared error of the velocity.
+
+    t = sigmoid(n) with n standard normal (SD3, arXiv 2403.03206): the middle of the way, where most is decided, is
+    learned most. Half of the images are mirrored.
+    """
+
+    model: DiT
+
+    def __init__(self, dit: DiT, vqvae: VQVAE, basis: LatentBasis) -> None:
+        super().__init__()
+        self.model, self.basis = dit, basis
+        self.frozen = [vqvae.eval().requires_grad_(False)]  # in a list: it is no part of what is trained
+        # a resumed run takes the basis up with its weights
+        self.register_load_state_dict_post_hook(lambda *_: basis.check_belongs(vqvae, "the unfinished run"))
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        x0 = self.latents(images_BCHW)
+        t_B = torch.randn(len(x0), device=x0.device).sigmoid()
+        t_B111, noise = t_B[:, None, None, None], torch.randn_like(x0)
+        labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
+        v = self.model((1 - t_B111) * x0 + t_B111 * noise, 1000 * t_B, labels)
+        loss_B = F.mse_loss(v.float(), noise - x0, reduction="none").mean((1, 2, 3))
+        return {"loss": loss_B.mean(), **per_stage(loss_B.detach(), t_B)}
+
+    @torch.no_grad()
+    def latents(self, images_BCHW: Tensor) -> Tensor:
+        """(B, K, n, n) of images that are mirrored or not."""
+        (vqvae,) = self.frozen
+        vqvae.to(images_BCHW.device)
+        f_BCHW = vqvae.latent(randomly_flipped(to_signed(images_BCHW)))
+        with torch.autocast(images_BCHW.device.type, enabled=False):
+            return self.basis.project(f_BCHW)
+
+    def matrices(self) -> set[str]:
+        """What Muon takes: the matrices of attention and FFN, as for the VAR."""
+        endings = ("attn.qkv.weight", "attn.proj.weight", "fc1.weight", "fc2.weight")
+        return {name for name, _ in self.named_parameters() if name.endswith(endings)}
+
+    def compile_parts(self, backend: str = "inductor") -> bool:
+        for block in self.model.blocks:  # alike: one compilation serves them all
+            block.compile(fullgraph=True, backend=backend)
+        return True
+
+
+def per_stage(loss_B: Tensor, t_B: Tensor) -> dict[str, Tensor]:
+    """The mean loss of each stage of noise; of one that no row of the batch is in, zero."""
+    fine_to_coarse = torch.tensor([t_of(MID_UNTIL), t_of(COARSE_UNTIL)], device=t_B.device)
+    row_of_stage = torch.bucketize(t_B, fine_to_coarse)
+    counts = torch.bincount(row_of_stage, minlength=len(STAGES)).clamp_min(1)
+    sums = torch.zeros(len(STAGES), device=loss_B.device).index_add_(0, row_of_stage, loss_B.float())
+    return {f"velocity/{stage}": value for stage, value in zip(reversed(STAGES), sums / counts, strict=True)}

@@ -242,7 +242,7 @@ def train_dit(data: str, preset: Preset, settings: RunSettings) -> Outcome:
     dit.initialize()
     if settings.warm_start:
         if replace(before, dropout=config.dropout) != config:
-            raise ValueError(f"the DiT in {settings.warm_start} has other sizes ({before}) than this one ({config})")
+            raise UserError(f"the DiT in {settings.warm_start} has other sizes ({before}) than this one ({config})")
         load_strictly(dit, load_part(settings.warm_start, "dit"), str(settings.warm_start))
     recipe, objective = preset.dit_recipe, DiTObjective(dit, vqvae, basis)
 

@@ -45,13 +45,14 @@ STOPS = (
     Stop(
         "ρ and β, coarse",
         "Now the coarse stage is amplified: ρ 50 % of its positions, β 5. Tick “Outline chosen positions” and step to "
-        "the coarse scale. The strip counts the tokens that differ: where one does, everything after it follows and the "
+        "the coarse scale. The strip counts the tokens that differ: where one does, all after it follows and the "
         "layout may move; where none does, as with some seeds, the two pictures stay alike. Then try another seed.",
         "coarse",
     ),
     Stop(
         "Fine scales",
-        "The same at the fine stage only: the layout is drawn before it and stays, details may change. Compare the counts under the strip with "
+        "The same at the fine stage only: the layout is drawn before it and stays, details may change. Compare the "
+        "counts under the strip with "
         "those of the stop before, and try the slider in Compare.",
         "fine",
     ),

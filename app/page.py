@@ -11,7 +11,8 @@ from app.limits import Limits
 from hieramp import Model
 
 INTRO = (
-    "<a class='skip' href='#rooms'>Skip to the pictures</a><h1>HierAmp</h1><p>A VAR model draws from coarse to fine. Its class tokens show where each scale looks; "
+    "<a class='skip' href='#rooms'>Skip to the pictures</a>"
+    "<h1>HierAmp</h1><p>A VAR model draws from coarse to fine. Its class tokens show where each scale looks; "
     "amplify what they look at and compare.</p>"
 )
 

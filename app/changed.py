@@ -39,7 +39,7 @@ def build(desk: Desk, controls: Controls) -> None:
     usage_words = html(f"<p role='status'>{NOTHING}</p>", elem_classes="prose-line")
     usage = gr.Plot(plots.empty("Entropy and coverage"), show_label=False, elem_classes="plot", buttons=[])
     changed = gr.Plot(
-        plots.empty("Share of samples whose token differs", 230), show_label=False, elem_classes="plot map", buttons=[]
+        plots.empty("Share of samples whose token differs"), show_label=False, elem_classes="plot map", buttons=[]
     )
     html(ABOUT_CLASSES, elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):

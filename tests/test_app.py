@@ -780,7 +780,7 @@ def build_command_parser() -> Any:
 
 
 def test_a_picture_of_a_set_opens_as_what_it_was_drawn_by(model: hieramp.Model, tmp_path: Path) -> None:
-    how = hieramp.Settings(coarse=(0.5, 3.0), guidance=2.0)
+    how = hieramp.Settings(coarse=(0.5, 3.0), mid=(0.5, 0.0), fine=(0.25, 5.0), guidance=2.0)
     for _ in hieramp.distill(model, 2, tmp_path / "set", how, classes=[1], seed=0, format="folder"):
         pass
     path = sorted((tmp_path / "set").rglob("*.png"))[1]

@@ -162,7 +162,7 @@ def setting_events(desk: Desk, controls: Controls) -> list[Any]:
     return [
         controls.random_class.click(another_class, class_name, class_name, **CHEAP),
         controls.dice.click(dice, seed, seed, **CHEAP),
-        controls.generate.click(maybe_dice, [controls.is_locked, seed], seed, **CHEAP),
+        controls.generate.click(maybe_dice, [controls.is_locked, seed], seed, **ASKING),
         mode.input(change_mode, controls.inputs, strengths, **ASKING),
         controls.schedule.input(choose, controls.schedule, scheduled, **CHEAP),
     ]

@@ -23,7 +23,7 @@ from app.turns import Device
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-features=LocalNetworkAccessChecks"]
 ROOT = Path(__file__).resolve().parent.parent
 # npm install axe-core, here or anywhere: AXE then names its axe.min.js
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))

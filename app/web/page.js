@@ -152,7 +152,7 @@ for (const kind of ["dragover", "drop"]) {
 }
 
 // On a narrow page the pair stays in sight, small, while its controls are moved.
-addEventListener("DOMContentLoaded", () => {
+function addPeek() {
   const peek = document.createElement("button");
   peek.id = "peek";
   peek.type = "button";
@@ -167,4 +167,5 @@ addEventListener("DOMContentLoaded", () => {
   };
   addEventListener("scroll", look, { passive: true, capture: true });
   addEventListener("resize", look);
-});
+}
+if (document.body) addPeek(); else addEventListener("DOMContentLoaded", addPeek);

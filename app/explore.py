@@ -109,7 +109,9 @@ def connect(
     def shown_of(query: Mapping[str, str], asked: bool) -> dict[Any, Any]:
         """What an address sets; `asked`: also where it names no setting, which is then a fresh page."""
         room = query.get("tab", "explore")
-        shown = {tabs: gr.Tabs(selected=room if room in rooms else "explore")}
+        # Who has chosen a room while the page was opening stays there.
+        chosen = gr.Tabs(selected=room if room in rooms else "explore") if asked or "tab" in query else gr.skip()
+        shown = {tabs: chosen}
         if not asked and not any(orders.in_address(name) in query for name in controls.named):
             return controls.unchanged() | shown
         order, wrong = orders.read_query(desk.model, query)

@@ -392,7 +392,8 @@ def test_generate_and_random_draw_something_new_and_back_undoes(browser: Any, ad
         tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("mid 5 on 50%")')
         assert tab.get_by_label("Seed", exact=True).input_value() == second
         tab.go_back()
-        tab.get_by_alt_text("Amplified picture of cat, seed 4", exact=True).wait_for()
+        tab.get_by_alt_text("Amplified picture of cat, seed 4", exact=True).first.wait_for(state="attached")
+        assert tab.get_by_label("Seed", exact=True).input_value() == "4"
         tab.go_forward()
         tab.get_by_alt_text(f"Amplified picture of cat, seed {second}", exact=True).wait_for()
         tab.get_by_label("Lock", exact=True).check()

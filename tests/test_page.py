@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 FINISHED = '.viewer[aria-busy="false"]'
 ROOMS = ("Explore", "What changed", "Ablate", "Distil", "Learn")
-PATIENCE = 15_000
+PATIENCE = 60_000
 
 
 def decoded(source: str) -> Image.Image:
@@ -394,6 +394,7 @@ def test_generate_and_random_draw_something_new_and_back_undoes(browser: Any, ad
         tab.go_back()
         tab.get_by_alt_text("Amplified picture of cat, seed 4", exact=True).first.wait_for(state="attached")
         assert tab.get_by_label("Seed", exact=True).input_value() == "4"
+        tab.wait_for_timeout(1100)
         tab.go_forward()
         tab.get_by_alt_text(f"Amplified picture of cat, seed {second}", exact=True).wait_for()
         tab.get_by_label("Lock", exact=True).check()

@@ -41,7 +41,7 @@ window.hieramp = {
   address(query) {
     if (!query || !query.class) return;
     const now = Date.now(), url = changedAddress(query), isChange = isSet && !restoring && url.href !== location.href;
-    show(url, isChange && now - latest > SETTLED);
+    if (!restoring) show(url, isChange && now - latest > SETTLED); // Back has set the address; an older answer must not
     if (isChange) latest = now;
     isSet = true;
     restoring = false;

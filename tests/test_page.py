@@ -388,6 +388,7 @@ def test_generate_and_random_draw_something_new_and_back_undoes(browser: Any, ad
         for _ in range(5):
             tab.keyboard.press("ArrowLeft")
         tab.wait_for_url("**mid_strength=4.5**")
+        tab.wait_for_timeout(1100)
         tab.go_back()  # five moves in a row are one step
         tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("mid 5 on 50%")')
         assert tab.get_by_label("Seed", exact=True).input_value() == second

@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
+from PIL import Image
 
 from app import orders, scenes, sheets
 from app.controls import Controls
-from app.desk import STUDYING, Desk, html, sentences
+from app.desk import STUDYING, Desk, html, sentences, stale_note
 from app.orders import Order
 from app.sheets import Sheet
 from hieramp import Model
@@ -56,9 +57,10 @@ def as_html(model: Model, sheet: Sheet, name: str, asked: bool = True) -> str:
     """The sheet as far as it has come: a grid of links with the place of those to come kept."""
     order = sheet.orders[0]
     heading = f"{name}, seed {order.seeds[0]}" if asked else "Nothing is drawn until you ask."
+    of = stale_note({"class": orders.to_query(model, order)["class"], "seed": str(order.seeds[0])}) if asked else ""
     tiles = "".join(_tile(model, sheet, i, name) for i in range(len(sheet.orders)))
     busy = str(asked and not sheet.is_finished).lower()
-    body = f'<p role="status">{escape(heading)}</p><div class="tiles">{tiles}</div>'
+    body = f'<p role="status">{escape(heading)}</p>{of}<div class="tiles">{tiles}</div>'
     saved = f'<p class="plain links">{_save(model, sheet)}</p>'
     return f'<section class="sheet" aria-busy="{busy}">{body}{saved}</section>'
 
@@ -74,10 +76,17 @@ def _tile(model: Model, sheet: Sheet, i: int, name: str) -> str:
     return f"<figure>{picture}<figcaption>{escape(label)}</figcaption></figure>"
 
 
+def saved(model: Model, sheet: Sheet) -> tuple[Image.Image, dict[str, Any]]:
+    """A finished sheet that says what it is, and the settings inside: those of its first picture, and all labels."""
+    order = sheet.orders[0]
+    about = f"{orders.short_name(model.class_names[order.label])}, seed {order.seeds[0]}, {model.name}"
+    return sheet.as_picture(about), orders.described(model, order) | {orders.SHEET: sheet.labels}
+
+
 def _save(model: Model, sheet: Sheet) -> str:
     if not sheet.is_finished:
         return ""
     order = sheet.orders[0]
-    source = scenes.data_uri(sheet.as_picture(), orders.described(model, order))
+    source = scenes.data_uri(*saved(model, sheet))
     name = scenes.file_name(model.class_names[order.label], f"seed{order.seeds[0]}-sheet.png")
     return f'<a download="{name}" href="{source}">Save the sheet as PNG</a>'

@@ -116,8 +116,7 @@ class Endpoints:
     def ablate(self, kind: str, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
         *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, ablate.plan(order, kind)))
-        uri = scenes.data_uri(found.as_picture(), orders.described(self.model, order))
-        return {"sheet": uri, "labels": [found.label(i) for i in range(len(found.orders))]}
+        return {"sheet": scenes.data_uri(*ablate.saved(self.model, found)), "labels": found.labels}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         recipe = self._recipe(settings)

@@ -1,16 +1,20 @@
 """The second room: what amplification changes in the tokens, of one class and across classes."""
 
+import json
 import random
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from app import orders, plots
+import hieramp
+from app import orders, plots, scenes
 from app.controls import Controls
-from app.desk import STUDYING, Desk, html, sentences, slider
+from app.desk import CHEAP, STUDYING, Desk, html, sentences, slider, stale_note
+from hieramp import Settings
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 
 ABOUT = (
@@ -23,6 +27,7 @@ ABOUT_CLASSES = (
     "classes whose entropy or coverage rises (Figures 3, 8 and 9). The stages are those of the tokens counted.</p>"
 )
 NOTHING = "Nothing is counted until you ask."
+BEGUN = "Counting: the first samples are being drawn …"
 
 
 def build(desk: Desk, controls: Controls) -> None:
@@ -30,25 +35,69 @@ def build(desk: Desk, controls: Controls) -> None:
     with gr.Row(elem_classes="ask"):
         samples = slider(1, desk.limits.samples, 16, 1, "Samples", precision=0)
         count = gr.Button("Count tokens", variant="primary", scale=0, min_width=160)
+        end = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-count")
     usage_words = html(f"<p role='status'>{NOTHING}</p>", elem_classes="prose-line")
     usage = gr.Plot(plots.empty("Entropy and coverage"), show_label=False, elem_classes="plot", buttons=[])
     changed = gr.Plot(
-        plots.empty("Share of samples whose token differs", 230), show_label=False, elem_classes="plot map", buttons=[]
+        plots.empty("Share of samples whose token differs"), show_label=False, elem_classes="plot map", buttons=[]
     )
     html(ABOUT_CLASSES, elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):
         most = min(desk.limits.classes, len(desk.model.class_names))
         classes = slider(1, most, min(10, most), 1, "Classes", precision=0)
         per_class = slider(1, desk.limits.samples, 8, 1, "Samples of each", precision=0)
-        compare = gr.Button("Compare schedules", variant="primary", scale=0, min_width=160)
+        compare = gr.Button("Compare schedules", variant="primary", scale=0, min_width=180)
+        end_comparison = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-compare")
     risen_words = html(f"<p role='status'>{NOTHING}</p>", elem_classes="prose-line")
     risen = gr.Plot(plots.empty("Share of classes that rose"), show_label=False, elem_classes="plot", buttons=[])
-    _connect(desk, controls, count, samples, [usage_words, usage, changed])
-    compared = [compare, classes, per_class]
-    _connect_classes(desk, controls, compared, [risen_words, risen])
+    _connect(desk, controls, [count, end, samples], [usage_words, usage, changed])
+    _connect_classes(desk, controls, [compare, end_comparison, classes, per_class], [risen_words, risen])
 
 
-def _connect(desk: Desk, controls: Controls, button: gr.Button, samples: gr.Slider, outputs: list[Any]) -> None:
+def run_study(
+    desk: Desk, name: str, buttons: list[gr.Button], study: Any, inputs: set[Any], outputs: list[Any]
+) -> None:
+    """A study on two buttons: the first says at once that it began, the second ends it after the batch in hand.
+
+    `study` yields its outputs, the words first, as HTML.
+    """
+    button, end = buttons
+
+    def key(request: gr.Request) -> str:
+        return f"{request.session_hash}/{name}"
+
+    def ask(request: gr.Request) -> tuple[int, str, gr.Button]:
+        return desk.turns.take(key(request)), said(BEGUN), gr.Button(interactive=True)
+
+    def stop(request: gr.Request) -> gr.Button:
+        desk.turns.take(key(request))
+        return gr.Button(interactive=False)
+
+    def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        mine = given[ticket]
+        try:
+            with closing(study(given)) as found:
+                for words, *others in found:
+                    has_stopped = desk.turns.is_stale(key(request), mine)
+                    more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
+                    yield dict(zip(outputs, (words + more, *others), strict=True))
+                    if has_stopped:
+                        return
+        except gr.Error:
+            yield {outputs[0]: said(NOTHING)}
+            raise
+        finally:
+            desk.turns.forget(key(request))
+
+    ticket = gr.Number(0, visible=False, precision=0)
+    asked = button.click(ask, None, [ticket, outputs[0], end], trigger_mode="once", **CHEAP)
+    studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
+    studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
+    end.click(stop, None, end, **CHEAP)
+
+
+def _connect(desk: Desk, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
+    button, end, samples = inputs
     sides = desk.model.var.scales.sides
 
     def count(given: dict[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -62,17 +111,20 @@ def _connect(desk: Desk, controls: Controls, button: gr.Button, samples: gr.Slid
             for found in desk.device.in_gaps(counts):
                 links = ""
                 if found.is_finished:
-                    links = link("usage.csv", plots.usage_csv(found, sides)) + link(
-                        "changed.csv", plots.changed_csv(found, sides)
+                    about = orders.described(desk.model, order) | {"samples": found.num_samples}
+                    start = scenes.file_name(name, f"seed{order.seeds[0]}")
+                    links = link(f"{start}-usage.csv", plots.usage_csv(found, sides), about) + link(
+                        f"{start}-changed.csv", plots.changed_csv(found, sides), about
                     )
-                words = said(plots.usage_words(name, found), links)
+                words = said(plots.usage_words(name, found), links, orders.address(desk.model, order))
                 yield words, plots.usage_figure(found, sides), plots.changed_figure(found, sides)
 
-    button.click(count, {samples, *controls.inputs}, outputs, trigger_mode="once", **STUDYING)
+    run_study(desk, "count", [button, end], count, {samples, *controls.inputs}, outputs)
 
 
 def _connect_classes(desk: Desk, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
-    button, classes, per_class = inputs
+    button, end, classes, per_class = inputs
+    sampled = [part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts]
 
     def compare(given: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
         with sentences():
@@ -83,10 +135,16 @@ def _connect_classes(desk: Desk, controls: Controls, inputs: list[Any], outputs:
             labels = choose_classes(len(desk.model.class_names), wanted, order.seeds[0])
             found = compare_schedules(desk.model, labels, each, order.seeds[0], order.settings.sampling)
             for comparison in desk.device.in_gaps(found):
-                links = link("schedules.csv", plots.risen_csv(comparison)) if comparison.is_finished else ""
-                yield said(plots.risen_words(comparison), links), plots.risen_figure(comparison)
+                links, seed = "", order.seeds[0]
+                if comparison.is_finished:
+                    about = {"model": desk.model.name, "classes": labels, "samples": each, "seed": seed}
+                    about |= order.settings.plain.to_json() | {"hieramp": hieramp.__version__}
+                    links = link(f"{wanted}-classes-seed{seed}-schedules.csv", plots.risen_csv(comparison), about)
+                query = orders.address(desk.model, order)
+                of = {name: query[name] for name in ("seed", *map(orders.in_address, sampled))}
+                yield said(plots.risen_words(comparison), links, of), plots.risen_figure(comparison)
 
-    button.click(compare, {classes, per_class, *controls.inputs}, outputs, trigger_mode="once", **STUDYING)
+    run_study(desk, "compare", [button, end], compare, {classes, per_class, *controls.inputs}, outputs)
 
 
 def choose_classes(num_classes: int, wanted: int, seed: int) -> list[int]:
@@ -94,11 +152,13 @@ def choose_classes(num_classes: int, wanted: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(num_classes), wanted))
 
 
-def said(words: str, links: str = "") -> str:
-    return f'<p role="status">{escape(words)}</p><p class="plain links">{links}</p>'
+def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None) -> str:
+    note = stale_note(of) if of else ""
+    return f'<p role="status">{escape(words)}</p>{note}<p class="plain links">{links}</p>'
 
 
-def link(name: str, text: str) -> str:
-    """A file to take away, inside its link."""
+def link(name: str, text: str, about: Mapping[str, Any]) -> str:
+    """A table to take away, inside its link; `about`, what it was made by, is above it in lines that begin with #."""
+    text = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items()) + text
     source = "data:text/csv;charset=utf-8;base64," + b64encode(text.encode()).decode()
-    return f'<a download="{name}" href="{source}">{name}</a> '
+    return f'<a download="{escape(name)}" href="{source}">{escape(name)}</a> '

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app import handlers, orders
-from app.desk import CHEAP, Desk, slider
+from app.desk import ASKING, CHEAP, Desk, as_given, sentences, slider, warn
 from hieramp import SCHEDULES, Model, Settings
 from hieramp.fields import Choice, Number, Part, Positions
 
@@ -56,15 +56,24 @@ def build(desk: Desk) -> Controls:
     model, named = desk.model, dict[str, Any]()
     classes = [(name, label) for label, name in enumerate(model.class_names)]
     with gr.Row(elem_classes="with-button"):
-        named["class_name"] = gr.Dropdown(
-            classes, value=0, label="Class", filterable=True, min_width=120, interactive=True
+        named["class_name"] = as_given(
+            gr.Dropdown(
+                classes,
+                value=0,
+                label="Class",
+                filterable=True,
+                allow_custom_value=True,
+                min_width=120,
+                interactive=True,
+                elem_id="class_name",
+            )
         )
         random_class = gr.Button("Random", size="sm", min_width=72, scale=0, elem_id="random-class")
     with gr.Row(elem_classes="with-button"):
-        named["seed"] = gr.Number(0, label="Seed", precision=0, min_width=80, interactive=True)
-        is_locked = gr.Checkbox(True, label="Lock", min_width=64, scale=0, elem_id="lock", interactive=True)
+        named["seed"] = as_given(gr.Number(0, label="Seed", min_width=80, interactive=True, elem_id="seed"))
+        is_locked = gr.Checkbox(False, label="Lock", min_width=64, scale=0, elem_id="lock", interactive=True)
         dice = gr.Button("Dice", size="sm", min_width=72, scale=0, elem_id="random-seed")
-    named["count"] = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0)
+    named["count"] = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0, elem_id="count")
     generate = gr.Button("Generate", variant="primary", elem_id="generate")
     schedule = gr.Radio(SCHEDULE_NAMES, value="all", label="Schedule", interactive=True, elem_id="preset")
     for group, rows in groupby(Settings.table(model.kind).values(), key=lambda row: row.group):
@@ -93,13 +102,13 @@ def _control(model: Model, part: Part) -> Any:
     value, label, kind = orders.defaults(model)[part.name], orders.label_of(model, part, "logit"), part.kind
     if isinstance(kind, Number):
         whole = {"precision": 0} if kind.whole else {}
-        return slider(*orders.slider_range(model, kind), value, kind.step, label, **whole)
+        return slider(*orders.slider_range(model, kind), value, kind.step, label, elem_id=part.name, **whole)
     if isinstance(kind, Choice):
         options = [(name, word) for word, name in kind.options]
         return gr.Radio(options, value=value, label=label, interactive=True, elem_id=part.name)
     if isinstance(kind, Positions):  # painted on the map
         return gr.Textbox(value, visible=False)
-    return gr.Textbox(value, label=label, info=part.help, interactive=True, max_length=200)
+    return gr.Textbox(value, label=label, info=part.help, interactive=True, max_length=200, elem_id=part.name)
 
 
 def _connect(desk: Desk, controls: Controls) -> None:
@@ -114,27 +123,46 @@ def _connect(desk: Desk, controls: Controls) -> None:
 
 
 def user_triggers(controls: Controls) -> list[Any]:
-    """What asks for a new drawing as it is."""
+    """What asks for a new drawing as it is; the mode sets the strengths first."""
     texts = [c for c in controls.outputs if isinstance(c, gr.Textbox)]  # not while they are being typed
-    moved = [component.input for component in controls.outputs if component not in texts]
+    set_first = [*texts, controls.named["mode"]]
+    moved = [component.input for component in controls.outputs if component not in set_first]
     typed = [event for text in texts if text.visible for event in (text.submit, text.blur)]
-    return [*moved, *typed, controls.named["seed"].submit]
+    return [*moved, *typed]
 
 
 def setting_events(desk: Desk, controls: Controls) -> list[Any]:
     """Events that set fields by themselves; a drawing follows each."""
-    dice, seed, class_name = handlers.random_seed, controls.named["seed"], controls.named["class_name"]
+    seed, class_name, mode = (controls.named[name] for name in ("seed", "class_name", "mode"))
+    strengths = [controls.named[part.name] for part in Settings.parts() if "{greek}" in part.label]
     scheduled = [controls.named[name] for name in orders.schedule_values("all")]
 
-    def maybe_dice(is_locked: bool, seed: float | None) -> float | None:
-        return seed if is_locked else dice()
+    def dice(seed: Any) -> int:
+        return handlers.random_seed(seed)
+
+    def maybe_dice(is_locked: bool, seed: Any) -> Any:
+        if is_locked:
+            gr.Info("The seed is locked, so this is the same picture. Untick Lock for a new one.")
+        return seed if is_locked else handlers.random_seed(seed)
+
+    def another_class(name: Any) -> int:
+        return handlers.random_class(desk.model, name)
+
+    def change_mode(given: dict[Any, Any]) -> dict[Any, Any]:
+        values = controls.values(given)
+        with sentences():
+            changed, said = orders.in_mode(values, values["mode"])
+        if said:
+            warn("; ".join(said) + ".")
+        return controls.updates(changed)
 
     def choose(name: str) -> dict[Any, Any]:
         return controls.updates(orders.schedule_values(name))
 
     return [
-        controls.random_class.click(lambda: handlers.random_class(desk.model), None, class_name, **CHEAP),
-        controls.dice.click(dice, None, seed, **CHEAP),
-        controls.generate.click(maybe_dice, [controls.is_locked, seed], seed, **CHEAP),
+        controls.random_class.click(another_class, class_name, class_name, **CHEAP),
+        controls.dice.click(dice, seed, seed, **CHEAP),
+        controls.generate.click(maybe_dice, [controls.is_locked, seed], seed, **ASKING),
+        mode.input(change_mode, controls.inputs, strengths, **ASKING),
         controls.schedule.input(choose, controls.schedule, scheduled, **CHEAP),
     ]

@@ -1,13 +1,14 @@
 """What the rooms of the page share: the model, whose turn it is, and how events and errors go."""
 
+import json
 import logging
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -17,6 +18,7 @@ from app.limits import Limits
 from app.orders import Order
 from app.scenes import Scene
 from app.turns import Device, Turns
+from app.words import shown
 from app.zero import gpu
 from hieramp import Model
 from hieramp.errors import UserError
@@ -32,6 +34,7 @@ DRAWING: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **P
 STUDYING: dict[str, Any] = {"concurrency_id": STUDY, "concurrency_limit": 2, **PRIVATE}
 
 log = logging.getLogger(__name__)
+C = TypeVar("C", bound=gr.components.Component)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Desk:
         return self.device.taken_for(drawn(order))
 
 
+def warn(text: str) -> None:
+    """A toast that is read at leisure."""
+    gr.Warning(shown(text), duration=20)
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """What a visitor got wrong, as the page and the clients show it: text, though Gradio would render HTML.
@@ -71,9 +79,7 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = str(error)
-        sentence = escape(text[:1].upper() + text[1:], quote=False)
-        raise gr.Error(sentence, print_exception=False) from error
+        raise gr.Error(shown(str(error)), print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:
@@ -84,7 +90,23 @@ def sentences() -> Iterator[None]:
 
 
 def slider(low: float, high: float, value: float, step: float, label: str, **options: Any) -> gr.Slider:
-    return gr.Slider(low, high, value, step=step, label=label, buttons=[], min_width=120, interactive=True, **options)
+    options = {"buttons": [], "min_width": 120, "interactive": True, **options}
+    return as_given(gr.Slider(low, high, value, step=step, label=label, **options))
+
+
+def as_given(component: C) -> C:
+    """The component with its value as it was typed: whoever reads it says in a sentence what is wrong with it.
+
+    Gradio would round it without a word, or refuse it with a traceback in the log.
+    """
+    vars(component)["preprocess"] = lambda value: value
+    return component
+
+
+def stale_note(query: Mapping[str, str | None]) -> str:
+    """What a result says, where the page finds that the controls have moved on from the settings it was made by."""
+    text = "The controls have been changed since: this is of the settings before."
+    return f'<p class="stale-note" data-of="{escape(json.dumps(query))}" hidden>{text}</p>'
 
 
 def html(value: Any = "", **options: Any) -> gr.HTML:

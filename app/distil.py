@@ -10,6 +10,7 @@ from app import recipes
 from app.controls import Controls
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, slider
 from app.jobs import Job
+from app.words import without_folders
 from hieramp.distillation.distill import estimate
 from hieramp.errors import UserError
 
@@ -50,7 +51,7 @@ def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.Brow
     html(f'<p class="caps">{escape(recipes.caps_words(desk.limits))}</p>', elem_classes="prose-line")
     file = gr.DownloadButton("File", visible="hidden", elem_id="job-file")
     remembered, timer = memory
-    shown = [panel, stop, resume, download, timer]
+    shown = [panel, start, stop, resume, download, timer]
     asked = {"classes": classes, "ipc": ipc, "set_seed": seed, "soft_labels": soft}
     fields = {*asked.values(), *controls.inputs}
 
@@ -59,6 +60,7 @@ def build(desk: Desk, controls: Controls, demo: gr.Blocks, memory: tuple[gr.Brow
 
     does = Actions(desk, values, remembered)
     ask.click(does.estimate, fields, guess, **DRAWING)
+    gr.on([classes.input, ipc.input, soft.input], does.recount, fields, guess, trigger_mode="always_last", **ASKING)
     start.click(does.begin, {remembered, *fields}, [remembered, *shown], trigger_mode="once", **ASKING)
     stop.click(does.stop, remembered, shown, **CHEAP)
     resume.click(does.resume, remembered, shown, **ASKING)
@@ -83,6 +85,14 @@ class Actions:
             with self.desk.device.drawing():
                 found = estimate(self.desk.model, recipe.num_images, recipe.settings, recipe.soft_labels)
         return f"<p role='status'>{escape(recipes.estimate_words(recipe, found))}</p>"
+
+    def recount(self, given: dict[Any, Any]) -> str:
+        """How many images the form asks for now; an estimate of another form is gone."""
+        try:
+            count = f"{self._recipe(given).num_images:,}"
+        except UserError as error:
+            return f"<p role='status'>{escape(without_folders(str(error)))}.</p>"
+        return f"<p role='status'>{count} images as it is. Estimate tells what they take in time and size.</p>"
 
     def begin(self, given: dict[Any, Any]) -> list[Any]:
         with sentences():
@@ -121,6 +131,7 @@ def _view(desk: Desk, job: Job | None) -> list[Any]:
     others = desk.jobs.num_before(job) if job else 0
     return [
         job_html(job, others),
+        gr.Button(interactive=not is_active),
         gr.Button(interactive=bool(job and is_active and not job.is_to_stop)),
         gr.Button(interactive=state in ("stopped", "failed")),
         gr.Button(interactive=state == "done"),

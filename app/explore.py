@@ -2,20 +2,33 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
+from PIL import Image
 
 from app import handlers, orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
-from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences
+from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
 from hieramp import figures
+from hieramp.errors import UserError
 
 CLOSER = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-closer', { detail: props.value })));"
 SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
+MARK = "wrong => window.hieramp.mark(JSON.parse(wrong))"
+# What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
+HIDDEN = (
+    "The likeliest classes by what this scale’s class token looks at in the picture so far. It was trained with the "
+    "label hidden and is not told which class was asked for, so it may be wrong."
+)
+TOLD = (
+    "The likeliest classes in the eyes of this scale’s class token. It knows which class was asked for, so this says "
+    "little about the picture."
+)
 
 
 def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
@@ -26,12 +39,13 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
-        js_on_load=theme.read("viewer.js") + theme.read("viewer-input.js"),
+        js_on_load="".join(theme.read(f"viewer{part}.js") for part in ("", "-draw", "-strip", "-input", "-link")),
         apply_default_css=False,
         elem_id="viewer",
         palette=b64encode(figures.palette()).decode(),
         depth=config.depth,
         heads=config.num_heads if desk.model.has_class_tokens else 0,
+        judges=HIDDEN if config.own_class_tokens else TOLD,
     )
     closer = gr.HTML(None, html_template="", js_on_load=CLOSER, apply_default_css=False, elem_id="closer")
     return viewer, closer, place
@@ -44,6 +58,7 @@ class Drawing:
         self.desk, self.controls, self.viewer, self.place = desk, controls, viewer, place
         self.ticket = gr.Number(0, visible=False, precision=0)
         self.address = gr.Textbox("{}", visible=False)
+        self.wrong = gr.Textbox("[]", visible=False)
 
     def after(self, *triggers: Any) -> None:
         """Draw when one of these happens; the newest request of a visitor ends the one before."""
@@ -57,6 +72,8 @@ class Drawing:
 
     def _go_on(self, asked: Any) -> None:
         asked.success(None, self.address, None, js=SET_ADDRESS, api_visibility="private")
+        blamed = asked.failure(self._blame, self.controls.inputs, self.wrong, **CHEAP)
+        blamed.then(None, self.wrong, None, js=MARK, api_visibility="private")
         given = {self.ticket, *self.controls.inputs}
         how = {**DRAWING, "show_progress": "minimal", "show_progress_on": self.place}
         asked.success(self._draw, given, self.viewer, trigger_mode="always_last", **how)
@@ -66,6 +83,10 @@ class Drawing:
             order = orders.read_order(self.desk.model, self.controls.values(given))
         ticket = self.desk.turns.take(str(request.session_hash))
         return ticket, json.dumps(orders.address(self.desk.model, order)), order.settings.schedule
+
+    def _blame(self, given: dict[Any, Any]) -> str:
+        """The fields that hold what cannot be drawn, for the page to mark."""
+        return json.dumps(orders.wrong_names(self.desk.model, self.controls.values(given)))
 
     def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[scenes.Scene]:
         visitor, number = str(request.session_hash), given[self.ticket]
@@ -80,28 +101,42 @@ class Drawing:
                         return
 
 
-def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, closer: gr.HTML) -> None:
+def connect(
+    demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, closer: gr.HTML, tabs: gr.Tabs, rooms: Any
+) -> None:
     """Draw when the page opens and when anything is set; restore from addresses and pictures."""
 
+    def shown_of(query: Mapping[str, str], asked: bool) -> dict[Any, Any]:
+        """What an address sets; `asked`: also where it names no setting, which is then a fresh page."""
+        room = query.get("tab", "explore")
+        # Who has chosen a room while the page was opening stays there.
+        chosen = gr.Tabs(selected=room if room in rooms else "explore") if asked or "tab" in query else gr.skip()
+        shown = {tabs: chosen}
+        if not asked and not any(orders.in_address(name) in query for name in controls.named):
+            return controls.unchanged() | shown
+        order, wrong = orders.read_query(desk.model, query)
+        if wrong:
+            warn(f"This address was not understood: {'; '.join(wrong)}. The rest of it is shown.")
+        return controls.updates(orders.values_on_page(desk.model, order)) | shown
+
     def from_address(request: gr.Request) -> dict[Any, Any]:
-        query = dict(request.query_params)
-        if not any(orders.in_address(name) in query for name in controls.named):
-            return controls.unchanged()
-        try:
-            order = orders.from_query(desk.model, query)
-            return controls.updates(orders.values_on_page(desk.model, order))
-        except ValueError as error:
-            gr.Warning(f"This address was not understood: {error}", duration=20)
-            return controls.unchanged()
+        return shown_of(dict(request.query_params), asked=False)
+
+    def restored(event: gr.EventData) -> dict[Any, Any]:
+        """Back, Forward, and a picture of a sheet."""
+        with sentences():
+            query = dict(parse_qsl(str(event._data.get("query", ""))[:10_000].lstrip("?")))
+            return shown_of(query, asked=True)
 
     def from_picture(path: str) -> dict[Any, Any]:
         try:
             with sentences():
-                stored = figures.read_settings(Path(path))
+                stored = settings_inside(Path(path))
                 order = orders.from_picture(desk.model, stored)
+                values = orders.values_on_page(desk.model, order)
                 for remark in orders.remarks(desk.model, stored):
-                    gr.Warning(remark, duration=20)
-                return controls.updates(orders.values_on_page(desk.model, order))
+                    warn(remark)
+                return controls.updates(values) | {tabs: gr.Tabs(selected="explore")}
         finally:
             Path(path).unlink(missing_ok=True)
 
@@ -119,11 +154,38 @@ def connect(demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, c
         return str(event._data.get("text", ""))
 
     painted = drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)
-    opened = demo.load(from_address, None, controls.outputs, **ASKING)
-    shown = controls.opened.upload(from_picture, controls.opened, controls.outputs, **ASKING)
+    restoring = [*controls.outputs, tabs]
+    opened = demo.load(from_address, None, restoring, **ASKING)
+    shown = controls.opened.upload(from_picture, controls.opened, restoring, **ASKING)
+    again = drawing.viewer.restore(restored, None, restoring, **ASKING)
     drawing.after(*user_triggers(controls))
-    for event in (opened, shown, painted, *setting_events(desk, controls)):
+    for event in (opened, shown, again, painted, *setting_events(desk, controls)):
         drawing.then_after(event)
-    controls.generate.click(None, None, None, js="() => window.hieramp.showResult()", api_visibility="private")
+    for button in (controls.generate, controls.dice, controls.random_class):  # what they draw is in Explore
+        button.click(lambda: gr.Tabs(selected="explore"), None, tabs, **CHEAP)
+    for room, tab in rooms.items():
+        tab.select(None, None, None, js=f"() => window.hieramp.shown({{ tab: '{room}' }})", api_visibility="private")
     drawing.viewer.look(look, controls.inputs, closer, trigger_mode="always_last", **DRAWING)
     demo.unload(leave)
+
+
+def settings_inside(path: Path) -> dict[str, Any]:
+    """The settings inside a picture that was sent here under a name of the server's.
+
+    Raises:
+        UserError: it is no PNG, or carries none; names neither the file nor where it lies.
+    """
+    try:
+        with Image.open(path) as picture:
+            carries = figures.SETTINGS_KEY in picture.info
+    except (OSError, ValueError) as error:
+        raise UserError("this file is not a picture that can be read: open a PNG saved here") from error
+    if not carries:
+        raise UserError(
+            "this picture carries no settings: it was not made by hieramp, was saved again since, or is of a distilled "
+            "set of an earlier version, whose settings are in its dataset.json"
+        )
+    try:
+        return figures.read_settings(path)
+    except UserError as error:
+        raise UserError("the settings inside this picture are damaged: draw it again") from error

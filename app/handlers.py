@@ -68,10 +68,13 @@ def saliency(model: Model, order: Order) -> dict[str, Any]:
     return {"settings": described(model, order), "scales": maps}
 
 
-def random_class(model: Model) -> int:
-    return secrets.randbelow(len(model.class_names))
+def random_class(model: Model, besides: Any = None) -> int:
+    """The label of any class but the one that is there, where there are others."""
+    found, count = secrets.randbelow(len(model.class_names)), len(model.class_names)
+    return (found + 1) % count if found == besides else found
 
 
-def random_seed() -> int:
-    """Short enough to be read aloud."""
-    return secrets.randbelow(100_000)
+def random_seed(besides: Any = None) -> int:
+    """Short enough to be read aloud, and not the one that is there."""
+    found = secrets.randbelow(100_000)
+    return (found + 1) % 100_000 if found == besides else found

@@ -21,6 +21,7 @@ import hieramp
 from app.limits import Limits
 from app.recipes import Recipe
 from app.turns import Device
+from app.words import without_folders
 from hieramp import Model, Progress
 from hieramp.errors import UserError
 
@@ -245,7 +246,7 @@ class JobBook:
                     job.state = "running"
                 latest = next(progress, None)
         except ValueError as error:
-            return self._end(job, "failed", str(error))
+            return self._end(job, "failed", without_folders(str(error)))
         except OSError as error:
             return self._end(job, "failed", f"The disk failed: {error.strerror or error}. Resume to try again.")
         except Exception as error:  # whatever it is, the other jobs go on

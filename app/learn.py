@@ -17,6 +17,9 @@ LATEX: list[dict[str, str | bool]] = [
 ]
 
 
+FOCUS = "() => setTimeout(() => document.querySelector('#tour-text h2')?.focus(), 200)"
+
+
 @dataclass(frozen=True)
 class Stop:
     """One stop of the tour: what to look at, and the settings that show it."""
@@ -36,18 +39,20 @@ STOPS = (
     Stop(
         "Where it looks",
         "Move “Saliency over the pictures” to the right. Bright positions are those that the class token of this scale "
-        "attends to; point at one to read its value. Below the panel: which classes the token takes the picture for.",
+        "attends to; point at one to read its value. Below it: which classes the token takes the picture for.",
         "off",
     ),
     Stop(
         "ρ and β, coarse",
         "Now the coarse stage is amplified: ρ 50 % of its positions, β 5. Tick “Outline chosen positions” and step to "
-        "the coarse scale. Everything after it follows from the change, so the layout moves.",
+        "the coarse scale. The strip counts the tokens that differ: where one does, all after it follows and the "
+        "layout may move; where none does, as with some seeds, the two pictures stay alike. Then try another seed.",
         "coarse",
     ),
     Stop(
         "Fine scales",
-        "The same at the fine stage only. The layout stays, details change. Compare the counts under the strip with "
+        "The same at the fine stage only: the layout is drawn before it and stays, details may change. Compare the "
+        "counts under the strip with "
         "those of the stop before, and try the slider in Compare.",
         "fine",
     ),
@@ -80,22 +85,24 @@ def build() -> gr.Button:
 def connect(desk: Desk, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Any, start: gr.Button) -> None:
     column, text, back, onward, end = card
     at = gr.State(0)
-    outputs = [at, column, text, tabs, *(controls.named[name] for name in orders.schedule_values("all"))]
+    outputs = [at, column, text, tabs, back, onward, *(controls.named[name] for name in orders.schedule_values("all"))]
 
     def show(i: int) -> dict[Any, Any]:
         i = max(0, min(len(STOPS) - 1, i))
         shown = {at: i, column: gr.Column(visible=True), text: as_html(i), tabs: gr.Tabs(selected="explore")}
+        shown |= {back: gr.Button(interactive=i > 0), onward: gr.Button(interactive=i < len(STOPS) - 1)}
         return shown | controls.updates(orders.schedule_values(STOPS[i].schedule))
 
     shown = start.click(lambda: show(0), None, outputs, **CHEAP)
     earlier = back.click(lambda i: show(i - 1), at, outputs, **CHEAP)
     later = onward.click(lambda i: show(i + 1), at, outputs, **CHEAP)
     end.click(lambda: gr.Column(visible=False), None, column, **CHEAP)
+    shown.then(None, None, None, js=FOCUS, api_visibility="private")
     for event in (shown, earlier, later):
         drawing.then_after(event)
 
 
 def as_html(i: int) -> str:
     stop = STOPS[i]
-    heading = f'<p class="count">{i + 1} of {len(STOPS)}</p><h3>{escape(stop.title)}</h3>'
+    heading = f'<p class="count">{i + 1} of {len(STOPS)}</p><h2 tabindex="-1">{escape(stop.title)}</h2>'
     return f'{heading}<p role="status">{escape(stop.text)}</p>'

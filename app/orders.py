@@ -5,6 +5,8 @@ Everything here is pure. Values go by their names: those of the request (class_n
 asked to draw.
 """
 
+import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +22,8 @@ from hieramp.settings import PAPER
 MAX_COUNT = 8
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
 REQUEST: dict[str, Any] = {"class_name": 0, "seed": 0, "count": 1}
+SHEET = "sheet"  # the labels of the pictures on a sheet, beside the settings of its first
+PLAIN = {name: row.default for name, row in Settings.table().items()}
 IN_ADDRESS = {"class_name": "class", "positions": "paint"}  # the others go by their own names
 
 
@@ -127,9 +131,8 @@ def with_schedule(settings: Settings, name: str) -> Settings:
 def to_query(model: Model, order: Order) -> dict[str, str]:
     """The order as the parameters of an address; what came later is named only where it is not as on a fresh page."""
     values, fresh = values_of(model, order), defaults(model)
-    name = short_name(model.class_names[order.label])
     query = {
-        "class": name if model.label_of(name) == order.label else str(order.label),  # ImageNet has two cranes
+        "class": _name_of(model, order.label),
         "seed": str(values["seed"]),
         "count": str(values["count"]),
     }
@@ -168,6 +171,100 @@ def from_query(model: Model, query: Mapping[str, str]) -> Order:
     return read_order(model, values)
 
 
+def read_query(model: Model, query: Mapping[str, str]) -> tuple[Order, list[str]]:
+    """The same, by what is good of an address, and a sentence for each of its values that no control could have."""
+    good, wrong = dict[str, str](), list[str]()
+    for name in (in_address(name) for name in ("mode", *defaults(model))):
+        if name not in query or name in good:
+            continue
+        try:
+            values_on_page(model, from_query(model, {**good, name: query[name]}))
+            good[name] = query[name]
+        except UserError as error:
+            if name != "mode" or str(error) not in wrong:
+                wrong.append(str(error))
+    return from_query(model, good), list(dict.fromkeys(wrong))
+
+
+def wrong_names(model: Model, values: Mapping[str, Any]) -> list[str]:
+    """Which values no picture can be drawn by, each alone among those of a fresh page."""
+    wrong, fresh = [], defaults(model)
+    for name in fresh:
+        try:
+            read_order(model, fresh | {name: values.get(name)})
+        except UserError:
+            wrong.append(name)
+    return wrong
+
+
+# The same elsewhere
+
+
+def as_python(model: Model, order: Order) -> str:
+    """The order as a program that draws the same pictures."""
+    changed = {name: getattr(order.settings, name) for name in Settings.table(model.kind)}
+    given = "".join(f"    {name}={value!r},\n" for name, value in changed.items() if value != PLAIN[name])
+    count, name = len(order.seeds), _name_of(model, order.label)
+    seeds = f"range({order.seeds[0]}, {order.seeds[-1] + 1})"
+    return (
+        f"import hieramp\n\nmodel = hieramp.load({model.name!r})\nsettings = hieramp.Settings(\n{given})\n"
+        f"label = model.label_of({name!r})\nseeds = list({seeds})\n"
+        f"amplified = model.generate([label] * {count}, seeds, settings).images\n"
+        f"baseline = model.generate([label] * {count}, seeds, settings.plain).images\n"
+    )
+
+
+def as_command(model: Model, order: Order) -> str:
+    """The order as a command line that draws the same pictures."""
+    settings, rows = order.settings, Settings.table(model.kind).values()
+    stages = ",".join(f"{stage}={Settings.table()[stage].kind.text(getattr(settings, stage))}" for stage in STAGES)
+    words = ["python", "-m", "hieramp", "generate", "--model", model.name]
+    words += ["--class", _name_of(model, order.label), "--seed", str(order.seeds[0])]
+    words += ["--count", str(len(order.seeds)), "--stages", stages]
+    for row in rows:
+        value = getattr(settings, row.name)
+        if row.name not in STAGES and value != row.default:
+            words += [f"--{row.name.replace('_', '-')}", row.kind.text(value)]
+    return shlex.join(words)
+
+
+def _name_of(model: Model, label: int) -> str:
+    """What `Model.label_of` finds this label by: its name, or its number where a name means two (ImageNet's cranes)."""
+    name = short_name(model.class_names[label])
+    return name if model.label_of(name) == label else str(label)
+
+
+# Changing the mode
+
+
+def in_mode(values: Mapping[str, Any], mode: str) -> tuple[dict[str, Any], list[str]]:
+    """The strengths of the other mode in this one, and a sentence for each that its slider cannot hold.
+
+    What is off stays off. β adds to a logit what γ = e^β multiplies its weight by.
+    """
+    before, off = ("attention", 1.0) if mode == "logit" else ("logit", 0.0), 0.0 if mode == "logit" else 1.0
+    strengths, said = dict[str, Any](), list[str]()
+    for part in Settings.parts():
+        if "{greek}" not in part.label:
+            continue
+        old = values[part.name]
+        is_number = isinstance(old, int | float) and not isinstance(old, bool) and math.isfinite(old)
+        if not is_number or old == before[1]:
+            strengths[part.name] = off
+            continue
+        exact = math.exp(min(old, 700)) if mode == "attention" else math.log(old) if old > 0 else -math.inf
+        low, high = part.kind.shown if isinstance(part.kind, Number) else (0.0, 10.0)
+        strengths[part.name] = round(max(low, min(high, exact)), 2)
+        if not low <= exact <= high:
+            greek = GREEK[mode], GREEK[before[0]]
+            same = f"{greek[0]} {exact:.3g}" if math.isfinite(exact) else f"no {greek[0]} at all"
+            said.append(
+                f"{part.stage}: {greek[1]} {old:g} is {same}, which the slider does not reach: it is now "
+                f"{strengths[part.name]:g}"
+            )
+    return strengths, said
+
+
 # Pictures
 
 
@@ -194,7 +291,7 @@ def from_picture(model: Model, stored: Any) -> Order:
         raise UserError("the settings inside this picture are not complete: it names no seeds")
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise UserError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
-    settings = Settings.from_json(stored, beside=DESCRIBED)
+    settings = Settings.from_json(stored, beside=(*DESCRIBED, SHEET))
     if settings.blocks == PAPER.resolved_blocks(model.var.config.depth):
         settings = replace(settings, blocks=None)
     label, name = stored.get("label"), str(stored["class"])
@@ -206,7 +303,9 @@ def from_picture(model: Model, stored: Any) -> Order:
 def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
     """Why a picture drawn anew by what is stored inside it will be another one, in sentences; mostly none."""
     ours = described(model, first_order(model))
-    return [
+    sheet = stored.get(SHEET)
+    first = f"This is a sheet of {len(sheet)} pictures: the first of them, {sheet[0]}, is shown." if sheet else ""
+    return [first] * bool(first) + [
         f"The saved picture was drawn {how} {stored[name]}, this page draws {how} {ours[name]}: it will look different."
         for name, how in (("model", "by"), ("dtype", "in"))
         if stored.get(name, ours[name]) != ours[name]

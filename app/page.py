@@ -11,6 +11,7 @@ from app.limits import Limits
 from hieramp import Model
 
 INTRO = (
+    "<a class='skip' href='#rooms'>Skip to the pictures</a>"
     "<h1>HierAmp</h1><p>A VAR model draws from coarse to fine. Its class tokens show where each scale looks; "
     "amplify what they look at and compare.</p>"
 )
@@ -31,19 +32,20 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
             with gr.Column(scale=1, min_width=320, elem_id="rooms"):
                 tabs = gr.Tabs(selected="explore")
         with tabs:
-            with gr.Tab("Explore", id="explore"):
+            with gr.Tab("Explore", id="explore") as first:
                 card = learn.build_card()
                 viewer, closer, place = explore.build(desk)
-            with gr.Tab("What changed", id="changed"):
+            with gr.Tab("What changed", id="changed") as second:
                 changed.build(desk, controls)
-            with gr.Tab("Ablate", id="ablate"):
+            with gr.Tab("Ablate", id="ablate") as third:
                 ablate.build(desk, controls)
-            with gr.Tab("Distil", id="distil"):
+            with gr.Tab("Distil", id="distil") as fourth:
                 distil.build(desk, controls, demo, memory)
-            with gr.Tab("Learn", id="learn"):
+            with gr.Tab("Learn", id="learn") as fifth:
                 start_tour = learn.build()
         drawing = explore.Drawing(desk, controls, viewer, place)
-        explore.connect(demo, desk, controls, drawing, closer)
+        rooms = {str(tab.id): tab for tab in (first, second, third, fourth, fifth)}
+        explore.connect(demo, desk, controls, drawing, closer, tabs, rooms)
         learn.connect(desk, controls, drawing, tabs, card, start_tour)
     return demo
 
@@ -55,7 +57,7 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
         css_paths=theme.WEB / "style.css",
         head=f"<script>{theme.read('page.js')}</script>",
         footer_links=["api"],
-        show_error=True,
+        show_error=False,
         ssr_mode=False,
         max_file_size=Limits.upload_bytes,
         **options,

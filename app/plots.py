@@ -34,9 +34,10 @@ def _styled(figure: go.Figure, height: int = HEIGHT) -> go.Figure:
     return figure
 
 
-def empty(text: str, height: int = HEIGHT) -> go.Figure:
+def empty(text: str, height: int = 64) -> go.Figure:
     """A plot that holds the place of one to come."""
     figure = _styled(go.Figure(), height)
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 8})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"color": INK})

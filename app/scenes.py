@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from app.orders import Order, address, caption, described_one, short_name
+from app.orders import Order, address, as_command, as_python, caption, described_one, short_name
 from hieramp import Model, Step, figures
 from hieramp.analysis.tokens import changed_tokens
 
@@ -33,7 +33,9 @@ def scene_of(model: Model, order: Order) -> Scene:
         "sides": list(scales.sides),
         "stages": [scales.stage_of(scale) for scale in range(len(scales))],
         "size": model.image_size,
-        "off": order.settings.is_off,
+        "live": [order.settings.at(scale, scales) is not None for scale in range(len(scales))],
+        "python": as_python(model, order),
+        "command": as_command(model, order),
         "query": address(model, order),
         "steps": [],
         "finals": None,

@@ -1,10 +1,13 @@
 """Sheets of one class and seed under many settings. Plain functions and generators, without Gradio."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
 
 from app.orders import GREEK, Order, with_schedule
 from hieramp import SCHEDULES, Model, Settings, figures
@@ -32,11 +35,27 @@ class Sheet:
     def label(self, i: int) -> str:
         return ", ".join(filter(None, (self.rows[i // len(self.columns)], self.columns[i % len(self.columns)])))
 
-    def as_picture(self) -> Image.Image:
-        """The finished sheet in one."""
+    @property
+    def labels(self) -> list[str]:
+        return [self.label(i) for i in range(len(self.orders))]
+
+    def as_picture(self, title: str = "") -> Image.Image:
+        """The finished sheet in one, with a line of text above."""
         tiles, width = [figures.enlarged(picture) for picture in self.pictures], len(self.columns)
         rows = [(name, tiles[i * width : (i + 1) * width]) for i, name in enumerate(self.rows)]
-        return figures.sheet(rows, self.columns)
+        return titled(figures.sheet(rows, self.columns), title)
+
+
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """The picture below a line of text, as wide as both need; as it is where there is no text."""
+    if not title:
+        return picture
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
+    width = max(picture.width, math.ceil(font.getlength(title)) + 2 * figures.GAP)
+    canvas = Image.new("RGB", (width, picture.height + 28), figures.PAPER)
+    ImageDraw.Draw(canvas).text((figures.GAP, 14), title, figures.INK, font, anchor="lm")
+    canvas.paste(picture, (0, 28))
+    return canvas
 
 
 def schedule_sheet(order: Order) -> Sheet:

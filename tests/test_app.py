@@ -7,6 +7,7 @@ import math
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import threading
@@ -22,7 +23,21 @@ import pytest
 from PIL import Image
 
 import hieramp
-from app import ablate, distil, handlers, orders, page, plots, recipes, scenes, sheets
+from app import (
+    ablate,
+    changed,
+    desk,
+    distil,
+    explore,
+    handlers,
+    orders,
+    page,
+    plots,
+    recipes,
+    scenes,
+    sheets,
+    words,
+)
 from app.jobs import Job, JobBook
 from app.limits import Limits
 from app.turns import Device, Turns
@@ -626,3 +641,179 @@ def test_a_bad_model_ends_with_one_sentence() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "there is no model 'no-such-model'" in done.stderr and done.stderr.count("\n") == 1
+
+
+# What is said, and what may not be said
+
+HOSTILE = "<form action=https://evil.example><img src=x onerror=alert(1)></form>"
+
+
+def test_no_tag_and_no_folder_gets_into_a_sentence() -> None:
+    said = words.shown(f"unknown class {HOSTILE!r}; cannot read '/tmp/gradio/ab12/{HOSTILE}.png'")
+    assert "<" not in said and "/tmp" not in said and said.startswith("Unknown class '&lt;form")
+    for text, left in [
+        ("/tmp/gradio/1f/a b.png is not an image", "a b.png is not an image"),
+        (r"C:\\Users\\me\\x.png is missing".replace("\\\\", "\\"), "x.png is missing"),
+        (
+            "give 4,5 or 1/2, see https://arxiv.org/abs/2603.06932",
+            "give 4,5 or 1/2, see https://arxiv.org/abs/2603.06932",
+        ),
+    ]:
+        assert words.without_folders(text) == left
+
+
+def test_what_a_toast_warns_of_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: said.append(text))
+    desk.warn(f"this address: {HOSTILE}")
+    with pytest.raises(gr.Error) as caught, desk.sentences():
+        raise hieramp.errors.UserError(f"/srv/secret/place/{HOSTILE}")
+    said.append(str(caught.value.message))
+    assert not [text for text in said if "<" in text or "/srv" in text]
+
+
+def test_names_in_tables_links_and_sheets_are_escaped(model: hieramp.Model) -> None:
+    sheet = sheets.schedule_sheet(an_order(model))
+    html = ablate.as_html(model, sheet, HOSTILE) + changed.said(HOSTILE, "", {"class": HOSTILE})
+    html += changed.link(HOSTILE, "", {"class": HOSTILE})
+    assert "<form" not in html and "<img src=x" not in html
+
+
+@pytest.mark.parametrize("kind", ["foreign", "fake", "damaged"])
+def test_a_picture_that_cannot_be_opened_says_why_but_not_where_it_lies(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"{kind}.png"
+    picture = Image.new("RGB", (4, 4))
+    if kind == "foreign":
+        picture.save(path)
+    elif kind == "fake":
+        path.write_text("<script>")
+    else:
+        path.write_bytes(hieramp.figures.png_bytes(picture, {"a": 1}).replace(b'{"a": 1}', b'{"a": 1]'))
+    with pytest.raises(hieramp.errors.UserError) as caught:
+        explore.settings_inside(path)
+    assert str(tmp_path) not in str(caught.value) and "picture" in str(caught.value)
+
+
+def test_a_failed_job_does_not_name_folders(
+    model: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Iterator[Any]:
+        raise hieramp.errors.UserError(f"{tmp_path}/set.zip holds other settings")
+        yield
+
+    monkeypatch.setattr(hieramp, "distill", fails)
+    book = JobBook(model, tmp_path / "jobs", Device(), Limits())
+    asked = orders.defaults(model) | {"classes": "cat", "ipc": 1, "set_seed": 0}
+    job = book.start(recipes.read_recipe(model, Limits(), asked))
+    wait_until = time.monotonic() + 30
+    while job.is_active and time.monotonic() < wait_until:
+        time.sleep(0.02)
+    book.close()
+    assert job.state == "failed" and job.message == "set.zip holds other settings"
+
+
+# Modes, dice, links and sheets
+
+
+def test_another_mode_keeps_off_off_and_does_not_call_beta_gamma() -> None:
+    values = {"coarse_strength": 5.0, "mid_strength": 0.0, "fine_strength": 0.7}
+    changed_to, said = orders.in_mode(values, "attention")
+    assert changed_to == {"coarse_strength": 10.0, "mid_strength": 1.0, "fine_strength": round(math.exp(0.7), 2)}
+    assert said == ["coarse: β 5 is γ 148, which the slider does not reach: it is now 10"]
+    back, said = orders.in_mode({"coarse_strength": 10.0, "mid_strength": 1.0, "fine_strength": 0.5}, "logit")
+    assert back == {"coarse_strength": round(math.log(10), 2), "mid_strength": 0.0, "fine_strength": 0.0}
+    assert len(said) == 1 and said[0].startswith("fine: γ 0.5 is β -0.693")
+    assert orders.in_mode(dict.fromkeys(values, None), "logit")[0] == dict.fromkeys(values, 0.0)
+
+
+def test_dice_and_random_never_give_what_is_there(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers.secrets, "randbelow", lambda most: 2)
+    assert handlers.random_class(model, 2) != 2 and handlers.random_seed(2) != 2
+    assert handlers.random_class(model, 1) == 2 and handlers.random_seed(None) == 2
+
+
+def test_one_bad_value_of_an_address_leaves_the_rest(model: hieramp.Model) -> None:
+    query = {"class": "dog", "seed": "-5", "mid_strength": "3", "fine_rho": "x", "mode": "attention", "guidance": "12"}
+    order, wrong = orders.read_query(model, query)
+    assert order.label == 2 and order.seeds == (0,) and order.settings.mode == "attention"
+    assert order.settings.mid == (0.5, 3.0)
+    assert len(wrong) == 3 and "the seed is -5" in wrong[0] and "fine rho" in wrong[1] and "guidance is 12" in wrong[2]
+    assert orders.read_query(model, {}) == (orders.first_order(model), [])
+
+
+def test_fields_that_cannot_be_drawn_are_named(model: hieramp.Model) -> None:
+    values = orders.defaults(model) | {"seed": -1, "class_name": HOSTILE, "mid_rho": 1.7, "count": 1.5}
+    assert orders.wrong_names(model, values) == ["class_name", "seed", "count", "mid_rho"]
+    assert not orders.wrong_names(model, orders.defaults(model))
+
+
+def test_a_number_reaches_the_server_as_it_was_typed() -> None:
+    for component in (desk.slider(1, 8, 1, 1, "x", precision=0), desk.as_given(gr.Number(0, precision=0))):
+        assert component.preprocess(1.5) == 1.5 and component.preprocess(20) == 20
+
+
+def test_the_order_as_python_and_as_a_command_draws_the_same(
+    model: hieramp.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = an_order(
+        model, positions="3:ff", top_k=30, mid_strength=0, fine_rho=1 / 3, blocks="1,3", guidance_power=0.5, count=2
+    )
+    assert "3" in orders.as_command(model, order)
+    monkeypatch.setattr(hieramp, "load", lambda name: model if name == model.name else None)
+    scope: dict[str, Any] = {}
+    exec(orders.as_python(model, order), scope)
+    drawn = model.generate(*order.batch).images
+    np.testing.assert_array_equal(scope["amplified"], drawn[2:])
+    np.testing.assert_array_equal(scope["baseline"], drawn[:2])
+    parser = build_command_parser()
+    args = parser.parse_args(shlex.split(orders.as_command(model, order))[3:])
+    from hieramp.commands import arguments
+
+    assert arguments.settings(args) == order.settings
+    assert model.label_of(args.class_name) == order.label and (args.seed, args.count) == (7, 2)
+
+
+def build_command_parser() -> Any:
+    from hieramp.commands.main import build_parser
+
+    return build_parser()
+
+
+def test_a_picture_of_a_set_opens_as_what_it_was_drawn_by(model: hieramp.Model, tmp_path: Path) -> None:
+    how = hieramp.Settings(coarse=(0.5, 3.0), mid=(0.5, 0.0), fine=(0.25, 5.0), guidance=2.0)
+    for _ in hieramp.distill(model, 2, tmp_path / "set", how, classes=[1], seed=0, format="folder"):
+        pass
+    path = sorted((tmp_path / "set").rglob("*.png"))[1]
+    order = orders.from_picture(model, explore.settings_inside(path))
+    assert (order.label, order.settings) == (1, how)
+    drawn = model.generate([1], order.seeds, order.settings).images[0]
+    assert hieramp.figures.to_picture(drawn).tobytes() == Image.open(path).convert("RGB").tobytes()
+    assert orders.values_on_page(model, order)["seed"] == order.seeds[0]
+
+
+def test_a_sheet_says_what_it_is_and_that_its_first_picture_is_opened(model: hieramp.Model) -> None:
+    *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(an_order(model)))
+    picture, stored = ablate.saved(model, sheet)
+    assert picture.height == sheet.as_picture().height + 28
+    stored = json.loads(json.dumps(stored))
+    first = orders.from_picture(model, stored)
+    assert (first.label, first.seeds, first.settings.is_off) == (1, (7,), True)
+    assert orders.remarks(model, stored) == ["This is a sheet of 8 pictures: the first of them, off, is shown."]
+
+
+def test_scenes_say_where_painting_acts(model: hieramp.Model) -> None:
+    scene = scenes.scene_of(model, an_order(model, mid_strength=0))
+    assert scene["live"] == [False, True, False, False, True, True]
+
+
+def test_tables_carry_what_they_were_made_by() -> None:
+    link = changed.link("a.csv", "x,y\n1,2\n", {"class": "cat", "seeds": [3]})
+    text = base64.b64decode(re.findall('base64,([^"]+)', link)[0]).decode()
+    assert text == '# class: "cat"\n# seeds: [3]\nx,y\n1,2\n'
+
+
+def test_a_new_form_has_a_new_number_of_images(model: hieramp.Model, tmp_path: Path) -> None:
+    does = distil.Actions(desk.Desk.make(model, job_root=tmp_path), lambda given: given, None)
+    given = orders.defaults(model) | {"classes": [1], "ipc": 7, "set_seed": 0, "soft_labels": False}
+    assert "7 images as it is" in does.recount(given)
+    assert "<b>" not in does.recount(given | {"classes": ["<b>"]})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -22,7 +23,7 @@ from app.turns import Device
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-features=LocalNetworkAccessChecks"]
 ROOT = Path(__file__).resolve().parent.parent
 # npm install axe-core, here or anywhere: AXE then names its axe.min.js
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
@@ -245,7 +246,6 @@ def test_painting_presets_pictures_and_errors(browser: Any, address: str, tmp_pa
         tab.evaluate(drop, base64.b64encode(path.read_bytes()).decode())
         tab.wait_for_url("**mode=logit**paint=3%3A3**")
         tab.get_by_label("Seed", exact=True).fill("")
-        tab.get_by_role("button", name="Generate").click()
         tab.get_by_text("The seed is empty; give a number").first.wait_for()
         assert tab.locator(FINISHED).count() == 1
 
@@ -320,21 +320,216 @@ def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
         tab.get_by_role("button", name="Count tokens").click()
         with tab.expect_download() as got:
             tab.get_by_role("link", name="usage.csv").click()
-        assert Path(got.value.path()).read_text().startswith("where,tokens")
+        assert got.value.suggested_filename == "airplane-seed0-usage.csv"
+        text = Path(got.value.path()).read_text()
+        assert '# class: "airplane"' in text and "\nwhere,tokens" in text
+        note = tab.locator(".stale-note").first
+        assert not note.is_visible()
+        tab.get_by_label("Seed", exact=True).fill("1")
+        note.wait_for()  # it is of seed 0
+        tab.get_by_label("Seed", exact=True).fill("0")
+        note.wait_for(state="hidden")
         tab.locator(".js-plotly-plot .bars").first.wait_for()
         tab.get_by_role("tab", name="Ablate").click()
         tab.get_by_role("button", name="Draw the sheet").click()
         tab.get_by_role("link", name="airplane, seed 0, weak fine").click()
         tab.wait_for_url("**fine_strength=0.5&mode=attention**")
         tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("fine 0.5 on 50%")')
+        assert "tab=" not in tab.url
+        tab.go_back()  # the sheet is where it was
+        tab.wait_for_url("**tab=ablate**")
+        tab.get_by_role("link", name="Save the sheet as PNG").wait_for()
         tab.get_by_role("tab", name="Learn").click()
         tab.get_by_role("button", name="Start the tour").click()
         tab.get_by_text("A scale at a time").wait_for()
         tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Amplification is off")')
         tab.get_by_role("button", name="Next", exact=True).click()
         tab.get_by_role("heading", name="Where it looks").nth(1).wait_for()
+        assert tab.get_by_role("button", name="Back", exact=True).is_enabled()
         tab.get_by_role("button", name="End the tour").click()
         tab.get_by_role("button", name="End the tour").wait_for(state="hidden")
+
+
+HOSTILE = "<form action=https://evil.example><input name=p placeholder=password><img src=/x><button>Go</button></form>"
+
+
+def test_an_address_and_the_name_of_a_file_put_no_html_on_the_page(browser: Any, address: str, tmp_path: Path) -> None:
+    asked = quote(HOSTILE)
+    with opened(browser, f"{address}?class={asked}&seed={asked}&mid_rho={asked}&tab={asked}&view={asked}") as tab:
+        toast = tab.get_by_text(re.compile("This address was not understood: unknown class"))
+        toast.wait_for()
+        assert "<form action=https://evil.example>" in toast.inner_text()  # as text
+        hostile = tmp_path / "<img src=x>.png"
+        hostile.write_text("no picture")
+        tab.locator("#open-picture input[type=file], input[type=file]").first.set_input_files(hostile)
+        said = tab.get_by_text("This file is not a picture that can be read")
+        said.wait_for()
+        assert "/tmp" not in tab.locator("body").inner_text() and "gradio/" not in said.inner_text()
+        tab.get_by_label("Class", exact=True).fill("<img src=/x>")
+        tab.keyboard.press("Enter")
+        tab.get_by_text("Unknown class '<img src=/x>'").first.wait_for()
+        assert tab.get_by_label("Class", exact=True).get_attribute("aria-invalid") == "true"
+        assert not tab.locator("form[action*=evil], img[src='/x'], img[src='x'], input[name=p]").count()
+
+
+def test_generate_and_random_draw_something_new_and_back_undoes(browser: Any, address: str) -> None:
+    with opened(browser, f"{address}?class=cat&seed=4") as tab:
+        tab.wait_for_url("**mode=logit**")
+        assert not tab.get_by_label("Lock", exact=True).is_checked()
+        tab.get_by_role("tab", name="Learn").click()
+        tab.wait_for_url("**tab=learn**")
+        tab.get_by_role("button", name="Generate").click()
+        tab.wait_for_function("!/[?&]seed=4(&|$)/.test(location.search) && !location.search.includes('tab=')")
+        second = tab.get_by_label("Seed", exact=True).input_value()
+        assert second != "4" and sources(tab, f"Amplified picture of cat, seed {second}")
+        tab.wait_for_timeout(1100)  # a step of Back is what has settled
+        slider = tab.get_by_label("range slider for mid β (scales 2–3)")
+        slider.focus()
+        for _ in range(5):
+            tab.keyboard.press("ArrowLeft")
+        tab.wait_for_url("**mid_strength=4.5**")
+        tab.wait_for_timeout(1100)
+        tab.go_back()  # five moves in a row are one step
+        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("mid 5 on 50%")')
+        assert tab.get_by_label("Seed", exact=True).input_value() == second
+        tab.go_back()
+        tab.get_by_alt_text("Amplified picture of cat, seed 4", exact=True).first.wait_for(state="attached")
+        assert tab.get_by_label("Seed", exact=True).input_value() == "4"
+        tab.wait_for_timeout(1100)
+        tab.go_forward()
+        tab.get_by_alt_text(f"Amplified picture of cat, seed {second}", exact=True).wait_for()
+        tab.get_by_label("Lock", exact=True).check()
+        tab.get_by_role("button", name="Generate").click()
+        tab.get_by_text("The seed is locked, so this is the same picture.").wait_for()
+
+
+def test_another_mode_keeps_what_is_off(browser: Any, address: str) -> None:
+    with opened(browser, f"{address}?class=cat&coarse_strength=2&mid_strength=0&fine_strength=0") as tab:
+        tab.wait_for_url("**mode=logit**")
+        tab.get_by_label("attention: multiply by γ, 1 is off").check(force=True)
+        tab.wait_for_url("**mode=attention**")
+        assert all(f"{name}&" in tab.url for name in ("coarse_strength=7.39", "mid_strength=1", "fine_strength=1"))
+        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("γ: coarse 7.39 on 50%, mid off, fine off")')
+
+
+def test_the_link_holds_the_whole_view(browser: Any, address: str, served: hieramp.Model) -> None:
+    with opened(browser, f"{address}?class=dog&count=2") as tab:
+        tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        tab.wait_for_url("**mode=logit**")
+        tab.get_by_role("button", name="seed 1").click()
+        tab.get_by_role("button", name="3×3").click()
+        tab.locator('[data-part="opacity"]').fill("0.5")
+        tab.get_by_label("Mark changed tokens").check()
+        tab.get_by_label("Block").select_option("1")
+        tab.get_by_label("Head").select_option("2")
+        tab.get_by_role("button", name="Compare", exact=True).click()
+        assert tab.locator('[data-part="opacity"]').is_disabled()
+        tab.wait_for_url("**view=compare**")
+        tab.get_by_role("button", name="Copy link").click()
+        tab.get_by_text("Copied.").wait_for()
+        link = tab.evaluate("navigator.clipboard.readText()")
+        tab.get_by_role("button", name="as command line").click()
+        tab.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('python -m hieramp'))")
+        tab.get_by_role("button", name="as Python").click()
+        tab.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('import hieramp'))")
+    with opened(browser, link) as tab:
+        assert tab.get_by_role("button", name="Compare", exact=True).get_attribute("aria-pressed") == "true"
+        assert tab.get_by_role("button", name="seed 1").get_attribute("aria-pressed") == "true"
+        assert tab.get_by_role("button", name="3×3").get_attribute("aria-pressed") == "true"
+        assert tab.locator('[data-part="opacity"]').input_value() == "0.5"
+        assert tab.get_by_label("Mark changed tokens").is_checked()
+        assert (tab.get_by_label("Block").input_value(), tab.get_by_label("Head").input_value()) == ("1", "2")
+        tab.get_by_role("tab", name="Ablate").click()
+        tab.wait_for_url("**tab=ablate**")
+        tab.reload()
+        tab.get_by_role("button", name="Draw the sheet").wait_for()
+
+
+def test_painting_says_where_it_cannot_act(browser: Any, address: str) -> None:
+    with opened(browser, f"{address}?class=cat&mid_strength=0") as tab:
+        tab.get_by_role("button", name="Paint a map").click()
+        words = tab.locator('[data-part="paint-help"]')
+        tab.get_by_role("button", name="4×4").click()
+        assert words.inner_text().startswith("Scale 3 is mid, which is not amplified")
+        tab.get_by_role("button", name="1×1").click()
+        assert words.inner_text().startswith("Scale 0 has one position")
+        tab.get_by_role("button", name="6×6").click()
+        assert words.inner_text().startswith("Drag over")
+
+
+def test_a_bad_number_is_marked_until_it_is_mended(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        field = tab.get_by_label("Seed", exact=True)
+        field.fill("1.5")
+        tab.get_by_text("The seed is 1.5; give a whole number").first.wait_for()
+        tab.wait_for_selector("#seed[data-wrong] input[aria-invalid=true]")
+        field.fill("12")
+        tab.get_by_alt_text("Amplified picture of airplane, seed 12", exact=True).wait_for()
+        assert field.get_attribute("aria-invalid") is None
+
+
+def test_a_study_begins_at_once_and_stops(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, job = threading.Event(), Device.job
+
+    @contextmanager
+    def held_up(device: Device) -> Iterator[None]:
+        gate.wait(60)
+        with job(device):
+            yield
+
+    with opened(browser, f"{address}?class=cat") as tab:
+        tab.get_by_role("tab", name="What changed").click()
+        monkeypatch.setattr(Device, "job", held_up)
+        tab.get_by_role("button", name="Compare schedules").click()
+        tab.get_by_text("Counting: the first samples are being drawn").wait_for()  # nothing is drawn yet
+        tab.locator("#stop-compare").click()
+        gate.set()
+        tab.get_by_text("Stopped: this is as far as it came.").wait_for()
+        tab.wait_for_function("document.querySelector('#stop-compare').disabled")
+
+
+def test_keys_move_in_radios_and_tabs_and_focus_is_seen(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        tab.locator("#preset input:checked").focus()
+        tab.keyboard.press("ArrowRight")
+        tab.locator("#preset label:has-text('weak coarse') input:checked").wait_for(state="attached")
+        tab.wait_for_url("**mode=attention**")
+        tab.get_by_role("tab", name="Explore").focus()
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_selector('[role=tab][aria-selected=true]:has-text("What changed")')
+        tab.get_by_label("Seed", exact=True).focus()
+        tab.keyboard.press("Shift+Tab")
+        tab.keyboard.press("Tab")
+        style = "getComputedStyle(document.activeElement)"
+        assert tab.evaluate(f"document.activeElement.type + {style}.outlineStyle") == "numbersolid"
+
+
+def test_the_page_opens_where_storage_is_blocked(browser: Any, address: str) -> None:
+    """As a browser has it in the frame of another site."""
+    context = browser.new_context()
+    for name in ("localStorage", "sessionStorage"):
+        refuse = "get() { throw new DOMException('denied', 'SecurityError'); }"
+        context.add_init_script(f"Object.defineProperty(window, '{name}', {{ configurable: true, {refuse} }})")
+    tab, failures = context.new_page(), []
+    tab.on("pageerror", lambda error: failures.append(str(error)))
+    outside = address.replace("127.0.0.1", "localhost")
+    frame = f"<iframe src='{address}' width=1200 height=900></iframe>"
+    tab.route("**/outside", lambda route: route.fulfill(content_type="text/html", body=frame))
+    tab.goto(f"{outside}outside")
+    tab.frame_locator("iframe").locator(FINISHED).wait_for(timeout=PATIENCE)
+    context.close()
+    assert not failures
+
+
+def test_a_phone_shows_the_pictures_first_and_all_rooms(browser: Any, address: str) -> None:
+    with opened(browser, address, width=390) as tab:
+        assert tab.locator(".viewer .stage").bounding_box()["y"] < 400
+        for room in ROOMS:
+            assert tab.get_by_role("tab", name=room).is_visible(), room
+        tab.locator("#preset").scroll_into_view_if_needed()
+        tab.get_by_role("button", name="To the pictures").click()
+        assert 0 <= tab.locator(".viewer").bounding_box()["y"] < 200
+        assert tab.locator(".strip .labels span").nth(1).is_visible()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390), ("light", 1024)])

@@ -1,22 +1,138 @@
-// The address bar, files dropped on the page, and the first look on a phone.
+// The address bar and its history, files dropped on the page, keys, and what a browser or a phone lacks.
+
+// In a frame of another site, where storage is blocked, even asking for it fails: then a page remembers for itself.
+for (const name of ["localStorage", "sessionStorage"]) {
+  try {
+    window[name].getItem("hieramp");
+  } catch (error) {
+    const kept = new Map();
+    const storage = {
+      getItem: key => (kept.has(String(key)) ? kept.get(String(key)) : null),
+      setItem: (key, value) => { kept.set(String(key), String(value)); },
+      removeItem: key => { kept.delete(String(key)); },
+      clear: () => kept.clear(),
+      key: index => [...kept.keys()][index] ?? null,
+      get length() { return kept.size; },
+    };
+    Object.defineProperty(window, name, { configurable: true, value: storage });
+  }
+}
+
+const SETTLED = 1000; // changes that follow one another faster than this, in ms, are one step of Back
+let latest = 0, isSet = false, restoring = false, pending = null;
+
+function changedAddress(query) {
+  const url = new URL(location.href);
+  for (const [name, value] of Object.entries(query)) {
+    if (value === null) url.searchParams.delete(name); else url.searchParams.set(name, value);
+  }
+  return url;
+}
+
+function show(url, isStep) {
+  if (url.href === location.href) return;
+  history[isStep ? "pushState" : "replaceState"](isStep ? {} : history.state, "", url);
+  // A Space is a frame in another page, whose address is the one people copy.
+  if (parent !== window) parent.postMessage({ queryString: url.search, hash: url.hash }, "https://huggingface.co");
+}
 
 window.hieramp = {
   // The settings as the address, null for one that is not in it; what others put there (?__theme=dark) stays.
   address(query) {
     if (!query || !query.class) return;
-    const url = new URL(location.href);
-    for (const [name, value] of Object.entries(query)) {
-      if (value === null) url.searchParams.delete(name); else url.searchParams.set(name, value);
-    }
-    history.replaceState(history.state, "", url);
-    // A Space is a frame in another page, whose address is the one people copy.
-    if (parent !== window) parent.postMessage({ queryString: url.search, hash: url.hash }, "https://huggingface.co");
+    const now = Date.now(), url = changedAddress(query), isChange = isSet && !restoring && url.href !== location.href;
+    if (!restoring) show(url, isChange && now - latest > SETTLED); // Back has set the address; an older answer must not
+    if (isChange) latest = now;
+    isSet = true;
+    restoring = false;
+    for (const field of document.querySelectorAll("[data-wrong]")) unmark(field);
+    markStale(query);
+  },
+  // What is looked at, which Back does not undo step by step.
+  shown(query) {
+    if (query.tab === "explore") query = { ...query, tab: null };
+    if (!isSet || restoring) return;
+    if (!pending) setTimeout(() => { if (!restoring) show(changedAddress(pending), false); pending = null; }, 200);
+    pending = { ...pending, ...query };
   },
   // On a phone the pictures lie below the controls.
   showResult() {
     if (innerWidth < 760) document.getElementById("viewer")?.scrollIntoView({ block: "start" });
   },
+  // Fields that hold what cannot be drawn.
+  mark(names) {
+    for (const name of names) {
+      const block = document.getElementById(name);
+      if (!block) continue;
+      block.dataset.wrong = "";
+      for (const input of block.querySelectorAll("input, textarea")) input.setAttribute("aria-invalid", "true");
+    }
+  },
 };
+
+function unmark(block) {
+  delete block.dataset.wrong;
+  for (const input of block.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+}
+
+function restore(query) {
+  if (!document.querySelector("#viewer .viewer")) { location.reload(); return; } // Explore was never opened
+  restoring = true;
+  latest = 0;
+  setTimeout(() => { restoring = false; }, 5000); // an address that cannot be drawn sets none
+  window.dispatchEvent(new CustomEvent("hieramp-restore", { detail: query }));
+}
+
+addEventListener("popstate", () => restore(location.search));
+
+// A picture of a sheet sets the controls, and the sheet stays where it is. The tab belongs to the step before.
+document.addEventListener("click", event => {
+  const link = event.target.closest && event.target.closest(".sheet a[href^='?']");
+  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const url = new URL(location.href), asked = new URLSearchParams(link.getAttribute("href"));
+  const theme = url.searchParams.get("__theme");
+  if (theme) asked.set("__theme", theme);
+  url.search = asked.toString();
+  show(url, true);
+  restore(url.search);
+});
+
+// Results say of which settings they are, and that those are no longer the ones of the controls.
+let current = null;
+function markStale(query) {
+  current = query || current;
+  if (!current) return;
+  for (const note of document.querySelectorAll("[data-of]")) {
+    const of = JSON.parse(note.dataset.of);
+    note.hidden = Object.entries(of).every(([name, value]) => (current[name] ?? null) === value);
+  }
+}
+
+// Keys: Gradio gives each radio button a name of its own, so that arrow keys pass from none to none.
+function joinRadios() {
+  for (const radio of document.querySelectorAll("input[type=radio]")) {
+    const group = radio.closest(".block[id]");
+    if (group && radio.name !== group.id) radio.name = group.id;
+  }
+}
+new MutationObserver(() => { joinRadios(); markStale(); }).observe(document, { childList: true, subtree: true });
+
+document.addEventListener("keydown", event => {
+  const tab = event.target.closest && event.target.closest("[role=tab]");
+  const moves = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+  if (!tab || !(event.key in moves)) return;
+  const tabs = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]:not(:disabled)")].filter(one => one.offsetParent);
+  const at = tabs.indexOf(tab) + moves[event.key], next = tabs[Math.max(0, Math.min(tabs.length - 1, at))];
+  event.preventDefault();
+  next.focus();
+  next.click();
+});
+
+// The name of a class is typed over, not into.
+document.addEventListener("focusin", event => {
+  if (event.target.matches && event.target.matches("#class_name input")) setTimeout(() => event.target.select(), 0);
+});
 
 // A saved picture dropped anywhere goes where "Open a saved picture" would put it.
 for (const kind of ["dragover", "drop"]) {
@@ -34,3 +150,22 @@ for (const kind of ["dragover", "drop"]) {
     input.dispatchEvent(new Event("change", { bubbles: true }));
   }, true);
 }
+
+// On a narrow page the pair stays in sight, small, while its controls are moved.
+function addPeek() {
+  const peek = document.createElement("button");
+  peek.id = "peek";
+  peek.type = "button";
+  peek.hidden = true;
+  peek.setAttribute("aria-label", "To the pictures");
+  peek.innerHTML = "<img alt=''><img alt=''>";
+  peek.addEventListener("click", () => document.getElementById("viewer")?.scrollIntoView({ block: "start" }));
+  document.body.append(peek);
+  const look = () => {
+    const stage = document.querySelector(".viewer .stage"), box = stage && stage.getBoundingClientRect();
+    peek.hidden = !box || !box.width || innerWidth >= 760 || (box.bottom > 40 && box.top < innerHeight - 40) || !peek.firstChild.src;
+  };
+  addEventListener("scroll", look, { passive: true, capture: true });
+  addEventListener("resize", look);
+}
+if (document.body) addPeek(); else addEventListener("DOMContentLoaded", addPeek);

@@ -25,13 +25,15 @@ function sendPainted() {
   trigger("paint", { text });
 }
 
-const canPaint = () => view.painting && isFinished() && view.scene.stages[view.scale];
+const canPaint = () => view.painting && isFinished() && view.scene.live[view.scale];
 
 function paintHelp() {
-  const stage = view.scene && view.scene.stages[view.scale];
-  part("paint-help").textContent = !view.painting ? "Choose positions by hand and amplify those instead."
-    : stage ? "Drag over the amplified picture, or use arrow keys and space. Its stage must be on."
-      : "Scale 0 has one position and is never amplified: choose another scale.";
+  const stage = view.scene && view.scene.stages[view.scale], isLive = view.scene && view.scene.live[view.scale];
+  const text = !view.painting ? "Choose positions by hand and amplify those instead."
+    : isLive ? "Drag over the amplified picture, or use arrow keys and space."
+      : stage ? `Scale ${view.scale} is ${stage}, which is not amplified: give ${stage} a strength to paint here.`
+        : "Scale 0 has one position and is never amplified: choose another scale.";
+  if (part("paint-help").textContent !== text) part("paint-help").textContent = text;
 }
 
 // The pointer and the keyboard
@@ -48,8 +50,9 @@ maps.forEach((canvas, side) => {
     view.cursor = cellAt(canvas, event);
     if (view.brush !== null && side === 1) paintCell(view.cursor); else renderStage();
   });
-  canvas.addEventListener("pointerleave", () => { view.cursor = null; if (view.scene) renderStage(); });
+  canvas.addEventListener("pointerleave", event => { if (event.pointerType !== "mouse") return; view.cursor = null; if (view.scene) renderStage(); });
   canvas.addEventListener("pointerdown", event => {
+    if (event.pointerType !== "mouse" && view.scene && numDrawn()) { view.cursor = cellAt(canvas, event); renderStage(); }
     if (side !== 1 || !canPaint()) return;
     canvas.setPointerCapture(event.pointerId);
     event.preventDefault();
@@ -74,16 +77,19 @@ maps.forEach((canvas, side) => {
   });
 });
 
-all("[data-view]").forEach(button => button.addEventListener && button.tagName === "BUTTON" && button.addEventListener("click", () => {
-  element.querySelector(".stage").dataset.view = button.dataset.view;
-  all("button[data-view]").forEach(other => other.setAttribute("aria-pressed", String(other === button)));
-  if (view.scene) renderStage();
-}));
+// In Compare the pictures are bare: what lies over them is out of reach.
+function showAs(name) {
+  element.querySelector(".stage").dataset.view = name;
+  all("button[data-view]").forEach(other => other.setAttribute("aria-pressed", String(other.dataset.view === name)));
+  for (const control of ["opacity", "outline", "marks", "shared", "paint"]) part(control).disabled = name === "compare";
+  part("bare").hidden = name !== "compare";
+  if (view.scene && numDrawn()) renderStage();
+}
+all("button[data-view]").forEach(button => button.addEventListener("click", () => showAs(button.dataset.view)));
 all("[data-go]").forEach(button => button.addEventListener("click", () => {
   if (!view.scene || !numDrawn()) return;
   const moves = { first: 0, back: view.scale - 1, next: view.scale + 1, last: Infinity };
   if (button.dataset.go === "play") play(); else go(Math.min(moves[button.dataset.go], view.scene.sides.length - 1));
-  paintHelp();
 }));
 for (const name of ["opacity", "outline", "marks", "finished"]) part(name).addEventListener("input", () => view.scene && renderStage());
 for (const name of ["shared", "head"]) part(name).addEventListener("input", () => { renderStrip(); renderStage(); });
@@ -94,6 +100,7 @@ part("paint").addEventListener("click", () => {
   part("paint").setAttribute("aria-pressed", String(view.painting));
   root.classList.toggle("painting", view.painting);
   paintHelp();
+  if (view.painting && innerWidth < 1025) element.querySelector(".stage").scrollIntoView({ block: "start" });
   if (view.scene) renderStage();
 });
 part("clear").addEventListener("click", () => { delete view.painted[view.scale]; renderStage(); sendPainted(); });
@@ -120,6 +127,7 @@ function isAskedFor(scene) {
 function receive() {
   const scene = props.value;
   if (!scene || !scene.sides || (!view.scene && !isAskedFor(scene))) return;
+  if (!view.scene) readView(new URLSearchParams(location.search), scene);
   const isNew = !view.scene || keyOf(view.scene) !== keyOf(scene);
   const isWhole = scene.steps.length === scene.sides.length;
   if (!isNew && isFinished() && !isWhole) return; // the same again, from memory: what is there stays
@@ -128,7 +136,6 @@ function receive() {
   if (view.follows) view.scale = isWhole ? scene.sides.length - 1 : Math.max(0, numDrawn() - 1);
   if (isNew && view.brush === null) readPainted(scene.query.paint);
   render();
-  paintHelp();
   const isLooked = view.closer && JSON.stringify(view.closer.key) === keyOf(scene);
   if (isWhole && !isAmplifiedBlock() && !isLooked) askCloser();
 }
@@ -142,5 +149,3 @@ if (place) {
     if (view.scene) renderStatus();
   }).observe(place, { childList: true, characterData: true, subtree: true });
 }
-watch("value", receive);
-receive();

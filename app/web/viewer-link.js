@@ -1,0 +1,80 @@
+// The view in the address, and what is copied: link, Python, command line. Follows viewer-input.js; the last part.
+
+const SWITCHES = ["outline", "marks", "shared", "finished"];
+
+// What is looked at as parameters of the address; null for what is as on a fresh page.
+function viewNow() {
+  const asked = { view: null, scale: null, sample: null, overlay: null, block: null, head: null };
+  const shown = element.querySelector(".stage").dataset.view;
+  if (shown !== "pair") asked.view = shown;
+  if (!view.follows) asked.scale = String(view.scale);
+  if (view.sample) asked.sample = String(view.sample);
+  if (Number(part("opacity").value)) asked.overlay = part("opacity").value;
+  if (!isAmplifiedBlock()) asked.block = part("block").value;
+  if (!isAmplifiedBlock() && part("head").value !== "0") asked.head = String(Number(part("head").value) - 1);
+  for (const name of SWITCHES) asked[name] = part(name).checked === part(name).defaultChecked ? null : String(Number(part(name).checked));
+  return asked;
+}
+
+function keepView() {
+  if (isFinished() && view.timer === null) window.hieramp.shown(viewNow());
+}
+
+// The same the other way; what is out of range is left aside.
+function readView(asked, scene) {
+  const whole = (name, most) => {
+    const text = asked.get(name);
+    return text !== null && /^\d{1,4}$/.test(text) && Number(text) <= most ? Number(text) : null;
+  };
+  const last = scene.sides.length - 1, scale = whole("scale", last), block = whole("block", props.depth - 1);
+  view.scale = scale ?? last;
+  view.follows = scale === null || scale === last;
+  view.sample = whole("sample", scene.seeds.length - 1) ?? 0;
+  const overlay = Number(asked.get("overlay"));
+  part("opacity").value = overlay > 0 && overlay <= 1 ? overlay : 0;
+  buildBlocks();
+  part("block").value = block === null || !props.heads ? "" : String(block);
+  const head = whole("head", props.heads - 1);
+  part("head").value = head === null || isAmplifiedBlock() ? "0" : String(head + 1);
+  part("head").disabled = isAmplifiedBlock();
+  for (const name of SWITCHES) part(name).checked = asked.has(name) ? asked.get(name) === "1" : part(name).defaultChecked;
+  showAs(asked.get("view") === "compare" ? "compare" : "pair");
+}
+
+// Back, Forward, and a picture of a sheet: the server reads the settings, the view is read here.
+window.addEventListener("hieramp-restore", event => {
+  if (view.scene) {
+    readView(new URLSearchParams(event.detail), view.scene);
+    render();
+  }
+  trigger("restore", { query: event.detail });
+});
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch (error) { // no clipboard over plain http, or in a frame: the old way
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.setAttribute("aria-hidden", "true");
+    area.style.cssText = "position: fixed; opacity: 0";
+    element.append(area);
+    area.select();
+    const isDone = document.execCommand("copy");
+    area.remove();
+    return isDone;
+  }
+}
+
+all("[data-copy]").forEach(button => button.addEventListener("click", async () => {
+  if (!view.scene) return;
+  const text = { link: location.href, python: view.scene.python, command: view.scene.command }[button.dataset.copy];
+  part("copied").textContent = await copied(text) ? "Copied." : "The browser did not allow it.";
+  button.focus();
+  setTimeout(() => { part("copied").textContent = ""; }, 3000);
+}));
+
+part("judges").textContent = props.judges;
+watch("value", receive);
+receive();

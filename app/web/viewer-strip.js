@@ -1,0 +1,107 @@
+// The samples, the strip of scales, the player, blocks and heads. Follows viewer-draw.js.
+
+// Samples and scales
+
+function renderGallery() {
+  const scene = view.scene, gallery = element.querySelector(".gallery"), many = count() > 1;
+  gallery.hidden = !many;
+  if (!many) return;
+  while (gallery.children.length > count()) gallery.lastChild.remove();
+  scene.seeds.forEach((seed, i) => {
+    let button = gallery.children[i];
+    if (!button) {
+      button = document.createElement("button");
+      button.type = "button";
+      button.innerHTML = "<img alt=''><img alt=''><span></span>";
+      button.addEventListener("click", () => { view.sample = i; view.cursor = null; render(); askCloser(); });
+      gallery.append(button);
+    }
+    button.setAttribute("aria-pressed", String(i === view.sample));
+    button.lastChild.textContent = `seed ${seed}`;
+    [0, 1].forEach(side => {
+      const image = button.children[side], r = side * count() + i;
+      if (numDrawn()) image.src = scene.finals ? scene.finals[r].uri : step(numDrawn() - 1).images[r];
+      image.alt = `${SIDES[side]} picture of ${scene.name}, seed ${seed}`;
+    });
+  });
+}
+
+function buildStrip() {
+  const scene = view.scene, key = scene.sides.join();
+  if (view.strip === key) return;
+  view.strip = key;
+  part("strip").innerHTML = `<div class="labels" aria-hidden="true"><span></span><span>Baseline</span><span>Amplified</span>` +
+    `<span>Saliency, baseline</span><span>Saliency, amplified</span><span>Tokens changed</span></div>` +
+    scene.sides.map((n, scale) => `<button type="button" data-scale="${scale}" aria-pressed="false">` +
+      `<span class="head"><b>${n}×${n}</b><span>scale ${scale}</span><span>${scene.stages[scale] || "start"}</span></span>` +
+      `<img alt=""><img alt=""><canvas aria-hidden="true" width="${n}" height="${n}"></canvas>` +
+      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> tokens differ</span></small></button>`).join("");
+  all("[data-scale]").forEach(button => button.addEventListener("click", () => go(Number(button.dataset.scale))));
+}
+
+function renderStrip() {
+  all("[data-scale]").forEach((button, scale) => {
+    const isDrawn = scale < numDrawn();
+    button.disabled = !isDrawn && !button.classList.contains("stale");
+    button.classList.toggle("stale", !isDrawn && Boolean(button.querySelector("img").src));
+    button.setAttribute("aria-pressed", String(scale === Math.min(view.scale, numDrawn() - 1)));
+    if (!isDrawn) return;
+    const changed = step(scale).changed[view.sample].length, total = sideOf(scale) ** 2;
+    button.querySelector("small span").textContent = `${changed} of ${total}`;
+    [0, 1].forEach(side => {
+      button.querySelectorAll("img")[side].src = step(scale).images[row(side)];
+      const canvas = button.querySelectorAll("canvas")[side], pen = canvas.getContext("2d");
+      heat(pen, mapOf(scale, side), topOf(scale, side), sideOf(scale), i => i, 1);
+    });
+  });
+}
+
+function go(scale) {
+  const last = view.scene.sides.length - 1;
+  view.scale = Math.max(0, Math.min(last, scale));
+  view.follows = view.scale === last;
+  view.cursor = null;
+  renderStrip();
+  renderStage();
+  showInStrip(all("[data-scale]")[view.scale]);
+}
+
+// On a narrow page the strip scrolls sideways; the page itself stays where it is.
+function showInStrip(button) {
+  const strip = part("strip"), [box, mine] = [strip.getBoundingClientRect(), button.getBoundingClientRect()];
+  if (mine.right > box.right) strip.scrollLeft += mine.right - box.right;
+  if (mine.left < box.left) strip.scrollLeft -= box.left - mine.left;
+}
+
+function play() {
+  const isPlaying = view.timer !== null;
+  clearInterval(view.timer);
+  view.timer = null;
+  if (!isPlaying) {
+    go(0);
+    view.timer = setInterval(() => {
+      go(view.scale + 1);
+      if (view.scale >= view.scene.sides.length - 1) play();
+    }, 700);
+  }
+  element.querySelector('[data-go="play"]').textContent = view.timer === null ? "Play" : "Pause";
+}
+
+// Blocks and heads, on request
+
+function buildBlocks() {
+  const key = `${props.depth}/${props.heads}`;
+  if (view.blocks === key) return;
+  view.blocks = key;
+  const option = (value, text) => `<option value="${value}">${text}</option>`;
+  const blocks = props.heads ? Array.from({ length: props.depth }, (_, i) => option(i, String(i))) : [];
+  const heads = Array.from({ length: props.heads }, (_, i) => option(i + 1, String(i)));
+  part("block").innerHTML = option("", "amplified") + blocks.join("");
+  part("head").innerHTML = option(0, "mean") + heads.join("");
+  part("head").disabled = true;
+}
+
+function askCloser() {
+  part("head").disabled = isAmplifiedBlock();
+  if (!isAmplifiedBlock() && isFinished()) trigger("look", { sample: view.sample, block: Number(part("block").value) });
+}

@@ -93,10 +93,10 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
         return ""
     drawn = {name: row for name, row in rows.items() if name not in ("real", "classifier_on_test")}
     body = [
-        [name, f"{row['accuracy']:.1%}", f"{row['fid']:.2f}", str(row["images"]), f"{row['seconds_per_image']:.2f}"]
+        [name, f"{row['accuracy']:.1%}", f"{row['fid']:.2f}", str(row["images"])]
         for name, row in drawn.items()
     ]
-    table = markdown_table(["setting", "named right", "FID", "images", "s an image"], body)
+    table = markdown_table(["setting", "named right", "FID", "images"], body)
     default = setting_name(Sampling())
     shown = default if default in drawn else next(iter(drawn))
     names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, drawn[shown]["accuracy_per_class"], strict=False))

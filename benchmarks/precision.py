@@ -67,7 +67,7 @@ def main() -> None:
     labels = torch.arange(args.images) % len(hieramp.load(args.model, "cpu").class_names)
     real = decode(open_source(args.data / "test"), images.shape[-1]) if args.data else None
     known = None if real is None else judge(classifier, real.images, real.labels).features_NF
-    print("\n| precision | named right | FID |")
+    print("\n| precision | accuracy | FID |")
     print("| --- | --- | --- |")
     for dtype, some in (("float32", images), (args.dtype, other_images)):
         found = judge(classifier, some, labels)

@@ -443,7 +443,7 @@ def test_every_top_p_at_every_guidance_and_a_sheet_of_the_clearest(trained: Path
     clearest, shown = max(settings, key=lambda name: drawings[name]["accuracy"]), trained / "samples-clearest.png"
     assert shown.is_file() == (clearest != "guidance 4")
     card = (trained / "README.md").read_text()
-    assert (f"at {clearest}, where most are named right:" in card) == shown.is_file()
+    assert (f"at {clearest}, where accuracy is highest:" in card) == shown.is_file()
     assert "at the default settings:\n\n![samples at the default settings](samples.png)" in card
 
 

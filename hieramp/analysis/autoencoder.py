@@ -1,4 +1,4 @@
-"""How much of an image the tokens keep, and how well the transformer foretells them."""
+"""How much of an image the tokens keep, and how well the transformer predicts them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How well a diffusion model draws: named right and FID over guidance and steps, and how near real images are."""
+"""How well a diffusion model draws: accuracy and FID over guidance and steps, and how near real images are."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ class Judged:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that are named right."""
+        """Share of the images that are given the class asked for."""
         return (self.named_N == self.labels_N).double().mean().item()
 
     def first(self, count: int) -> "Judged":

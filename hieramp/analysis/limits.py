@@ -56,7 +56,7 @@ def halves(test: DecodedImages, per_class: int) -> tuple[DecodedImages, DecodedI
 def measure_limits(
     model: Model, classifier: Classifier, real: DecodedImages, others: DecodedImages, sampling: Sampling
 ) -> Iterator[dict[str, Any]]:
-    """Share named right, and FID against `others`, of real images and of what is left of them.
+    """Accuracy, and FID against `others`, of real images and of what is left of them.
 
     First the images themselves ("given" is None), then images with the first S, S-1, …, 0 scales given as the real
     images' tokens and the others drawn: S given is the reconstruction, 0 given is drawn whole. `real` holds as

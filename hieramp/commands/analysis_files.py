@@ -130,7 +130,7 @@ def report(found: dict[str, Any]) -> str:
     """The summary for the terminal."""
     lines = []
     for name, one in found["sets"].items():
-        lines.append(f"{name}: {one['images']} images, {one['named_right']:.1%} named right, ")
+        lines.append(f"{name}: {one['images']} images, {one['named_right']:.1%} accuracy, ")
         lines[-1] += f"mean confidence {one['mean_confidence']:.2f}"
         for place, tokens in one["tokens"].items():
             lines.append(f"  {place}: entropy {tokens['entropy_nats']:.3f} nats, coverage {tokens['coverage']:.2%}")

@@ -34,7 +34,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
 def _samples(folder: Path, drawings: dict[str, Any] | None) -> str:
     sheets = {"samples.png": "at the default settings"}
     if drawings:
-        sheets["samples-clearest.png"] = f"at {most_accurate(drawings)}, where most are named right"
+        sheets["samples-clearest.png"] = f"at {most_accurate(drawings)}, where accuracy is highest"
     shown = [
         f"Uncurated, the same seeds of each class, {at}:\n\n![samples {at}]({name})"
         for name, at in sheets.items()
@@ -92,11 +92,8 @@ def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
     if not rows:
         return ""
     drawn = {name: row for name, row in rows.items() if name not in ("real", "classifier_on_test")}
-    body = [
-        [name, f"{row['accuracy']:.1%}", f"{row['fid']:.2f}", str(row["images"])]
-        for name, row in drawn.items()
-    ]
-    table = markdown_table(["setting", "named right", "FID", "images"], body)
+    body = [[name, f"{row['accuracy']:.1%}", f"{row['fid']:.2f}", str(row["images"])] for name, row in drawn.items()]
+    table = markdown_table(["setting", "accuracy", "FID", "images"], body)
     default = setting_name(Sampling())
     shown = default if default in drawn else next(iter(drawn))
     names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, drawn[shown]["accuracy_per_class"], strict=False))
@@ -116,8 +113,8 @@ def _best(drawn: dict[str, Any], shown: str, real: dict[str, Any]) -> str:
     times = {name: f"{swept[name]['fid'] / real['fid']:.2f} times" for name in (fid, shown)}
     return (
         f"Best FID: **{swept[fid]['fid']:.2f}** at {fid}, {times[fid]} what {real['images']} real training images "
-        f"score, with {swept[fid]['accuracy']:.1%} named right. Most named right: **{swept[named]['accuracy']:.1%}** "
-        f"at {named}, with FID {swept[named]['fid']:.2f}. At {shown}: {swept[shown]['accuracy']:.1%} named right, "
+        f"score, with {swept[fid]['accuracy']:.1%} accuracy. Highest accuracy: **{swept[named]['accuracy']:.1%}** "
+        f"at {named}, with FID {swept[named]['fid']:.2f}. At {shown}: {swept[shown]['accuracy']:.1%} accuracy, "
         f"FID {swept[shown]['fid']:.2f}, {times[shown]} the real images'."
     )
 
@@ -134,7 +131,7 @@ def _limits(
         "## What limits it\n\n"
         f"{limits['images']} test images, their reconstructions, and images whose first scales are the real ones of "
         f"such an image of their class and whose others are drawn at {setting_of(limits)}; FID against the "
-        f"{limits['others']} other test images.\n\n{markdown_table(['images', 'named right', 'FID'], body)}\n\n"
+        f"{limits['others']} other test images.\n\n{markdown_table(['images', 'accuracy', 'FID'], body)}\n\n"
         f"{_verdict(found)} {_worst(limits, transformer)}\n\n"
         "The autoencoder's share is the step from test images to reconstructions, the sampling's what the best "
         "setting of the table above wins over the one in use, the transformer's the rest of the step from "

@@ -5,7 +5,7 @@ from typing import Any
 
 from hieramp.files import markdown_table
 
-SHEETS = {"samples-dit.png": "at the default settings", "samples-dit-clearest.png": "where most are named right"}
+SHEETS = {"samples-dit.png": "at the default settings", "samples-dit-clearest.png": "where accuracy is highest"}
 
 
 def dit_section(measured: dict[str, Any] | None, config: dict[str, Any], folder: Path) -> str:
@@ -25,7 +25,7 @@ def dit_section(measured: dict[str, Any] | None, config: dict[str, Any], folder:
         ]
         for row in rows
     ]
-    table = markdown_table(["images", "named right", "FID", "nearest real", "images", "s an image"], body)
+    table = markdown_table(["images", "accuracy", "FID", "nearest real", "images", "s an image"], body)
     drawn = [row for row in rows[1:] if not row["amplified"]]
     named, fid = max(drawn, key=lambda row: row["accuracy"]), min(drawn, key=lambda row: row["fid"])
     classes = zip(config["class_names"], named["accuracy_per_class"], strict=True)
@@ -37,7 +37,7 @@ def dit_section(measured: dict[str, Any] | None, config: dict[str, Any], folder:
         f"{measured['test_images']} test images in the classifier's features; nearest real: median root mean square "
         "difference (pixels from 0 to 1) to the nearest real training image, of test images in the first row.",
         table,
-        f"Most named right: **{named['accuracy']:.1%}** at {named['setting']}. Best FID: **{fid['fid']:.2f}** at "
+        f"Highest accuracy: **{named['accuracy']:.1%}** at {named['setting']}. Best FID: **{fid['fid']:.2f}** at "
         f"{fid['setting']}. Per class at {named['setting']}: "
         + ", ".join(f"{name} {share:.0%}" for name, share in classes)
         + ".",

@@ -162,7 +162,7 @@ def _limits(
     for row in measure_limits(model, classifier, real, others, sampling):
         rows.append(row)
         what = "test images" if row["given"] is None else f"{row['given']} scales given"
-        shared.say(f"{what}: {row['accuracy']:.1%} named right, FID {row['fid']:.2f}")
+        shared.say(f"{what}: {row['accuracy']:.1%} accuracy, FID {row['fid']:.2f}")
     return sampling.options() | {"images": len(real), "others": len(others), "rows": rows}
 
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, model: DiffusionModel, every_guidance: bool, d
 
     def keep(row: dict[str, Any]) -> None:
         rows.append(row)
-        shared.say(f"{row['setting']}: {row['accuracy']:.1%} named right, FID {row['fid']:.2f}")
+        shared.say(f"{row['setting']}: {row['accuracy']:.1%} accuracy, FID {row['fid']:.2f}")
         write_text(path, json.dumps(measured, indent=1) + "\n")
 
     how = model, classifier, test, real, args.per_class

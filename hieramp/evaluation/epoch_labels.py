@@ -1,4 +1,4 @@
-"""Soft labels of every epoch, made once and stored: for teachers too dear to run beside every student.
+"""Soft labels of every epoch, made once and stored: for teachers too expensive to run beside every student.
 
 As in FKD (Shen & Xing, arXiv 2112.01528) the teacher's logits are stored for the very crops, flips and mixtures that
 the student will see. These are not stored but drawn again: each batch has a seed of its own. One safetensors file an

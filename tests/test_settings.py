@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -260,6 +261,10 @@ def test_a_job_keeps_every_field(demo: gr.Blocks, job_root: Path) -> None:
     answer = functions(demo)["distil"](*in_order("distil", given, demo))
     recipe = recipes.Recipe.from_json((job_root / answer["job_id"] / "job.json").read_text())
     assert recipe.settings == EVERY and recipe.labels == (1,)
+    until = time.monotonic() + 60
+    while functions(demo)["job"](answer["job_id"])["state"] in ("waiting", "running"):
+        assert time.monotonic() < until  # a job that is left at work would abort the interpreter's end
+        time.sleep(0.05)
 
 
 def test_a_job_of_the_version_before_is_read() -> None:

@@ -7,6 +7,7 @@ are plain dataclasses whose errors are sentences and whose flags have shorthands
 tyro or pydantic would have to be taught, while the generators are a few lines each.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -144,3 +145,24 @@ def read(given: Given, options: Mapping[str, Any], default: Settings) -> Setting
     if isinstance(given, Sampling | Amplification):
         return Settings.of(default.plain, given, **options)
     return [Settings.of(default.plain, one, **options) for one in given]
+
+
+def for_images(
+    given: Given, options: Mapping[str, Any], default: Settings, labels: Sequence[int], seeds: Sequence[int] | None
+) -> tuple[tuple[int, ...], tuple[Settings, ...]]:
+    """The seed of each image, drawn at random where none are given, and its settings as `read` understands them.
+
+    Raises:
+        ValueError: as `read`; counts that differ, or settings that differ in more than their amplification.
+        TypeError: as `read`.
+    """
+    drawn = (secrets.randbelow(2**32) for _ in labels)
+    seeds = tuple(drawn if seeds is None else map(int, seeds))
+    found = read(given, options, default)
+    per_image = (found,) * len(labels) if isinstance(found, Settings) else tuple(found)
+    if not len(seeds) == len(per_image) == len(labels):
+        counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(per_image)} settings"
+        raise UserError(f"counts differ: {counts}; give one of each per image")
+    if len({one.plain for one in per_image}) > 1:
+        raise UserError("the images of one call may differ in their amplification alone: draw the others apart")
+    return seeds, per_image

@@ -4,7 +4,6 @@ An image depends on (model, label, seed, settings) alone, to the bit. A network'
 batch that it computes; so images are computed in groups of one size, the last one filled up, from noise to picture.
 """
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,8 +21,7 @@ from hieramp.diffusion.latents import Latents
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Moment, sample
-from hieramp.errors import UserError
-from hieramp.settings import DEFAULTS, Given, Settings, read
+from hieramp.settings import DEFAULTS, Given, Settings, for_images
 from hieramp.version import __version__
 
 GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
@@ -237,14 +235,7 @@ class DiffusionModel:
         maps: bool,
     ) -> _Request:
         labels = check_labels(labels, self.denoiser.num_classes, self.name)
-        seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(map(int, seeds))
-        read_as = read(settings, options, DEFAULTS[self.kind])
-        per_image = (read_as,) * len(labels) if isinstance(read_as, Settings) else tuple(read_as)
-        if not len(seeds) == len(per_image) == len(labels):
-            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(per_image)} settings"
-            raise UserError(f"counts differ: {counts}; give one of each per image")
-        if len({one.plain for one in per_image}) > 1:
-            raise UserError("the images of one call may differ in their amplification alone: draw the others apart")
+        seeds, per_image = for_images(settings, options, DEFAULTS[self.kind], labels, seeds)
         for one in set(per_image):
             self.check(one)
         return _Request(labels, seeds, per_image, maps)

@@ -1,6 +1,5 @@
 """A model that draws: VQ-VAE, VAR and class names under one name."""
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +11,10 @@ from torch import Tensor
 
 from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
-from hieramp.errors import UserError
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
 from hieramp.settings import Given as GivenSettings
-from hieramp.settings import Settings, read
+from hieramp.settings import Settings, for_images
 from hieramp.var.model import VAR
 from hieramp.version import __version__
 from hieramp.vqvae.model import VQVAE
@@ -177,20 +175,12 @@ class Model:
         given: Sequence[Tensor],
     ) -> Request:
         labels = check_labels(labels, self.var.config.num_classes, self.name)
-        seeds = tuple(secrets.randbelow(2**32) for _ in labels) if seeds is None else tuple(int(s) for s in seeds)
-        read_as = read(settings, options, Settings())
-        per_image = [read_as] * len(labels) if isinstance(read_as, Settings) else read_as
-        if not len(seeds) == len(per_image) == len(labels):
-            counts = f"{len(labels)} labels, {len(seeds)} seeds, {len(per_image)} settings"
-            raise ValueError(f"counts differ: {counts}; give one of each per image")
-        samplings = {one.sampling for one in per_image}
-        if len(samplings) > 1:
-            raise UserError("the images of one call may differ in their amplification alone: draw the others apart")
+        seeds, per_image = for_images(settings, options, Settings(), labels, seeds)
         for one in set(per_image):
             self.check(one)
         amplifications = tuple(one.amplification for one in per_image)
         return Request(
-            labels, seeds, amplifications, samplings.pop(), return_attention, self._given(given, len(labels))
+            labels, seeds, amplifications, per_image[0].sampling, return_attention, self._given(given, len(labels))
         )
 
     def _given(self, given: Sequence[Tensor], num_images: int) -> tuple[Given, ...]:

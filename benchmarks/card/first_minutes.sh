@@ -4,13 +4,15 @@
 #   bash benchmarks/card/first_minutes.sh prepare DATA.tar.gz   here: the pictures, into the ignored folder .gpu
 #   bash benchmarks/card/first_minutes.sh prepare VAR.git       here: the authors' code, from a fetched repository
 #   bash benchmarks/card/first_minutes.sh train                 on the card, call 1 (600 s): checks beside a training
+#   bash benchmarks/card/first_minutes.sh dit                   on the card, call 2: the diffusion transformer
 #   bash benchmarks/card/first_minutes.sh speed                 on the card, call 2: time beside the authors' code
 #
 # Results go to $OUT as they come, at most eight files, none over 16 MiB. Settings by environment, for a rehearsal
 # on a CPU too:
 #   train: END=578 BUDGET=472 (seconds) DEPTH=12 BATCH=256 RATE=2e-3 MODEL=cifar10 PRESET=cifar10-small
 #   speed: ALL=170 (seconds) SIZES=d16 ROUNDS=9
-#   both: DEVICE=cuda, TINY= (--tiny: small parts); train: NO_CHECK=, BREAK= (1: the first training dies at once)
+#   dit: END=300 BUDGET=END-60 BATCH=512
+#   all: DEVICE=cuda, TINY= (--tiny: small parts); train: NO_CHECK=, BREAK= (1: the first training dies at once)
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 T0=$(date +%s)
@@ -75,12 +77,12 @@ train() {
         wait $run
         code=$?
         if [ $code -ne 0 ] && [ "$(left)" -gt "${AGAIN:-120}" ]; then
-            echo "== training ended with $code; again, without torch.compile"
+            echo "== training ended with $code; again, without torch.compile and CUDA graphs"
             last_words 3000 30
             rm -rf $WORK/model/training
             [ -f "$OUT/train.log" ] && mv "$OUT/train.log" $WORK/model/train-compiled.log
             export TORCH_COMPILE_DISABLE=1
-            learn $(($(left) - 45)) &
+            learn $(($(left) - 45)) --no-cuda-graphs &
             run=$!
         fi
     fi
@@ -88,13 +90,26 @@ train() {
     echo "== training ended with $? after $(passed) s"
     if ! ls $WORK/model/var*.safetensors > /dev/null 2>&1; then # the state was saved, the weights were not
         echo "== the weights of the last state saved"
-        END=$((END + 30)) TORCH_COMPILE_DISABLE=1 learn 1 --resume
+        END=$((END + 30)) TORCH_COMPILE_DISABLE=1 learn 1 --resume --no-cuda-graphs
     fi
     last_words 1500 6
     cp $WORK/model/var*.safetensors $WORK/model/config.json "$OUT"/
     (cd $WORK/model && tar czf "$OUT/more.tgz" -- logs samples *.log 2> /dev/null)
     wait $checks # they end by themselves, long before the training
     tail -n 40 "$OUT/check.txt"
+}
+
+dit() {
+    END=${END:-300}
+    if [ ! -d $WORK/data ]; then mkdir -p $WORK/data && tar xzf .gpu/cifar10.tar.gz -C $WORK/data || exit 1; fi
+    rm -rf $WORK/dit && python3 -m benchmarks.card.begin "${MODEL:-cifar10}" $WORK/dit || exit 1
+    timeout -k 15 "$(left)" python3 -m hieramp train dit --data $WORK/data --preset "${PRESET:-cifar10-small}" \
+        --out $WORK/dit --batch-size "${BATCH:-512}" --budget "${BUDGET:-$((END - 60))}s" >> "$OUT/train-dit.log" 2>&1
+    echo "== training of the DiT ended with $? after $(passed) s"
+    tail -c 1500 "$OUT/train-dit.log" | tr '\r' '\n' | tail -n 6
+    cp $WORK/dit/dit*.safetensors $WORK/dit/latents*.safetensors "$OUT"/
+    cp $WORK/dit/config.json "$OUT"/config-dit.json
+    (cd $WORK/dit && tar czf "$OUT/more-dit.tgz" -- logs samples 2> /dev/null)
 }
 
 speed() {
@@ -119,8 +134,8 @@ case "${1:-}" in
         prepare "$2"
         exit
         ;;
-    train | speed) mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) && "$1" ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 1 ;;
+    train | dit | speed) mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) && "$1" ;;
+    *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 1 ;;
 esac
 echo "== $(passed) s in all; in $OUT: $(ls "$OUT" | wc -l) files"
 ls -l "$OUT"

@@ -43,6 +43,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=shared.whole_number, default=0)
     parser.add_argument("--device", help="cpu to leave a GPU unused")
     parser.add_argument(
+        "--no-cuda-graphs", action="store_true", help="launch every operation of var, class-tokens and dit by itself"
+    )
+    parser.add_argument(
         "--shift",
         type=shared.whole_number,
         help="var, class-tokens: move images at random by up to so many pixels (default: the preset's)",
@@ -113,7 +116,9 @@ def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
 
 def _train(args: argparse.Namespace, part: str, name: str, budget: float | None, resume: bool) -> Outcome:
     preset = PRESETS[args.preset]
-    settings = RunSettings(args.out, name, budget, resume, args.warm_start, args.device)
+    settings = RunSettings(
+        args.out, name, budget, resume, args.warm_start, args.device, cuda_graphs=not args.no_cuda_graphs
+    )
     recipe_name = {"class-tokens": "class_token_recipe"}.get(part, f"{part}_recipe")
     recipe = replace(getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:

@@ -1,5 +1,7 @@
 """Training the diffusion transformer: flow matching on the continuous latents of the VQ-VAE."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,6 +52,9 @@ class DiTObjective(Objective):
         with torch.autocast(images_BCHW.device.type, enabled=False):
             return self.basis.project(f_BCHW)
 
+    def variant(self) -> Hashable:
+        return "noised"
+
     def matrices(self) -> set[str]:
         """What Muon takes: the matrices of attention and FFN, as for the VAR."""
         endings = ("attn.qkv.weight", "attn.proj.weight", "fc1.weight", "fc2.weight")
@@ -63,8 +68,11 @@ class DiTObjective(Objective):
 
 def per_stage(loss_B: Tensor, t_B: Tensor) -> dict[str, Tensor]:
     """The mean loss of each stage of noise; of one that no row of the batch is in, zero."""
-    fine_to_coarse = torch.tensor([t_of(MID_UNTIL), t_of(COARSE_UNTIL)], device=t_B.device)
-    row_of_stage = torch.bucketize(t_B, fine_to_coarse)
-    counts = torch.bincount(row_of_stage, minlength=len(STAGES)).clamp_min(1)
-    sums = torch.zeros(len(STAGES), device=loss_B.device).index_add_(0, row_of_stage, loss_B.float())
-    return {f"velocity/{stage}": value for stage, value in zip(reversed(STAGES), sums / counts, strict=True)}
+    fine, coarse = t_B <= t_of(MID_UNTIL), t_B > t_of(COARSE_UNTIL)
+    rows = dict(zip(reversed(STAGES), (fine, ~(fine | coarse), coarse), strict=True))
+    return {f"velocity/{stage}": _mean_where(loss_B, row_B) for stage, row_B in rows.items()}
+
+
+def _mean_where(values_B: Tensor, chosen_B: Tensor) -> Tensor:
+    """The mean of the chosen values, 0 where none is."""
+    return (values_B * chosen_B).sum() / chosen_B.sum().clamp_min(1)

@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from tqdm import tqdm
 from hieramp.data import DataSource, endless_loader
 from hieramp.devices import fastest_convolutions, resolve_device, supports_fast_bf16
 from hieramp.errors import UserError
+from hieramp.generation.captured import CudaRecorder, Recorder
 from hieramp.seeds import seed_of
 from hieramp.state_file import SaveTimer, are_finite, load_state, read_about, save_state
 from hieramp.training.recipe import Recipe, build_optimizers
+from hieramp.training.recorded import StepRecorder
 
 SAVE_SECONDS = 60.0  # this much work is lost at most, or fifty times what a save takes
 SAMPLE_SECONDS = 300.0
@@ -49,6 +52,13 @@ class Objective(nn.Module):
     def matrices(self) -> set[str]:
         """Names of the weights that Muon takes."""
         return set()
+
+    def variant(self) -> Hashable | None:
+        """What a step depends on besides batch and weights: a CUDA graph serves one variant. None: not to be recorded.
+
+        Where it is not None, `forward` never waits for the device, and reads nothing from it.
+        """
+        return None
 
     def compile_parts(self, backend: str = "inductor") -> bool:
         """Compile what is worth it on a GPU, in place; names of weights stay. False where nothing is."""
@@ -93,6 +103,7 @@ class RunSettings:
     resume: bool = False
     warm_start: Path | None = None  # a model folder whose weights to begin from
     device: str | None = None
+    cuda_graphs: bool = True  # record the steps of an objective that allows it, on one GPU
 
 
 def train(
@@ -163,6 +174,9 @@ class _Run:
         loader = endless_loader(source, size, per_process, recipe.seed, start, self.accelerator.device)
         self.wrapped, self.loader, *self.optimizers = self.accelerator.prepare(objective, loader, *optimizers)
         self.accelerator.init_trackers(f"logs/{settings.part}")
+        self.recorder: StepRecorder | None = None
+        if settings.cuda_graphs and self.accelerator.device.type == "cuda" and num_processes == 1:
+            self.recorder = self._step_recorder(partial(CudaRecorder, self.accelerator.device))
         self.last: dict[str, float] = {}
         self.save_timer = SaveTimer(SAVE_SECONDS)
         self.sampled = time.monotonic()
@@ -194,7 +208,7 @@ class _Run:
 
     def _compile(self, images: Tensor, labels: Tensor) -> None:
         """A step that changes nothing, before the clock starts: else the rate's warm-up would pass in compiling."""
-        self.accelerator.backward(self.wrapped(images, labels)["loss"])
+        self._gradients(images, labels)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
@@ -217,17 +231,34 @@ class _Run:
             return None
         return float(broadcast(torch.tensor(self.clock.progress, device=self.accelerator.device)))
 
-    def _step(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
-        # every step has a seed of its own, so that a resumed run draws what the undisturbed one would
+    def _reseed(self) -> None:
+        """Every step has a seed of its own, so that a resumed run draws what the undisturbed one would."""
         torch.manual_seed(seed_of(self.recipe.seed, self.clock.step, self.accelerator.process_index))
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * self.recipe.rate(progress)
-        self.objective.before_step(progress)
+
+    def _step_recorder(self, new_recorder: Callable[[], Recorder]) -> StepRecorder:
+        return StepRecorder(self._plain_gradients, self.objective, new_recorder, self._reseed)
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The losses of the batch; the parameters have their gradients, clipped."""
+        variant = self.objective.variant()
+        if self.recorder is None or variant is None:
+            return self._plain_gradients(images, labels)
+        return self.recorder(images, labels, variant)
+
+    def _plain_gradients(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.wrapped(images, labels)
         self.accelerator.backward(losses["loss"])
         if self.recipe.clip:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
+        return losses
+
+    def _step(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
+        self._reseed()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * self.recipe.rate(progress)
+        self.objective.before_step(progress)
+        losses = self._gradients(images, labels)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -36,4 +36,4 @@ class Tokenizer:
 
 def drop_labels(labels_B: Tensor, null_label: int, rate: float) -> Tensor:
     """Replace a share of the labels by the null label, for guidance."""
-    return torch.where(torch.rand(len(labels_B), device=labels_B.device) < rate, null_label, labels_B)
+    return labels_B.masked_fill(torch.rand(len(labels_B), device=labels_B.device) < rate, null_label)

@@ -1,5 +1,7 @@
 """Training the transformer: token cross-entropy under teacher forcing, alone or together with the class tokens."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +39,9 @@ class VARObjective(Objective):
     def before_step(self, progress: float) -> None:
         if progress >= self.shift_until:
             self.tokenizer.shift = 0
+
+    def variant(self) -> Hashable:
+        return self.tokenizer.shift
 
     def matrices(self) -> set[str]:
         return block_matrices(self)

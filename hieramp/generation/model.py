@@ -64,7 +64,7 @@ class Model:
     def has_class_tokens(self) -> bool:
         return bool(self.var.config.class_token_scales)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None, cuda_graphs: bool = False) -> "Model":
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None, cuda_graphs: bool = True) -> "Model":
         """Move to a device; the transformer computes in `dtype` (None: as it did), the VQ-VAE in float32.
 
         On a GPU its decoder computes in half precision too, where the transformer does: it is half of the work there.

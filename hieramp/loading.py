@@ -34,7 +34,7 @@ from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.pickles import read_checkpoint
-from hieramp.var.class_tokens import class_token_sizes
+from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -102,6 +102,8 @@ def load(
         return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint, classes_from)
+        if class_tokens is not None:
+            loaded = _with_class_tokens(loaded, class_tokens)
     else:
         folder = model_folder(name)
         if classes_from is not None:
@@ -161,6 +163,22 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
+
+
+def _with_class_tokens(model: Model, wanted: str | Path) -> Model:
+    """An official transformer with class tokens that were trained on it, from a file or a folder."""
+    if str(wanted) in CONDITIONS:
+        raise UserError(
+            f"{model.name} brings no class tokens of its own: give a class_tokens-….safetensors or the folder that "
+            f"holds one (python -m hieramp train class-tokens --model {model.name} --out FOLDER)"
+        )
+    tokens, read_only = _class_tokens(Path(), wanted)
+    backbone = {key: value for key, value in model.var.state_dict().items() if not is_class_token(key)}
+    state = {**backbone, **tokens}
+    config = replace(model.var.config, read_only_class_tokens=read_only)
+    var = VAR(replace(config, **class_token_sizes(state)))
+    load_strictly(var, state, f"{model.name} with the class tokens of {wanted}")
+    return replace(model, var=var.eval())
 
 
 def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Tensor], bool]:

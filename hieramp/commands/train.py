@@ -62,6 +62,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="var: blocks of the transformer (default: the preset's, or those of --warm-start if it has more)",
     )
     tokens = parser.add_argument_group("class-tokens")
+    tokens.add_argument(
+        "--model",
+        help="the model whose transformer they look at, an official one like var-d16 too; --out then gets the class "
+        "tokens alone (default: the folder of --out)",
+    )
     tokens.add_argument("--with-backbone", action="store_true", help="train the transformer as well")
     tokens.add_argument(
         "--attention",
@@ -93,6 +98,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
     args.data = data_spec(args, args.out, args.warm_start)
+    if args.model is not None and args.part != "class-tokens":
+        raise UserError(f"--model is for class-tokens; {args.part} is trained in --out: leave it out")
     _class_token_options(args)  # what cannot be is told before hours of training
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
@@ -134,7 +141,7 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         preset = replace(preset, var=replace(preset.var, depth=_depth(args, preset.var.depth)))
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
-        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args))
+        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args), args.model)
     else:
         train = {
             "vqvae": runs.train_vqvae,

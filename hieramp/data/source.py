@@ -109,6 +109,22 @@ class DataSource:
         names = [self.class_names[ours.index(key)] for key in theirs]
         return replace(self, targets=tuple(new[label] for label in self.targets), class_names=tuple(names))
 
+    def among(self, class_names: Sequence[str]) -> "DataSource":
+        """The same images with labels in the order of `class_names`, among which are all of ours and maybe more.
+
+        Raises:
+            UserError: a class that is not among them.
+        """
+        ours, theirs = keys_of(self.class_names), keys_of(class_names)
+        label_of = {key: label for label, key in enumerate(theirs)}
+        odd = next((name for name, key in zip(self.class_names, ours, strict=True) if key not in label_of), None)
+        if odd is not None:
+            raise UserError(
+                f"{self.name} has a class {odd!r}, which the model does not know: give images of its classes"
+            )
+        new = [label_of[key] for key in ours]
+        return replace(self, targets=tuple(new[label] for label in self.targets), class_names=tuple(class_names))
+
 
 def read_image(source: DataSource, index: int) -> Image.Image:
     """One image, RGB.

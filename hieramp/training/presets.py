@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from hieramp.config import ClassifierConfig, DiTConfig, VARConfig, VQVAEConfig
 from hieramp.scales import OFFICIAL_SIDES
 from hieramp.training.recipe import Recipe
+from hieramp.training.vqvae import LookOptions
+
+PIXELS = LookOptions()
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Preset:
     class_token_recipe: Recipe
     classifier_recipe: Recipe
     dit_recipe: Recipe
+    look: LookOptions = PIXELS  # of the VQ-VAE's reconstructions, besides their pixels
 
 
 MIN_STEPS = 100  # of a part: fewer teach it nothing, however small the folder is

@@ -13,7 +13,9 @@ from tiny_train import PRESET
 from torch import Tensor, nn
 
 import hieramp
+from hieramp.analysis.measure import perceptual_distance
 from hieramp.checkpoints import load_part
+from hieramp.classifier import load_classifier
 from hieramp.commands.main import main
 from hieramp.data import decode, open_source, to_signed
 from hieramp.errors import UserError
@@ -77,6 +79,21 @@ def trained_classifier(image_folder: Path, tmp_path_factory: pytest.TempPathFact
     few = replace(PRESET, classifier_recipe=replace(PRESET.classifier_recipe, epochs=2))
     runs.train_classifier(str(image_folder), few, RunSettings(folder, "classifier"))
     return folder
+
+
+def test_what_comes_after_the_last_stage_is_not_computed() -> None:
+    network = TwoStages()
+    network.forward = lambda x: network.second(network.first(x)) + pytest.fail("it went on")  # type: ignore[method-assign]
+    found = PerceptualDistance(Teacher(network, "two", ("a",), "")).features(torch.zeros(1, 3, 64, 64))
+    assert [tuple(x.shape) for x in found] == [(1, 3, 64, 64), (1, 3, 32, 32)]
+
+
+def test_measured_reconstructions_look_the_better_the_closer_they_are(trained_classifier: Path) -> None:
+    classifier = load_classifier(trained_classifier)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    near, far = ((images / 255 + torch.randn(4, 3, 32, 32) * noise).clamp(0, 1) for noise in (0.02, 0.3))
+    same, close, distant = (perceptual_distance(classifier, x, images) for x in (images / 255, near, far))
+    assert same < 1e-6 < close < distant
 
 
 def test_hinge_losses_by_hand() -> None:

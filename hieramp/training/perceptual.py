@@ -43,10 +43,14 @@ class PerceptualDistance(nn.Module):
 
         def keep(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
             found[name] = output
+            if len(found) == len(self.stages):
+                raise _AllSeenError
 
         hooks = [self.network.get_submodule(name).register_forward_hook(partial(keep, name)) for name in self.stages]
         try:
             self.network(x)
+        except _AllSeenError:  # what comes after the last stage is not wanted
+            pass
         finally:
             for hook in hooks:
                 hook.remove()
@@ -56,6 +60,10 @@ class PerceptualDistance(nn.Module):
         pairs = zip(self.features(images_BCHW), self.features(others_BCHW), strict=True)
         distances = [(_unit(a) - _unit(b)).square().sum(1).mean() for a, b in pairs]
         return torch.stack(distances).sum()
+
+
+class _AllSeenError(Exception):
+    """All stages were seen."""
 
 
 def _unit(features_BCHW: Tensor) -> Tensor:
@@ -89,7 +97,10 @@ def load_perceptual(spec: str) -> Distance:
     """
     if spec == "lpips":
         return _lpips()
-    return PerceptualDistance(load_teacher(spec))
+    try:
+        return PerceptualDistance(load_teacher(spec))
+    except UserError as error:
+        raise UserError(f"{error}, or go without: --perceptual none") from error
 
 
 def _lpips() -> Distance:

@@ -69,9 +69,7 @@ def test_without_a_folder_it_is_the_hubs(
 
 def test_the_classes_of_the_small_ones_are_imagenets() -> None:
     names = {key_of(wnid) for known in KNOWN.values() for wnid in known.wnids}
-    assert (
-        len(names) == 20 and key_of("n02111889") == key_of("Samoyed, Samoyede") and key_of("n03888257") == "parachute"
-    )
+    assert len(names) == 20 and key_of("Samoyed, Samoyede") in names and key_of("chain saw, chainsaw") in names
     for known in KNOWN.values():
         assert known.preset in PRESETS and len(known.wnids) in (0, known.num_classes)
 

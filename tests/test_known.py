@@ -90,7 +90,8 @@ def test_the_whole_way_on_one_of_them(tmp_path: Path, monkeypatch: pytest.Monkey
             "imagewoof",
             "--student",
             "convnet",
-            "--preview",
+            "--epochs",
+            "1",
             "--runs",
             "1",
         ]

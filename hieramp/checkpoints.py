@@ -88,7 +88,7 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
         stored, filename_pattern=part + "{suffix}.safetensors", max_shard_size=SHARD_BYTES
     )
     shards = {folder / name: {key: stored[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
-    _record_bases(folder, [other for other, base in BASES.items() if base == part])
+    record_bases(folder, [other for other, base in BASES.items() if base == part])
     try:
         for path, tensors in shards.items():
             _write_safetensors(part_of(path), tensors, {SAVE: fingerprint(stored)})
@@ -101,13 +101,13 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
         part_of(path).replace(path)
     for old in set(_shards(folder, part)) - set(shards):
         old.unlink()
-    _record_bases(folder, [part], anew=True)
+    record_bases(folder, [part], anew=True)
     for other in BASES:
-        if has_part(folder, other) and BASES[other] == part and _has_other_base(folder, other):
+        if has_part(folder, other) and BASES[other] == part and has_other_base(folder, other):
             log.warning(_on_another_base(folder, other))
 
 
-def _record_bases(folder: Path, parts: list[str], anew: bool = False) -> None:
+def record_bases(folder: Path, parts: list[str], anew: bool = False) -> None:
     """Put into config.json on what these parts of a folder stand; `anew` replaces what is said there."""
     known = read_config(folder).get("stands_on", {}) if (folder / "config.json").is_file() else {}
     found = {
@@ -125,7 +125,12 @@ def part_fingerprint(folder: Path, part: str) -> str:
     return _metadata(shards[0]).get(SAVE) or fingerprint(*[_merged(shards)])
 
 
-def _has_other_base(folder: Path, part: str) -> bool:
+def parts_on(folder: Path, base: str) -> list[str]:
+    """The parts of a folder that were trained on its part `base`."""
+    return [part for part, of in BASES.items() if of == base and has_part(folder, part)]
+
+
+def has_other_base(folder: Path, part: str) -> bool:
     """Whether a part was trained on another part than the one that the folder has now."""
     if part not in BASES or not (folder / "config.json").is_file() or not has_part(folder, BASES[part]):
         return False
@@ -185,7 +190,7 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
     if not has_part(folder, part):
         raise UserError(f"{folder} has no {part} weights ({part}.safetensors)")
     state = _merged(_whole_save(folder, part))
-    if _has_other_base(folder, part):
+    if has_other_base(folder, part):
         raise UserError(_on_another_base(folder, part))
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 

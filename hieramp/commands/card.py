@@ -67,9 +67,15 @@ def _autoencoder(row: dict[str, Any] | None) -> str:
     per_scale = ", ".join(f"{use:.0%}" for use in row["code_usage_per_scale"])
     summed = ", ".join(f"{db:.1f}" for db in row.get("psnr_db_per_scale", []))  # older measurements have none
     first_scales = f" From the first scale alone, the first two, … to all: {summed} dB." if summed else ""
+    looks = ""
+    if "reconstruction_fid" in row:
+        looks = (
+            f" Against the images themselves the reconstructions have an FID of {row['reconstruction_fid']:.2f} and a "
+            f"perceptual distance of {row['perceptual_distance']:.3f}, both in the features of the classifier."
+        )
     return (
         f"## Autoencoder\n\nReconstruction PSNR on {row['images']} test images: **{row['psnr_db']:.2f} dB**."
-        f"{first_scales} "
+        f"{first_scales}{looks} "
         f"Codes in use on them: **{row['code_usage']:.1%}** (per scale: {per_scale})."
     )
 

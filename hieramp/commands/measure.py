@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     if "saliency" in args.only:
         keep("saliency", _saliency(model, classifier, test, args))
     if "autoencoder" in args.only:
-        keep("autoencoder", measure.measure_autoencoder(model, test))
+        keep("autoencoder", measure.measure_autoencoder(model, classifier, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
     if "transformer" in args.only:
         keep("transformer", measure.measure_transformer(model, test))

@@ -15,6 +15,7 @@ from PIL import Image
 from hieramp.checkpoints import read_config
 from hieramp.class_names import composed, described_classes, keys_of
 from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, read_tar
+from hieramp.data.known import located
 from hieramp.data.layout import (
     ANNOTATIONS,
     TAKEN_FOR,
@@ -141,7 +142,8 @@ def read_image(source: DataSource, index: int) -> Image.Image:
 
 
 def open_source(data: str | DataSpec, split: str = "train") -> DataSource:
-    """Open a folder of class folders, a .tar of one, a distilled set, or a Hugging Face data set (id or folder).
+    """Open a folder of class folders, a .tar of one, a distilled set, a Hugging Face data set (id or folder), or one of
+    the papers' data sets by its name (`hieramp.data.known`).
 
     Classes are the folders directly below the split, in the order that Python sorts them; `split` ("train", "val",
     "test") is found by what folders are called, so that one name serves train and test. Prints one line, once a
@@ -151,6 +153,7 @@ def open_source(data: str | DataSpec, split: str = "train") -> DataSource:
         UserError: nothing is there, it holds no images, it has no classes, or not the split.
     """
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
+    spec = replace(spec, path=located(spec.path))
     source = in_order_of_model(_opened(spec, spec.split or split), *spec.models)
     _tell(source.about)
     return source

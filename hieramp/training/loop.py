@@ -53,6 +53,10 @@ class Objective(nn.Module):
         """Names of the weights that Muon takes."""
         return set()
 
+    def apart(self) -> set[str]:
+        """Names of weights that an AdamW of their own takes, as a discriminator's are."""
+        return set()
+
     def variant(self) -> Hashable | None:
         """What a step depends on besides batch and weights: a CUDA graph serves one variant. None: not to be recorded.
 
@@ -163,7 +167,7 @@ class _Run:
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
         self.is_compiled = self.accelerator.device.type == "cuda" and objective.compile_parts()
-        optimizers = build_optimizers(objective, recipe, objective.matrices())
+        optimizers = build_optimizers(objective, recipe, objective.matrices(), objective.apart())
         self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe, source)
         if settings.resume:
             self.keeper.load(objective, self.average, optimizers, self.clock)

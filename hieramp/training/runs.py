@@ -17,9 +17,13 @@ from hieramp.amplification.settings import OFF
 from hieramp.checkpoints import (
     class_token_part,
     class_token_variants,
+    has_other_base,
+    has_part,
     load_part,
     load_strictly,
+    parts_on,
     read_config,
+    record_bases,
     save_part,
     write_config,
 )
@@ -29,7 +33,7 @@ from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
 from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
 from hieramp.diffusion.dit import DiT
-from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis
+from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis, hash_of
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
@@ -43,13 +47,14 @@ from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective, only_class_tokens
-from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
+from hieramp.training.vqvae import DecoderObjective, LookOptions, VQVAEObjective, reconstruction_sheet
 from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.growth import grown
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 SHEET_IMAGES = 10
+DECODER = ("decoder.", "post_quant_conv.")  # names of the weights that come after the tokens
 FITTED_IMAGES = 1024  # that the basis of the latents is fitted to
 CALIBRATION_IMAGES = 400
 CALIBRATION_NUMBERS = 2**28  # no more images than have so many numbers, a GB
@@ -74,10 +79,12 @@ def _config_with(folder: Path, part: str) -> dict:
     return config
 
 
-def train_vqvae(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
+def train_vqvae(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, look: LookOptions | None = None
+) -> Outcome:
     """Images to vqvae.safetensors."""
     source = open_source(data)
-    objective = VQVAEObjective(VQVAE(preset.vqvae))
+    objective = VQVAEObjective(VQVAE(preset.vqvae), look or preset.look)
     sheet = decode(source, preset.vqvae.image_size, limit=SHEET_IMAGES).images
     if settings.warm_start:
         load_strictly(objective.model, load_vqvae(settings.warm_start).state_dict(), str(settings.warm_start))
@@ -91,6 +98,49 @@ def train_vqvae(data: str | DataSpec, preset: Preset, settings: RunSettings) -> 
         return reconstruction_sheet(model, sheet)
 
     return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
+
+
+def train_decoder(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, look: LookOptions | None = None
+) -> Outcome:
+    """Images and the folder's VQ-VAE to one whose decoder alone is another: every token, and what was trained on
+    them, stays as it is.
+
+    Raises:
+        UserError: the folder has no VQ-VAE.
+    """
+    source = open_source(data)
+    vqvae = load_vqvae(settings.folder)
+    before = hash_of(vqvae)
+    objective = DecoderObjective(vqvae, look or preset.look)
+    sheet = decode(source, vqvae.config.image_size, limit=SHEET_IMAGES).images
+
+    def write(model: Module, outcome: Outcome) -> None:
+        save_decoder(settings.folder, model.state_dict(), before)
+        _write_about(settings, source, outcome, preset.vqvae_recipe)
+
+    def sample(model: VQVAE) -> Image.Image:
+        return reconstruction_sheet(model, sheet)
+
+    return train(objective, source, vqvae.config.image_size, preset.vqvae_recipe, settings, sample, write)
+
+
+def save_decoder(folder: Path, state: dict[str, Tensor], before: Tensor) -> None:
+    """Write a VQ-VAE that differs in its decoder from the one that the folder has, whose hash is `before`.
+
+    What stands on that one stands on this one: the transformer's fingerprint of it, and the latents of a diffusion
+    transformer. Encoder, codes and φ are written as they were, to the bit.
+    """
+    kept = {key: value for key, value in load_part(folder, "vqvae").items() if not key.startswith(DECODER)}
+    new = kept | {key: value for key, value in state.items() if key.startswith(DECODER)}
+    standing = [part for part in parts_on(folder, "vqvae") if not has_other_base(folder, part)]
+    save_part(folder, "vqvae", new)
+    record_bases(folder, standing, anew=True)
+    if has_part(folder, "latents"):
+        latents = load_part(folder, "latents")
+        if torch.equal(latents["vqvae"].cpu(), before):
+            latents["vqvae"] = hash_of(load_vqvae(folder))
+            save_part(folder, "latents", latents, torch.float32)
 
 
 def train_var(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:

@@ -64,7 +64,7 @@ class Evaluation:
         self.task = task
         self.device = resolve_device(task.device)
         protocol = PROTOCOLS[task.protocol]
-        if protocol.soft and task.teacher is None:
+        if protocol.soft and not task.teacher:
             raise UserError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
         soft = task.teacher if protocol.soft else None
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher

@@ -15,6 +15,7 @@ from hieramp.checkpoints import fingerprint
 from hieramp.class_names import keys_of
 from hieramp.data import decode, described_classes, open_source, read_image, to_square
 from hieramp.errors import UserError
+from hieramp.imageset.layout import MAX_SIDE
 from hieramp.imageset.reader import open_set
 
 
@@ -55,8 +56,10 @@ def load_set(path: str, size: int | None = None, limit: int | None = None) -> La
     folder, spread evenly over it.
 
     Raises:
-        UserError: there is no set at `path`, or it holds no images.
+        UserError: there is no set at `path`, it holds no images, or `size` is too large.
     """
+    if size is not None and size > MAX_SIDE:
+        raise UserError(f"size is {size}; it must be from 1 to {MAX_SIDE} pixels")
     if not _is_distilled(Path(path)):
         return _hold_source(path, "train", size, None, limit)
     with open_set(path) as opened:

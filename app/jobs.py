@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import hieramp
+from app import zero
+from app.lent import Served, distil, planned
 from app.limits import Limits
 from app.recipes import Recipe
 from app.turns import Device
@@ -80,8 +81,9 @@ class Job:
 class JobBook:
     """All jobs of a server."""
 
-    def __init__(self, model: Model, root: Path, device: Device, limits: Limits) -> None:
-        self.model, self.root, self.device, self.limits = model, root, device, limits
+    def __init__(self, model: Model, root: Path, device: Device, limits: Limits, served: Served | None = None) -> None:
+        self.model, self.served = model, served or Served(model)
+        self.root, self.device, self.limits = root, device, limits
         self._jobs: dict[str, Job] = {}
         self._running: deque[tuple[Job, Iterator[Progress]]] = deque()
         self._changed = threading.Condition(threading.RLock())  # also the lock of all jobs' fields
@@ -221,17 +223,9 @@ class JobBook:
 
     def _make(self, job: Job) -> Iterator[Progress]:
         recipe, batch = job.recipe, BATCH_ON_CPU if self.model.device.type == "cpu" else None
-        distillation = hieramp.distill(
-            self.model,
-            recipe.ipc,
-            job.path,
-            recipe.settings,
-            classes=list(recipe.labels),
-            seed=recipe.seed,
-            soft_labels=recipe.soft_labels,
-            batch_size=batch,
-        )
-        return iter(distillation)
+        if zero.is_lent:
+            return distil(self.served, recipe, job.path, batch)
+        return iter(planned(self.model, recipe, job.path, batch))  # what cannot be is told now
 
     def _work(self) -> None:
         while True:

@@ -460,6 +460,7 @@ def test_caps_and_unknown_jobs(model: hieramp.Model, tmp_path: Path) -> None:
     job.path.unlink()
     assert book.get(job.id).state == "stopped" and "cleared away" in job.message  # type: ignore[union-attr]
     job.seen -= 2 * 3600
+    os.utime(job.folder / "job.json", (job.seen, job.seen))
     book.sweep()
     assert book.get(job.id) is None and not job.folder.exists()
     book.close()

@@ -17,8 +17,10 @@ from app.limits import Limits
 from app.recipes import Recipe
 from app.turns import Device
 from hieramp.checkpoints import load_part, save_part
-from hieramp.commands.main import main
+from hieramp.commands import compare, evaluate
+from hieramp.commands.main import build_parser, main
 from hieramp.distillation.parts import num_kept
+from hieramp.evaluation.engine import Evaluation
 from hieramp.evaluation.studies import filled, read_study
 from hieramp.state_file import save_state
 from hieramp.training.loop import progress_of
@@ -246,3 +248,34 @@ def test_a_second_server_removes_no_job_that_is_looked_at_or_at_work(model: hier
     os.utime(job.folder / STORED, (0, 0))
     second.sweep()
     assert not job.folder.exists()
+
+
+# Which images an evaluation reads
+
+
+def test_an_evaluation_takes_the_split_that_is_named(tmp_path: Path) -> None:
+    for split, count in {"train": 4, "test": 2, "extra": 3}.items():
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                Image.new("RGB", (32, 32), (40 * k, 90, 9)).save(folder / f"{k}.png")
+    path = str(tmp_path / "data")
+    given = ["evaluate", path, "--test", path, "--protocol", "hard", "--student", "small", "--device", "cpu"]
+    for split, expected in {None: 4, "extra": 6, "train": 8}.items():
+        more = ["--split", split, "--image-column", "photo"] if split else []
+        args = build_parser().parse_args([*given, *more])
+        task = evaluate.task_of(args, args.set, args.teacher, args.student)
+        assert (task.split, task.image_column) == ((split, "photo") if split else (None, None))
+        found = Evaluation(task)
+        assert len(found.test.images) == expected and len(found.held.images) == 8
+
+
+def test_compare_hands_split_and_columns_on(tmp_path: Path) -> None:
+    given = ["a.zip", "--test", "t", "--split", "extra", "--label-column", "kind", "--out", str(tmp_path)]
+    args = build_parser().parse_args(["compare", *given])
+    study = compare._study(args)
+    (cell,) = study.cells()
+    (step,) = compare._steps(args, study, cell, {})
+    made = build_parser().parse_args(step)
+    assert (made.split, made.label_column, made.image_column) == ("extra", "kind", None)

@@ -125,6 +125,9 @@ def _evaluation(args: argparse.Namespace, study: Study, cell: Cell, path: str, t
         "test-images": args.test_images,
         "jobs": args.jobs,
         "device": args.device,
+        "split": args.split,
+        "image-column": args.image_column,
+        "label-column": args.label_column,
         "out": _results(args, study, cell),
     }
     options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import hieramp
 from app import handlers, sheets
 from app.orders import Order
 from app.recipes import Recipe
 from app.scenes import Scene
 from app.zero import gpu, is_lent
-from hieramp import Model, Progress, distill
+from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
@@ -33,7 +34,10 @@ TURN = 60  # seconds of a job at a time
 
 @dataclass(eq=False)
 class Served:
-    """A model that a page serves, with its memory of recent drawings; a worker finds it by its key."""
+    """A model that a page serves, with its memory of recent drawings; a worker finds it by its key.
+
+    Make it before anything is asked: workers are forks, and know what there was when they began.
+    """
 
     model: Model
     memory: RecentDrawings = field(default_factory=RecentDrawings)
@@ -205,4 +209,4 @@ def planned(model: Model, recipe: Recipe, path: Path, batch_size: int | None) ->
     """What `hieramp.distill` plans by a recipe: iterate to make it."""
     labels, soft = list(recipe.labels), recipe.soft_labels
     how: dict[str, Any] = {"classes": labels, "seed": recipe.seed, "soft_labels": soft, "batch_size": batch_size}
-    return distill(model, recipe.ipc, path, recipe.settings, **how)
+    return hieramp.distill(model, recipe.ipc, path, recipe.settings, **how)

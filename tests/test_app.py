@@ -546,6 +546,7 @@ def test_sets_are_bounded_in_images_and_on_the_disk(model: hieramp.Model, tmp_pa
     with pytest.raises(ValueError, match="this set may take"):  # finished sets take room as well
         book.start(a_recipe(model, set_seed=3))
     job.seen = 0
+    os.utime(job.folder / "job.json", (0, 0))
     book.start(a_recipe(model, set_seed=3))
     book.close()
 

@@ -86,6 +86,7 @@ def computed() -> list[int]:
 def main() -> None:
     model = hieramp.load(sys.argv[1], "cpu")
     demo = page.build(model, Limits(ipc=50), job_root=Path(sys.argv[2]) / "jobs")
+    desk = Desk.make(model, job_root=Path(sys.argv[2]) / "more")  # before the first worker, which would not know it
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     told: dict[str, Any] = {"main": os.getpid(), "opened": [path for path, _ in asked], "while_built": computed()}
     client = gradio_client.Client(demo.local_url, verbose=False)
@@ -108,7 +109,6 @@ def main() -> None:
         time.sleep(0.2)
         job = client.predict(job["job_id"], api_name="/job")
     workers["/distil"] = [computed()]
-    desk = Desk.make(model, job_root=Path(sys.argv[2]) / "more")
     for _ in range(3):
         scenes = list(desk.grow(orders.first_order(model)))
         workers.setdefault("grow", []).append(computed())

@@ -11,8 +11,7 @@ from PIL import Image
 from app import orders, scenes, sheets
 from app.controls import Controls
 from app.desk import STUDYING, Desk, html, sentences, stale_note
-from app.orders import Order
-from app.sheets import Sheet
+from app.sheets import SCHEDULES, Sheet, plan
 from hieramp import Model
 from hieramp.scales import STAGES
 
@@ -20,7 +19,6 @@ ABOUT = (
     "<h2>Ablate</h2><p>The class and first seed of the controls, under the eight schedules of the paper, or under a "
     "grid of strength and ρ for one stage while the others stay put. Every picture is a link to its settings.</p>"
 )
-SCHEDULES = "schedules"
 KINDS = [("The eight schedules", SCHEDULES), *((f"Strength × ρ, {stage}", stage) for stage in STAGES)]
 
 
@@ -38,19 +36,10 @@ def build(desk: Desk, controls: Controls) -> None:
             empty = plan(order, given[kind])
             about = orders.short_name(desk.model.class_names[order.label])
             yield as_html(desk.model, empty, about)
-            for found in desk.device.in_gaps(sheets.draw_sheet(desk.model, empty)):
+            for found in desk.study("ablate", order, given[kind]):
                 yield as_html(desk.model, found, about)
 
     draw.click(drawn, {kind, *controls.inputs}, sheet, trigger_mode="once", **STUDYING)
-
-
-def plan(order: Order, kind: str) -> Sheet:
-    """An empty sheet.
-
-    Raises:
-        ValueError: it is neither "schedules" nor a stage.
-    """
-    return sheets.schedule_sheet(order) if kind == SCHEDULES else sheets.grid_sheet(order, kind)
 
 
 def as_html(model: Model, sheet: Sheet, name: str, asked: bool = True) -> str:

@@ -10,13 +10,11 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from app import ablate, handlers, orders, plots, recipes, scenes, sheets
+from app import ablate, orders, plots, recipes, scenes
 from app.changed import choose_classes
 from app.desk import DEVICE, STUDY, Desk, sentences
 from app.jobs import Job
 from hieramp import Model, Settings
-from hieramp.analysis.schedules import compare_schedules, count_tokens
-from hieramp.distillation.distill import estimate
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.scales import STAGES
@@ -89,19 +87,15 @@ class Endpoints:
 
     def generate(self, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
-        with self.desk.device.drawing():
-            return handlers.generate(self.model, order)
+        return self.desk.answer("generate", order)
 
     def saliency(self, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
-        with self.desk.device.drawing():
-            return handlers.saliency(self.model, order)
+        return self.desk.answer("saliency", order)
 
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
         order, wanted = self._order(settings), self._samples(samples)
-        how, first = order.settings, order.seeds[0]
-        counts = count_tokens(self.model, order.label, wanted, how.amplification, first, how.sampling)
-        *_, found = self.desk.device.in_gaps(counts)
+        *_, found = self.desk.study("count_tokens", order, wanted)
         return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
 
     def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
@@ -109,19 +103,17 @@ class Endpoints:
         num_classes = len(self.model.class_names)
         chosen = orders.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
         labels = choose_classes(num_classes, chosen, order.seeds[0])
-        compared = compare_schedules(self.model, labels, wanted, order.seeds[0], order.settings.sampling)
-        *_, found = self.desk.device.in_gaps(compared)
+        *_, found = self.desk.study("compare_schedules", order, wanted, labels)
         return {"csv": plots.risen_csv(found)}
 
     def ablate(self, kind: str, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
-        *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, ablate.plan(order, kind)))
+        *_, found = self.desk.study("ablate", order, kind)
         return {"sheet": scenes.data_uri(*ablate.saved(self.model, found)), "labels": found.labels}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         recipe = self._recipe(settings)
-        with self.desk.device.drawing():
-            found = estimate(self.model, recipe.num_images, recipe.settings, recipe.soft_labels)
+        found = self.desk.answer("estimate", recipe)
         return {"images": recipe.num_images, "seconds": found.seconds, "bytes": found.bytes}
 
     def distil(self, **settings: Any) -> dict[str, Any]:

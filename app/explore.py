@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import handlers, orders, scenes, theme
+from app import orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
 from hieramp import figures
@@ -34,7 +34,7 @@ TOLD = (
 def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """The viewer, the channel of closer looks, and the line that tells one's place."""
     config = desk.model.var.config
-    *_, first = desk.grow(orders.first_order(desk.model))
+    first = desk.first_scene(orders.first_order(desk.model))
     place = html("", elem_id="place")
     viewer = gr.HTML(
         first,
@@ -143,8 +143,7 @@ def connect(
     def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
         with sentences():
             order, asked = orders.read_order(desk.model, controls.values(given)), event._data
-            with desk.device.drawing():
-                closer = handlers.block_view(desk.model, order, asked.get("sample"), asked.get("block"), desk.memory)
+            closer = desk.answer("block_view", order, asked.get("sample"), asked.get("block"))
         return {**closer, "key": orders.address(desk.model, order)}
 
     def leave(request: gr.Request) -> None:

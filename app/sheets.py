@@ -10,10 +10,12 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from app.orders import GREEK, Order, with_schedule
-from hieramp import SCHEDULES, Model, Settings, figures
+from hieramp import SCHEDULES as PAPERS
+from hieramp import Model, Settings, figures
 from hieramp.errors import UserError
 from hieramp.scales import STAGES
 
+SCHEDULES = "schedules"  # the kind of sheet that is no stage's grid
 BATCH = 16  # pictures drawn together
 GRID_RHOS = (0.1, 0.25, 0.5, 0.75)
 GRID_STRENGTHS = {"logit": (1.0, 2.5, 5.0, 10.0), "attention": (0.2, 0.5, 2.0, 5.0)}
@@ -60,8 +62,8 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
 
 def schedule_sheet(order: Order) -> Sheet:
     """The eight schedules on the first seed of an order, in its blocks and by its sampling."""
-    orders = [_first_seed(order, with_schedule(order.settings, name)) for name in SCHEDULES]
-    return Sheet(("",), tuple(SCHEDULES), tuple(orders))
+    orders = [_first_seed(order, with_schedule(order.settings, name)) for name in PAPERS]
+    return Sheet(("",), tuple(PAPERS), tuple(orders))
 
 
 def grid_sheet(order: Order, stage: str) -> Sheet:
@@ -80,6 +82,15 @@ def grid_sheet(order: Order, stage: str) -> Sheet:
             orders.append(_first_seed(order, replace(order.settings, **changed)))
     rows = [f"{stage} ρ {rho:.0%}" for rho in GRID_RHOS]
     return Sheet(tuple(rows), tuple(f"{GREEK[mode]} {strength:g}" for strength in strengths), tuple(orders))
+
+
+def plan(order: Order, kind: str) -> Sheet:
+    """An empty sheet.
+
+    Raises:
+        UserError: it is neither "schedules" nor a stage.
+    """
+    return schedule_sheet(order) if kind == SCHEDULES else grid_sheet(order, kind)
 
 
 def _first_seed(order: Order, settings: Settings) -> Order:

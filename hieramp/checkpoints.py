@@ -9,10 +9,10 @@ class_tokens, and no fingerprints. Everything is written as .part and renamed.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -33,6 +33,7 @@ BASES = {"var": "vqvae", **dict.fromkeys(("class_tokens", *(f"class_tokens-{c}" 
 SAVE = "save"  # metadata of a shard: the fingerprint of all that was saved with it
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
 def shipped() -> list[str]:
@@ -65,11 +66,48 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a model folder: it has no config.json (models that ship: {known})")
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("format") != 1:
         raise UserError(f"{path} was not written by this version of hieramp (format 1 expected)")
+    for name, is_right in ENTRIES.items():
+        if name in config and not is_right(config[name]):
+            raise UserError(f"{path} is damaged: its entry {name} is not what hieramp writes there")
+    if not _has_names_for_all(config):
+        raise UserError(f"{path} is damaged: it names another number of classes than its networks have")
     return config
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_about_tokens(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("condition"), str) and "read_only" in value
+
+
+def _holds(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(is_right, value.values()))
+
+
+# what is read of config.json beside the sizes, which `config.from_json` checks
+ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "class_names": _is_list_of_names,
+    "wnids": _is_list_of_names,
+    "class_tokens": _is_about_tokens,
+    "class_token_variants": _holds(_is_about_tokens),
+    "stands_on": _holds(lambda value: isinstance(value, dict)),
+    "trained": _holds(lambda value: isinstance(value, dict)),
+}
+
+
+def _has_names_for_all(config: dict[str, Any]) -> bool:
+    sizes = [config[part].get("num_classes") for part in ("var", "classifier", "dit") if _is_dict(config.get(part))]
+    return "class_names" not in config or all(size in (None, len(config["class_names"])) for size in sizes)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.float16) -> None:
@@ -262,12 +300,42 @@ def _shards(folder: Path, part: str) -> list[Path]:
     return [*sharded, *([single] if single.is_file() else [])]
 
 
+def built(build: Callable[[], M], state: State, what: str) -> M:
+    """The network that `build` makes, with its weights.
+
+    It is built without memory first, so that sizes that its weights do not have are told before any is taken.
+
+    Raises:
+        UserError: its sizes describe no network, or the weights are those of another, or no numbers.
+    """
+    try:
+        with torch.device("meta"):
+            plan = build()
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"the sizes of {what} in its config.json describe no network ({reason})") from error
+    _check_fits(plan, state, what)
+    network = build()
+    load_strictly(network, state, what)
+    return network
+
+
 def load_strictly(module: nn.Module, state: State, what: str) -> None:
     """load_state_dict, with a mismatch told in one sentence.
 
     Raises:
-        UserError: a tensor is missing, unknown or of another shape.
+        UserError: a tensor is missing, unknown or of another shape, or holds what is no number.
     """
+    _check_fits(module, state, what)
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{what} cannot be used: {key} holds values that are no numbers; train or copy it again")
+    module.load_state_dict(dict(state))
+
+
+def _check_fits(module: nn.Module, state: State, what: str) -> None:
     own = module.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
@@ -278,4 +346,3 @@ def load_strictly(module: nn.Module, state: State, what: str) -> None:
         if value.shape != state[key].shape:
             got, want = tuple(state[key].shape), tuple(value.shape)
             raise UserError(f"{what} does not fit this model: {key} is {got}, the model has {want}")
-    module.load_state_dict(dict(state))

@@ -13,7 +13,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hieramp.checkpoints import load_part, load_strictly, read_config
+from hieramp.checkpoints import built, load_part, read_config
 from hieramp.class_names import keys_of
 from hieramp.config import ClassifierConfig, from_json
 from hieramp.errors import UserError
@@ -64,9 +64,8 @@ def load_classifier(folder: Path) -> Classifier:
     config = read_config(folder)
     if "classifier" not in config:
         raise UserError(f"{folder} has no classifier: run python -m hieramp train classifier --out {folder} first")
-    classifier = Classifier(from_json(ClassifierConfig, config["classifier"]))
-    load_strictly(classifier, load_part(folder, "classifier"), str(folder / "classifier.safetensors"))
-    return classifier.eval()
+    sizes, weights = from_json(ClassifierConfig, config["classifier"]), load_part(folder, "classifier")
+    return built(lambda: Classifier(sizes), weights, str(folder / "classifier.safetensors")).eval()
 
 
 def in_order(classifier: Classifier, names: Sequence[str], wanted: Sequence[str], whose: str) -> Classifier:

@@ -13,10 +13,10 @@ from torch import Tensor
 from hieramp.checkpoints import (
     CONDITIONS,
     DEFAULT_MODEL,
+    built,
     class_token_part,
     class_token_variants,
     load_part,
-    load_strictly,
     model_folder,
     read_config,
     read_safetensors,
@@ -133,12 +133,12 @@ def load_dit(folder: Path) -> DiffusionModel:
     for part in ("vqvae", "dit"):
         if part not in config:
             raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
-    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
-    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    sizes = from_json(VQVAEConfig, config["vqvae"])
+    vqvae = built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     basis = basis_of(load_part(folder, "latents"))
     basis.check_belongs(vqvae, f"the DiT in {folder}")
-    dit = DiT(from_json(DiTConfig, config["dit"]))
-    load_strictly(dit, load_part(folder, "dit"), f"the DiT in {folder}")
+    dit_config = from_json(DiTConfig, config["dit"])
+    dit = built(lambda: DiT(dit_config), load_part(folder, "dit"), f"the DiT in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     latents = VQLatents(vqvae.eval(), basis)
     return DiffusionModel(latents, dit.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
@@ -152,15 +152,15 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     for part in ("vqvae", "var"):
         if part not in config:
             raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
-    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
-    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    sizes = from_json(VQVAEConfig, config["vqvae"])
+    vqvae = built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     var_config = from_json(VARConfig, config["var"])
     state = read_checkpoint(Path(var_checkpoint)) if var_checkpoint else load_part(folder, "var")
     tokens, read_only = _class_tokens(folder, class_tokens)
     if tokens:
         var_config = replace(var_config, read_only_class_tokens=read_only)
-    var = VAR(replace(var_config, **class_token_sizes({**state, **tokens})))
-    load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
+    var_config = replace(var_config, **class_token_sizes({**state, **tokens}))
+    var = built(lambda: VAR(var_config), {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
 

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import add_data_arguments
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.engine import Evaluation, Task, begin, is_to_save, missing_seeds, run_missing
@@ -45,6 +46,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last-alone", action="store_true", help="test the last epoch alone: a third less work")
     parser.add_argument("--jobs", type=shared.positive, help="students at a time (default: 1; on a GPU, all of a row)")
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
+    add_data_arguments(parser, option="--test, columns also of the set")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -66,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> Task:
     names = ("protocol", "runs", "seed", "epochs", "batch_size", "learning_rate", "test_images", "last_alone", "device")
+    names += ("split", "image_column", "label_column")
     return Task(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
 
 

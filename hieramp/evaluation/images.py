@@ -13,8 +13,9 @@ from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
 from hieramp.class_names import keys_of
-from hieramp.data import decode, described_classes, open_source, read_image, to_square
+from hieramp.data import DataSpec, decode, described_classes, open_source, read_image, to_square
 from hieramp.errors import UserError
+from hieramp.imageset.layout import MAX_SIDE
 from hieramp.imageset.reader import open_set
 
 
@@ -48,17 +49,20 @@ class LabeledImages:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def load_set(path: str, size: int | None = None, limit: int | None = None) -> LabeledImages:
+def load_set(path: str | DataSpec, size: int | None = None, limit: int | None = None) -> LabeledImages:
     """A distilled set (zip, folder, shards), or a plain folder of class folders, as images of `size` pixels.
 
     `size` None keeps the set's own, or that of a plain folder's first image. `limit` takes so many images of a plain
     folder, spread evenly over it.
 
     Raises:
-        UserError: there is no set at `path`, or it holds no images.
+        UserError: there is no set at `path`, it holds no images, or `size` is too large.
     """
-    if not _is_distilled(Path(path)):
+    if size is not None and size > MAX_SIDE:
+        raise UserError(f"size is {size}; it must be from 1 to {MAX_SIDE} pixels")
+    if not _is_distilled(Path(str(path))):
         return _hold_source(path, "train", size, None, limit)
+    path = str(path)
     with open_set(path) as opened:
         side = size or opened.image_size
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
@@ -69,7 +73,7 @@ def load_set(path: str, size: int | None = None, limit: int | None = None) -> La
         return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
 
 
-def load_test(path: str, size: int, limit: int | None = None) -> LabeledImages:
+def load_test(path: str | DataSpec, size: int, limit: int | None = None) -> LabeledImages:
     """Test images as the protocol has them: resized to size // 7 · 8, the centre cropped (32 → 32, 224 → 256 / 224)."""
     return _hold_source(path, "test", size, size // 7 * 8, limit)
 
@@ -78,7 +82,9 @@ def _is_distilled(path: Path) -> bool:
     return path.suffix == ".zip" or (path.is_dir() and (path / "dataset.json").is_file())
 
 
-def _hold_source(path: str, split: str, size: int | None, resized: int | None, limit: int | None) -> LabeledImages:
+def _hold_source(
+    path: str | DataSpec, split: str, size: int | None, resized: int | None, limit: int | None
+) -> LabeledImages:
     source = open_source(path, split)
     size = size or min(read_image(source, 0).size)
     decoded = decode(source, resized or size, limit)
@@ -86,7 +92,7 @@ def _hold_source(path: str, split: str, size: int | None, resized: int | None, l
     names = tuple(described_classes(source.class_names)["class_names"])
     whole = len(images) == len(source)  # nothing was skipped or left out
     files = tuple(source.files.where(i) for i in range(len(source))) if whole else ()
-    return _held(images, decoded.labels, names, path, {}, files)
+    return _held(images, decoded.labels, names, str(path), {}, files)
 
 
 def _held(

@@ -15,6 +15,7 @@ from torchvision.utils import make_grid
 
 from hieramp.amplification.settings import OFF
 from hieramp.checkpoints import (
+    built,
     class_token_part,
     class_token_variants,
     has_other_base,
@@ -67,9 +68,8 @@ def load_vqvae(folder: Path) -> VQVAE:
         UserError: the folder has none, or its weights do not fit its config.
     """
     config = _config_with(folder, "vqvae")
-    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
-    load_strictly(vqvae, load_part(folder, "vqvae"), str(folder / "vqvae.safetensors"))
-    return vqvae.eval()
+    sizes = from_json(VQVAEConfig, config["vqvae"])
+    return built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), str(folder / "vqvae.safetensors")).eval()
 
 
 def _config_with(folder: Path, part: str) -> dict:

@@ -176,8 +176,8 @@ def _with_class_tokens(model: Model, wanted: str | Path) -> Model:
     backbone = {key: value for key, value in model.var.state_dict().items() if not is_class_token(key)}
     state = {**backbone, **tokens}
     config = replace(model.var.config, read_only_class_tokens=read_only)
-    var = VAR(replace(config, **class_token_sizes(state)))
-    load_strictly(var, state, f"{model.name} with the class tokens of {wanted}")
+    config = replace(config, **class_token_sizes(state))
+    var = built(lambda: VAR(config), state, f"{model.name} with the class tokens of {wanted}")
     return replace(model, var=var.eval())
 
 

@@ -67,8 +67,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> Task:
-    names = ("protocol", "runs", "seed", "epochs", "batch_size", "learning_rate", "test_images", "last_alone", "device")
-    names += ("split", "image_column", "label_column")
+    training = (
+        "protocol",
+        "runs",
+        "seed",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "test_images",
+        "last_alone",
+        "device",
+    )
+    names = (*training, "split", "image_column", "label_column")
     return Task(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
 
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hieramp import SCHEDULES, Model, Settings
+from app import kinds
+from hieramp import Model, Settings
 from hieramp.class_names import short_name
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
-from hieramp.settings import PAPER
+from hieramp.settings import DEFAULTS, FOR_SETS
 
 MAX_COUNT = 8
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
@@ -44,7 +45,7 @@ class Order:
 
 def defaults(model: Model) -> dict[str, Any]:
     """All values as a fresh page has them, in the order of every door."""
-    return REQUEST | PAPER.to_parts(model.kind)
+    return REQUEST | FOR_SETS[model.kind].to_parts(model.kind)
 
 
 def read_order(model: Model, values: Mapping[str, Any]) -> Order:
@@ -112,17 +113,12 @@ def first_order(model: Model) -> Order:
     return read_order(model, defaults(model))
 
 
-def schedule_values(name: str) -> dict[str, Any]:
+def schedule_values(name: str, model_kind: str = "var") -> dict[str, Any]:
     """What choosing a schedule of the paper sets: its stages and its mode, and no positions by hand."""
-    rows = [row for row in Settings.table().values() if row.group in ("stages", "mode") or row.name == "positions"]
-    values = Settings.of(SCHEDULES[name]).to_parts()
+    table = Settings.table(model_kind).values()
+    rows = [row for row in table if row.group in ("stages", "mode") or row.name == "positions"]
+    values = Settings.of(kinds.schedules(model_kind)[name]).to_parts(model_kind)
     return {part.name: values[part.name] for row in rows for part in row.parts}
-
-
-def with_schedule(settings: Settings, name: str) -> Settings:
-    """These settings with the stages and the mode of a schedule; blocks and the choice of positions stay."""
-    stages: dict[str, Any] = {stage: getattr(SCHEDULES[name], stage) for stage in STAGES}
-    return replace(settings, **stages, mode=SCHEDULES[name].mode, positions=None)
 
 
 # Addresses
@@ -223,7 +219,7 @@ def as_command(model: Model, order: Order) -> str:
     words += ["--count", str(len(order.seeds)), "--stages", stages]
     for row in rows:
         value = getattr(settings, row.name)
-        if row.name not in STAGES and value != row.default:
+        if row.name not in STAGES and value != getattr(DEFAULTS[model.kind], row.name):
             words += [f"--{row.name.replace('_', '-')}", row.kind.text(value)]
     return shlex.join(words)
 
@@ -292,7 +288,7 @@ def from_picture(model: Model, stored: Any) -> Order:
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise UserError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
     settings = Settings.from_json(stored, beside=(*DESCRIBED, SHEET))
-    if settings.blocks == PAPER.resolved_blocks(model.var.config.depth):
+    if settings.blocks == FOR_SETS[model.kind].resolved_blocks(model.depth):
         settings = replace(settings, blocks=None)
     label, name = stored.get("label"), str(stored["class"])
     is_ours = isinstance(label, int) and 0 <= label < len(model.class_names) and model.class_names[label] == name
@@ -318,11 +314,13 @@ def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
 GREEK = {"logit": "β", "attention": "γ"}
 
 
-def caption(order: Order) -> str:
+def caption(order: Order, model_kind: str = "var") -> str:
     """An order in one line."""
     how, first, last = order.settings, order.seeds[0], order.seeds[-1]
     start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {how.guidance:g}"
-    start += "".join(f", {words}" for words in unusual(how, "sampling")) + "."
+    if model_kind == "dit":
+        start += f", {how.steps} steps"
+    start += "".join(f", {words}" for words in unusual(how, "sampling", model_kind)) + "."
     if how.is_off:
         return f"{start} Amplification is off, so the two are the same."
     stages = [(stage, getattr(how, stage) or (0, how.neutral)) for stage in STAGES]
@@ -330,25 +328,22 @@ def caption(order: Order) -> str:
     by_hand = [str(scale) for scale in how.named_positions]
     painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
     place = "".join(f" {words[0].upper()}{words[1:]}." for words in unusual(replace(how, positions=None), "location"))
-    return f"{start} {GREEK[how.mode]}: {said} of the positions.{place}{painted}"
+    return f"{start} {greek_of(how.mode, model_kind)}: {said} of the positions.{place}{painted}"
 
 
-def unusual(settings: Settings, group: str) -> list[str]:
+def greek_of(mode: str, model_kind: str) -> str:
+    """The letter of a strength."""
+    return "α" if model_kind == "dit" else GREEK[mode]
+
+
+def unusual(settings: Settings, group: str, model_kind: str = "var") -> list[str]:
     """The settings of a group that are not at their default, in words; guidance, which is always told, left aside."""
-    rows = [row for row in Settings.table().values() if row.group == group and row.name != "guidance"]
+    rows = [row for row in Settings.table(model_kind).values() if row.group == group and row.name != "guidance"]
     values = [(row, getattr(settings, row.name)) for row in rows]
     return [f"{row.label.split(' (')[0].lower()} {row.kind.text(v)}" for row, v in values if v != row.default]
 
 
 def label_of(model: Model, part: Part, mode: str) -> str:
     """What a control is called on the page."""
-    scales = scale_range(model, part.stage) if part.stage else ""
-    return part.label.format(stage=part.stage, scales=scales, greek=GREEK[mode])
-
-
-def scale_range(model: Model, stage: str) -> str:
-    """Which scales a stage means: "scales 2–3"."""
-    scales = model.var.scales.stages[stage]
-    if not scales:
-        return "no scale"
-    return f"scale {scales[0]}" if len(scales) == 1 else f"scales {scales[0]}–{scales[-1]}"
+    scales = kinds.stage_range(model, part.stage) if part.stage else ""
+    return part.label.format(stage=part.stage, scales=scales, greek=greek_of(mode, model.kind))

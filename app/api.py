@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from app import ablate, orders, plots, recipes, scenes
+from app import ablate, kinds, orders, plots, recipes, scenes
 from app.changed import choose_classes
 from app.desk import DEVICE, STUDY, Desk, sentences
 from app.jobs import Job
 from hieramp import Model, Settings
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
-from hieramp.scales import STAGES
 
 Kind = Literal["schedules", "coarse", "mid", "fine"]
 REQUIRED = inspect.Parameter.empty
@@ -80,10 +79,7 @@ class Endpoints:
         self.desk, self.model, self.limits = desk, desk.model, desk.limits
 
     def classes(self) -> dict[str, Any]:
-        scales = self.model.var.scales
-        stages = {stage: list(scales.stages[stage]) for stage in STAGES}
-        names = list(self.model.class_names)
-        return {"model": self.model.name, "classes": names, "sides": list(scales.sides), "stages": stages}
+        return kinds.about(self.model)
 
     def generate(self, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
@@ -180,7 +176,10 @@ def build(desk: Desk) -> None:
         (does.stop_job, cheap, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
         (does.resume_job, asking, (job_id,), "Go on with a job that stopped.", stands),
     ]  # fmt: skip
+    of_tokens = (does.count_tokens, does.compare_schedules, does.ablate)
     for function, event, arguments, about, returns in table:
+        if desk.model.kind != "var" and function in of_tokens:
+            continue
         endpoint(function, function.__name__, about, arguments, returns, **event)
 
 

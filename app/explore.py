@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import orders, scenes, theme
+from app import kinds, orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
 from hieramp import figures
@@ -33,8 +33,9 @@ TOLD = (
 
 def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """The viewer, the channel of closer looks, and the line that tells one's place."""
-    config = desk.model.var.config
-    first = desk.first_scene(orders.first_order(desk.model))
+    model = desk.model
+    is_var = model.kind == "var"
+    first = desk.first_scene(orders.first_order(model))
     place = html("", elem_id="place")
     viewer = gr.HTML(
         first,
@@ -43,9 +44,11 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         apply_default_css=False,
         elem_id="viewer",
         palette=b64encode(figures.palette()).decode(),
-        depth=config.depth,
-        heads=config.num_heads if desk.model.has_class_tokens else 0,
-        judges=HIDDEN if config.own_class_tokens else TOLD,
+        kind=model.kind,
+        legend=kinds.LEGEND[model.kind],
+        depth=model.depth,
+        heads=model.var.config.num_heads if is_var and model.has_class_tokens else 0,
+        judges=HIDDEN if is_var and model.var.config.own_class_tokens else TOLD,
     )
     closer = gr.HTML(None, html_template="", js_on_load=CLOSER, apply_default_css=False, elem_id="closer")
     return viewer, closer, place
@@ -82,7 +85,11 @@ class Drawing:
         with sentences():  # a request that cannot be drawn ends no other
             order = orders.read_order(self.desk.model, self.controls.values(given))
         ticket = self.desk.turns.take(str(request.session_hash))
-        return ticket, json.dumps(orders.address(self.desk.model, order)), order.settings.schedule
+        return (
+            ticket,
+            json.dumps(orders.address(self.desk.model, order)),
+            kinds.schedule_name(order.settings, self.desk.model.kind),
+        )
 
     def _blame(self, given: dict[Any, Any]) -> str:
         """The fields that hold what cannot be drawn, for the page to mark."""
@@ -152,13 +159,14 @@ def connect(
     def paint(event: gr.EventData) -> str:
         return str(event._data.get("text", ""))
 
-    painted = drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)
+    painting = "positions" in controls.named
+    painted = [drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)] if painting else []
     restoring = [*controls.outputs, tabs]
     opened = demo.load(from_address, None, restoring, **ASKING)
     shown = controls.opened.upload(from_picture, controls.opened, restoring, **ASKING)
     again = drawing.viewer.restore(restored, None, restoring, **ASKING)
     drawing.after(*user_triggers(controls))
-    for event in (opened, shown, again, painted, *setting_events(desk, controls)):
+    for event in (opened, shown, again, *painted, *setting_events(desk, controls)):
         drawing.then_after(event)
     for button in (controls.generate, controls.dice, controls.random_class):  # what they draw is in Explore
         button.click(lambda: gr.Tabs(selected="explore"), None, tabs, **CHEAP)

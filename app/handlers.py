@@ -4,10 +4,11 @@ import secrets
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from app import scenes
+from app import denoising, scenes
 from app.orders import Order, described, described_one, whole
 from app.scenes import Scene
 from hieramp import Model, Step, figures
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
@@ -19,6 +20,9 @@ def steps_of(model: Model, order: Order, memory: RecentDrawings | None = None) -
 
 def grow(model: Model, order: Order, memory: RecentDrawings | None = None) -> Generator[Scene, None, None]:
     """The scene after every scale."""
+    if isinstance(model, DiffusionModel):
+        yield from denoising.grow(model, order)
+        return
     scene = scenes.scene_of(model, order)
     for step in steps_of(model, order, memory):
         scene = scenes.with_step(model, scene, order, step)
@@ -33,6 +37,8 @@ def block_view(
     Raises:
         UserError: a sample or block that is not there, or a model without class tokens.
     """
+    if isinstance(model, DiffusionModel):
+        raise UserError(f"{model.name} has no class tokens, so no block has a saliency of its own")
     i = whole("the sample", sample, 0, len(order.seeds) - 1)
     wanted = whole("the block", block, 0, model.var.config.depth - 1)
     steps = list(steps_of(model, order, memory))
@@ -58,6 +64,8 @@ def generate(model: Model, order: Order) -> dict[str, Any]:
 
 def saliency(model: Model, order: Order) -> dict[str, Any]:
     """Per scale the saliency maps and beliefs of both pictures of an order for one seed."""
+    if isinstance(model, DiffusionModel):
+        return denoising.saliency(model, order)
     maps = []
     for step in steps_of(model, order):
         view = scenes.step_view(model, order, step)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from torch import nn
+
 import hieramp
 from app import handlers, sheets
 from app.orders import Order
@@ -22,12 +24,14 @@ from app.zero import gpu, is_lent
 from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.schedules import compare_schedules, count_tokens
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
 from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
 START = 10  # seconds to move the weights to a GPU
 IMAGES_PER_SECOND = 20e9  # images times weights: measured on an H200, 12 blocks of width 384 draw 1,000 a second
+DENOISING_STEPS = 50  # of a diffusion transformer, for the estimate: twice the default
 MOST = 120  # seconds that one call may ask for
 TURN = 60  # seconds of a job at a time
 
@@ -60,8 +64,13 @@ class _Wrong:
 def _seconds(key: int, images: int) -> int:
     """For so many images, small drawings together being no faster than one."""
     model = _SERVED[key].model
-    weights = sum(parameter.numel() for parameter in model.var.parameters())
-    return min(MOST, START + round(5 + images * weights * len(model.var.scales) / IMAGES_PER_SECOND))
+    if isinstance(model, DiffusionModel):
+        network: nn.Module = model.denoiser
+        steps = DENOISING_STEPS
+    else:
+        network, steps = model.var, len(model.var.scales)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return min(MOST, START + round(5 + images * weights * steps / IMAGES_PER_SECOND))
 
 
 # Pictures as they grow

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:
         limits = Limits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
-        demo = page.build(hieramp.load(args.model, args.device, kind="var"), limits)
+        demo = page.build(hieramp.load(args.model, args.device), limits)
     except (UserError, FileNotFoundError) as error:
         _fail(error, 2)
     # On a Space everything but this machine is outside.

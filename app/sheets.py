@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from app.orders import GREEK, Order, with_schedule
+from app.kinds import with_schedule
+from app.orders import GREEK, Order
 from hieramp import SCHEDULES as PAPERS
 from hieramp import Model, Settings, figures
 from hieramp.errors import UserError
@@ -62,7 +63,7 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
 
 def schedule_sheet(order: Order) -> Sheet:
     """The eight schedules on the first seed of an order, in its blocks and by its sampling."""
-    orders = [_first_seed(order, with_schedule(order.settings, name)) for name in PAPERS]
+    orders = [_first_seed(order, with_schedule(order.settings, name, "var")) for name in PAPERS]
     return Sheet(("",), tuple(PAPERS), tuple(orders))
 
 

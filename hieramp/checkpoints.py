@@ -4,6 +4,9 @@ A model folder holds config.json and its parts, each in shards under 20 MB: vqva
 the condition they were trained with, class_tokens-dropped and class_tokens-kept. config.json names the ones that load
 by default, and by "stands_on" for each part the fingerprint of the part that it was trained on. Older folders have one
 class_tokens, and no fingerprints. Everything is written as .part and renamed.
+
+A folder may take parts from a folder beside it: {"parts_in": {"vqvae": "cifar10"}} in its config.json. A part of its
+own goes before.
 """
 
 import hashlib
@@ -226,6 +229,9 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
             than the one that the folder has.
     """
     if not has_part(folder, part):
+        home = _home(folder, part)
+        if home != folder:
+            raise UserError(f"{folder} takes its {part} from {home}, which has none: put that folder beside it")
         raise UserError(f"{folder} has no {part} weights ({part}.safetensors)")
     state = _merged(_whole_save(folder, part))
     if has_other_base(folder, part):
@@ -239,7 +245,7 @@ def _whole_save(folder: Path, part: str) -> list[Path]:
     for path in _shards(folder, part):
         saves.setdefault(_save_of(path), {})[path.name] = path
     if len(saves) > 1 or not _complete(saves):
-        for path in folder.glob(f"{part}*.safetensors.part"):
+        for path in _home(folder, part).glob(f"{part}*.safetensors.part"):
             with suppress(UserError):  # one that was cut short is of no use
                 saves.get(_save_of(path), {}).setdefault(path.name.removesuffix(".part"), path)
     whole = _complete(saves)
@@ -295,6 +301,10 @@ def fingerprint(*states: State) -> str:
 
 
 def _shards(folder: Path, part: str) -> list[Path]:
+    return _own_shards(_home(folder, part), part)
+
+
+def _own_shards(folder: Path, part: str) -> list[Path]:
     single = folder / f"{part}.safetensors"
     sharded = sorted(folder.glob(f"{part}-[0-9]*-of-[0-9]*.safetensors"))
     return [*sharded, *([single] if single.is_file() else [])]
@@ -320,6 +330,22 @@ def built(build: Callable[[], M], state: State, what: str) -> M:
     network = build()
     load_strictly(network, state, what)
     return network
+
+
+def _home(folder: Path, part: str) -> Path:
+    """Where the files of a part lie: in the folder, or in the one beside it that config.json names for it.
+
+    Raises:
+        UserError: config.json names something else than a folder beside it.
+    """
+    if _own_shards(folder, part) or not (folder / "config.json").is_file():
+        return folder
+    beside = read_config(folder).get("parts_in", {}).get(part)
+    if beside is None:
+        return folder
+    if not isinstance(beside, str) or Path(beside).name != beside:
+        raise UserError(f"parts_in of {folder / 'config.json'} names {beside!r}: give the name of a folder beside it")
+    return folder.resolve().parent / beside
 
 
 def load_strictly(module: nn.Module, state: State, what: str) -> None:

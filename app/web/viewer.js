@@ -17,6 +17,8 @@ const maps = all(".map");
 const count = () => view.scene.seeds.length;
 const row = side => side * count() + view.sample;
 const sideOf = scale => view.scene.sides[scale];
+const titleOf = scale => view.scene.titles[scale];
+const nameOf = scale => `${view.scene.unit} ${view.scene.numbers[scale]}, ${titleOf(scale)}`;
 const grid = scale => `${sideOf(scale)}×${sideOf(scale)}`;
 const step = scale => view.scene.steps[scale];
 const isFinished = () => view.scene.steps.length === view.scene.sides.length;
@@ -53,6 +55,7 @@ function render() {
   const drawn = numDrawn();
   root.setAttribute("aria-busy", String(!isFinished()));
   root.classList.toggle("many", scene.sides.length > 7);
+  root.classList.toggle("long", scene.sides.length > 12);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
   part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged`;
@@ -66,7 +69,7 @@ function render() {
 }
 
 function renderStatus() {
-  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing scale ${numDrawn()}, ${grid(numDrawn())}`;
+  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing ${nameOf(numDrawn())}`;
   const text = view.place ? `Waiting for the device: number ${view.place} in line` : words;
   if (part("status").textContent !== text) part("status").textContent = text;
 }
@@ -77,7 +80,7 @@ function renderStage() {
   const scale = Math.min(view.scale, drawn - 1), shown = part("finished").checked && isFinished() ? drawn - 1 : scale;
   const whose = `${scene.name}, seed ${scene.seeds[view.sample]}`;
   const isLast = shown === scene.sides.length - 1;
-  const when = isLast ? "" : `, after scale ${shown} (${grid(shown)})`;
+  const when = isLast ? "" : `, after ${nameOf(shown)}`;
   const uris = [0, 1].map(side => isLast ? scene.finals[row(side)].uri : step(shown).images[row(side)]);
   all('[data-pane="pair"]').forEach((pane, side) => {
     const image = pane.querySelector("img");
@@ -110,13 +113,14 @@ function renderStage() {
 }
 
 function renderReadout(scale) {
-  const changed = step(scale).changed[view.sample].length, n = sideOf(scale);
-  let text = `Scale ${scale}, ${grid(scale)}: ${changed} of ${n * n} tokens differ.`;
+  const changed = step(scale).changed && step(scale).changed[view.sample], n = sideOf(scale);
+  const what = changed ? `${changed.length} of ${n * n} tokens differ.` : `${chosenOf(scale, 1).length} of ${n * n} positions amplified.`;
+  let text = `${nameOf(scale)[0].toUpperCase()}${nameOf(scale).slice(1)}: ${what}`;
   if (view.cursor !== null && view.cursor < n * n) {
     const i = view.cursor, values = [0, 1].map(side => mapOf(scale, side)[i].toFixed(4));
     const notes = [];
     if (chosenOf(scale, 1).includes(i)) notes.push("chosen");
-    if (step(scale).changed[view.sample].includes(i)) notes.push("token differs");
+    if (changed && changed.includes(i)) notes.push("token differs");
     text = `Row ${Math.floor(i / n) + 1}, column ${i % n + 1}: ${values[0]} baseline, ${values[1]} amplified` +
       (notes.length ? ` (${notes.join(", ")})` : "");
   }

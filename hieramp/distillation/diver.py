@@ -320,7 +320,7 @@ class Recoverer(DiffusionDrawer):
 
     def _some(self, items: Sequence[Item]) -> Tensor:
         """A group, filled up with its first image."""
-        filled = [*items, *items[:1] * (self._group - len(items))]
+        filled = [*items, *[items[0]] * (self._group - len(items))]
         images = torch.stack([self._pixels(item.index) for item in filled])
         labels, seeds = [item.label for item in filled], [item.seed for item in filled]
         return recovered(self.model, images, labels, seeds, self.diver)[: len(items)].cpu()

@@ -66,12 +66,10 @@ def test_the_network_is_the_papers_convnet() -> None:
     network = dm.EmbeddingNet(32, 128)
     x = torch.randn(2, 3, 32, 32)
     assert network(x).shape == (2, 2048)
-    convolutions = [layer for layer in network if isinstance(layer, torch.nn.Conv2d)]
-    for layer in convolutions:
+    features = network(x)
+    for layer in (layer for layer in network if isinstance(layer, torch.nn.Conv2d)):
         x = F.avg_pool2d(F.relu(F.instance_norm(layer(x))), 2)
-    torch.manual_seed(1)
-    assert torch.allclose(network(torch.ones(1, 3, 32, 32)), network(torch.ones(1, 3, 32, 32)))
-    assert x.flatten(1).shape == (2, 2048)
+    assert torch.allclose(features, x.flatten(1), atol=1e-4)
 
 
 def test_a_networks_weights_are_of_its_seed() -> None:

@@ -112,6 +112,17 @@ def test_the_distance_falls(image_folder: Path) -> None:
     assert distance(matcher.images.detach()) < 0.7 * first
 
 
+def test_bfloat16_is_for_the_real_images_alone(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dm, "supports_fast_bf16", lambda device: True)
+    exact, rounded = (_matcher(image_folder, Matching(4, 24, bfloat16=half)) for half in (False, True))
+    start = exact.images.detach().clone()
+    exact.step()
+    rounded.step()
+    assert rounded.images.dtype == torch.float32 and not torch.equal(exact.images, rounded.images)
+    difference = (exact.images - rounded.images).norm() / (exact.images - start).norm()
+    assert float(difference.detach()) < 0.1
+
+
 def test_statistics_are_those_of_the_authors_constants() -> None:
     images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     mean, std = statistics(images)

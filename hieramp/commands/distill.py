@@ -10,6 +10,7 @@ from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import described_classes, split_names
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands import matching
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
 from hieramp.devices import resolve_device
@@ -38,9 +39,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
     parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")
     real = parser.add_argument_group("sets of real images, to compare with")
-    real.add_argument("--method", choices=("hieramp", *METHODS), default="hieramp")
+    real.add_argument("--method", choices=("hieramp", *METHODS, "dm"), default="hieramp")
     real.add_argument("--data", help="image folder, tar or Hub id, for random-real and rded")
     real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
+    matching.add_arguments(parser)
     add_data_arguments(parser)
     shared.add_drawing(parser, seed_help="of the whole set")
     shared.add_model(parser)
@@ -73,6 +75,10 @@ def _files(out: Path) -> Iterator[Path]:
 
 
 def _progress(args: argparse.Namespace) -> Iterable[Progress]:
+    if args.method == "dm":
+        return matching.progress(args)
+    if matching.is_asked(args):
+        raise UserError("--preset, --iterations, --real-images and --learning-rate belong to --method dm")
     return _drawn(args) if args.method == "hieramp" else _real(args)
 
 

@@ -14,6 +14,7 @@ from hieramp.commands import (
     generate,
     measure,
     push,
+    recover,
     relabel,
     saliency,
     train,
@@ -36,7 +37,21 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare, analyse, tune, push)
+    modules = (
+        generate,
+        saliency,
+        distill,
+        recover,
+        verify,
+        train,
+        measure,
+        relabel,
+        evaluate,
+        compare,
+        analyse,
+        tune,
+        push,
+    )
     for module in modules:
         module.add_parser(commands)
     return parser

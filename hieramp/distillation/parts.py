@@ -217,7 +217,7 @@ def remove(plan: Plan) -> None:
         shutil.rmtree(plan.part, ignore_errors=True)
 
 
-OURS = ("settings.json", "lock", "set", "set.zip", "*.batch", "*.part")
+OURS = ("settings.json", "lock", "set", "set.zip", "*.batch", "*.part", "matching.safetensors")
 
 
 def _foreign(plan: Plan) -> list[str]:

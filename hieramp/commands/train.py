@@ -4,6 +4,7 @@ import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.errors import UserError
-from hieramp.training import runs
+from hieramp.training import minimax, runs
 from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
@@ -97,6 +98,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     paper = parser.add_argument_group("class-tokens with --attention shared")
     paper.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped)")
     paper.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
+    dit = parser.add_argument_group("dit with --objective minimax: fine-tune it for small sets (arXiv 2311.15529)")
+    dit.add_argument("--objective", choices=("velocity", minimax.NAME), default="velocity", help="(default: velocity)")
+    weights = minimax.MinimaxOptions()
+    for name in ("representative", "diverse"):
+        how: dict[str, Any] = {"type": float, "metavar": "WEIGHT", "default": getattr(weights, name)}
+        dit.add_argument(f"--{name}-weight", help="of this term (default: %(default)s)", **how)
+    dit.add_argument(
+        "--memory", type=shared.positive, default=weights.memory, help="latents kept of a class (default: %(default)s)"
+    )
+    dit.add_argument("--whole", action="store_true", help="train all weights, not biases, norms, labels and scales")
     parser.set_defaults(run=run)
 
 
@@ -109,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
     _look(args, LookOptions())
     if args.model is not None and args.part != "class-tokens":
         raise UserError(f"--model is for class-tokens; {args.part} is trained in --out: leave it out")
+    if args.objective != "velocity" and args.part != "dit":
+        raise UserError(f"--objective {args.objective} is of dit, not of {args.part}: leave it out")
     _class_token_options(args)  # what cannot be is told before hours of training
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
@@ -136,7 +149,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         args.out, name, budget, resume, args.warm_start, args.device, cuda_graphs=not args.no_cuda_graphs
     )
     recipe_name = {"class-tokens": "class_token_recipe", "decoder": "vqvae_recipe"}.get(part, f"{part}_recipe")
-    recipe = replace(getattr(preset, recipe_name), seed=args.seed)
+    fine_tuned = minimax.RECIPE if args.objective == minimax.NAME else None
+    recipe: Any = replace(fine_tuned or getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:
         recipe = replace(recipe, batch_size=args.batch_size)
     if args.learning_rate:
@@ -154,6 +168,9 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     elif part in LOOKING:
         train_part = {"vqvae": runs.train_vqvae, "decoder": runs.train_decoder}[part]
         outcome = train_part(args.data, preset, settings, _look(args, preset.look))
+    elif fine_tuned is not None:
+        options = minimax.MinimaxOptions(args.representative_weight, args.diverse_weight, args.memory, args.whole)
+        outcome = runs.train_dit(args.data, preset, settings, options)
     else:
         train = {
             "var": runs.train_var,

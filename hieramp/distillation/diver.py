@@ -26,7 +26,7 @@ from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Guide, Moment, sample
-from hieramp.distillation.diffusion import DiffusionDrawer, _Share
+from hieramp.distillation.diffusion import DiffusionDrawer, Share
 from hieramp.distillation.distill import BATCH_SIZE, SOFT, Distillation, _judge
 from hieramp.distillation.given import GivenSet, open_given
 from hieramp.distillation.plan import MAX_IPC, Item, Plan
@@ -313,10 +313,10 @@ class Recoverer(DiffusionDrawer):
     def _group(self) -> int:
         return GROUP.get(self.model.device.type, 4)
 
-    def _drawn(self, items: Sequence[Item]) -> _Share:
+    def _drawn(self, items: Sequence[Item]) -> Share:
         size = self._group
         parts = [self._some(items[start : start + size]) for start in range(0, len(items), size)]
-        return _Share(tuple(items), [True] * len(items), torch.cat(parts))
+        return Share(tuple(items), [True] * len(items), torch.cat(parts))
 
     def _some(self, items: Sequence[Item]) -> Tensor:
         """A group, filled up with its first image."""

@@ -27,7 +27,8 @@ from hieramp.distillation.distill import SOFT
 from hieramp.distillation.engine import Progress, Queue, produce_with
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
-from hieramp.distillation.real import _Collector, _fingerprint, _labels, _Shuffled
+from hieramp.distillation.real import _Collector, _labels, _Shuffled
+from hieramp.distillation.real import fingerprint as source_fingerprint
 from hieramp.distillation.siamese import changed, draw
 from hieramp.errors import UserError
 from hieramp.figures import to_picture
@@ -263,7 +264,7 @@ def match(
         seed=seed,
         settings={
             "data": source.name,
-            "images": _fingerprint(source),
+            "images": source_fingerprint(source),
             "iterations": matching.iterations,
             "real_images": matching.real_images,
             "learning_rate": matching.rate(ipc),

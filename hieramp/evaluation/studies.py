@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -55,11 +55,14 @@ class Study:
     plot: Literal["bars", "lines"] = "bars"
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # row → column → figure
     sets: Mapping[str, str] = field(default_factory=dict)  # row → path, instead of `rows`
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # row → columns in which it cannot be made
 
     def cells(self) -> Iterator[Cell]:
         """Row by row within a column."""
         for column, more in self.columns.items():
             for row in self.sets or self.rows:
+                if column in self.left_out.get(row, ()):
+                    continue
                 path = self.sets.get(row)
                 arguments = () if path else (*shlex.split(self.rows[row]), *shlex.split(more))
                 for teacher in self.teachers or [None]:

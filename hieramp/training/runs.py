@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObject
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.dit import DiTObjective
 from hieramp.training.loop import Objective, Outcome, RunSettings, train
+from hieramp.training.minimax import NAME as MINIMAX
+from hieramp.training.minimax import MinimaxObjective, MinimaxOptions, folded
 from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
@@ -291,9 +293,16 @@ def train_classifier(data: str | DataSpec, preset: Preset, settings: RunSettings
     return train(objective, source, config.image_size, preset.classifier_recipe, settings, None, write)
 
 
-def train_dit(data: str, preset: Preset, settings: RunSettings) -> Outcome:
-    """Images and the folder's VQ-VAE to dit.safetensors, and latents.safetensors: the basis that it was trained in."""
+def train_dit(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, minimax: MinimaxOptions | None = None
+) -> Outcome:
+    """Images and the folder's VQ-VAE to dit.safetensors, and latents.safetensors: the basis that it was trained in.
+
+    With `minimax` the DiT of the warm start is fine-tuned, its VQ-VAE and classifier copied where the folder has none.
+    """
     source = open_source(data)
+    if minimax:
+        _copy_rest(settings)
     vqvae = load_vqvae(settings.folder)
     size = vqvae.config.image_size
     if settings.warm_start:
@@ -314,19 +323,46 @@ def train_dit(data: str, preset: Preset, settings: RunSettings) -> Outcome:
         if replace(before, dropout=config.dropout) != config:
             raise UserError(f"the DiT in {settings.warm_start} has other sizes ({before}) than this one ({config})")
         load_strictly(dit, load_part(settings.warm_start, "dit"), str(settings.warm_start))
-    recipe, objective = preset.dit_recipe, DiTObjective(dit, vqvae, basis)
+    recipe = preset.dit_recipe
+    objective = MinimaxObjective(dit, vqvae, basis, minimax) if minimax else DiTObjective(dit, vqvae, basis)
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "latents", basis.state_dict(), torch.float32)
-        save_part(settings.folder, "dit", model.state_dict())
-        _write_about(settings, source, outcome, recipe, dit=to_json(config))
+        save_part(settings.folder, "dit", folded(model).state_dict())
+        told = {"objective": MINIMAX, **asdict(minimax)} if minimax else {}
+        _write_about(settings, source, outcome, recipe, told, dit=to_json(config))
 
     sample = _diffusion_sheet(vqvae, basis, source.class_names)
     return train(objective, source, size, recipe, settings, sample, write)
 
 
+def _copy_rest(settings: RunSettings) -> None:
+    """What a fine-tuned DiT needs beside it, from the warm start to a folder that has no VQ-VAE.
+
+    Raises:
+        UserError: there is no warm start, or it is the folder itself.
+    """
+    before, folder = settings.warm_start, settings.folder
+    if before is None:
+        raise UserError("minimax fine-tunes a trained DiT: name its model with --warm-start")
+    if before.resolve() == folder.resolve():
+        raise UserError(f"--out and --warm-start are both {folder}: the fine-tuned DiT needs a folder of its own")
+    if "vqvae" in (read_config(folder) if (folder / "config.json").is_file() else {}):
+        return
+    known = _config_with(before, "vqvae")
+    for part in [part for part in ("vqvae", "classifier") if part in known]:
+        save_part(folder, part, load_part(before, part))
+    kept = {name: known[name] for name in ("vqvae", "classifier", "class_names", "wnids") if name in known}
+    write_config(folder, **kept)
+
+
 def _write_about(
-    settings: RunSettings, source: DataSource, outcome: Outcome, recipe: Recipe, **sizes: dict[str, Any]
+    settings: RunSettings,
+    source: DataSource,
+    outcome: Outcome,
+    recipe: Recipe,
+    told: dict[str, Any] | None = None,
+    **sizes: dict[str, Any],
 ) -> None:
     """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
@@ -340,6 +376,7 @@ def _write_about(
         "images": len(source),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "torch": torch.__version__,
+        **(told or {}),
     }
     before = _runs_before(known, settings)
     if before:

@@ -34,4 +34,4 @@ def connect(desk: Desk, controls: Controls, place: gr.HTML) -> None:
             with desk.device.drawing():
                 return position_view(desk.model, order, event._data, looks, desk.memory)
 
-    place.look(look, controls.inputs, place, trigger_mode="always_last", **DRAWING)
+    place.look(look, controls.inputs, place, trigger_mode="multiple", **DRAWING)

@@ -86,4 +86,4 @@ def connect(desk: Desk, controls: Controls, viewer: gr.HTML, channel: gr.HTML) -
                 return opinion_view(desk.model, order, event._data, desk.memory)
 
     if has_classifier(desk.model):
-        viewer.opinion(opinion, controls.inputs, channel, trigger_mode="always_last", **DRAWING)
+        viewer.opinion(opinion, controls.inputs, channel, trigger_mode="multiple", **DRAWING)

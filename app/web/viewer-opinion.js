@@ -30,6 +30,10 @@ function renderOpinion() {
     line.textContent = found ? `classifier: ${found[0]} ${share(found[1])}` +
       (found[0] === view.scene.name ? "" : `, ${view.scene.name} ${share(opinion.asked[row(side)])}`) : "classifier: …";
   });
+  [0, 1].forEach(side => {
+    const label = all(".strip .labels span")[3 + side];
+    if (label) label.textContent = `${occlusionOf(0, side) ? "Occlusion" : "Saliency"}, ${SIDES[side].toLowerCase()}`;
+  });
   const scale = Math.min(view.scale, numDrawn() - 1);
   part("agreement").hidden = !wantsOcclusion();
   if (!wantsOcclusion()) return;

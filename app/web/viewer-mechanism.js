@@ -1,6 +1,7 @@
 // A position is chosen: mechanism.js shows its inside. Follows viewer-input.js.
 
 view.looked = null; // { scale, position }
+view.lookedFor = ""; // settings and sample that were asked about last
 
 function lookInside(position) {
   view.looked = { scale: Math.min(view.scale, numDrawn() - 1), position };
@@ -10,6 +11,7 @@ function lookInside(position) {
 function askInside() {
   if (!view.looked || !view.scene || !isFinished()) return;
   const block = isAmplifiedBlock() ? null : Number(part("block").value), head = isAmplifiedBlock() ? 0 : Number(part("head").value);
+  view.lookedFor = `${keyOf(view.scene)}/${view.sample}`;
   markLooked();
   window.dispatchEvent(new CustomEvent("hieramp-position", { detail: { ...view.looked, sample: view.sample, block, head } }));
 }
@@ -47,11 +49,8 @@ for (const name of ["block", "head"]) part(name).addEventListener("input", askIn
 new MutationObserver(markLooked).observe(part("readout"), { childList: true, characterData: true, subtree: true });
 
 // Other settings, another sample: the same position again.
-let askedFor = "";
 function followLooked() {
   if (!view.looked || !view.scene || !isFinished()) return;
-  const now = `${keyOf(view.scene)}/${view.sample}`;
-  if (askedFor && now !== askedFor) askInside();
-  askedFor = now;
+  if (`${keyOf(view.scene)}/${view.sample}` !== view.lookedFor) askInside();
 }
-new MutationObserver(followLooked).observe(root, { attributes: true, attributeFilter: ["aria-busy"] });
+new MutationObserver(followLooked).observe(root, { attributes: true, attributeFilter: ["aria-busy", "data-sample"] });

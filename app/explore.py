@@ -14,10 +14,12 @@ from PIL import Image
 from app import kinds, orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
+from app.recipes import has_classifier
 from hieramp import figures
 from hieramp.errors import UserError
 
 CLOSER = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-closer', { detail: props.value })));"
+PARTS = ("", "-draw", "-strip", "-input", "-mechanism", "-opinion", "-link")  # of the viewer's script, in order
 SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
 MARK = "wrong => window.hieramp.mark(JSON.parse(wrong))"
 # What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
@@ -26,8 +28,8 @@ HIDDEN = (
     "label hidden and is not told which class was asked for, so it may be wrong."
 )
 TOLD = (
-    "The likeliest classes in the eyes of this scale’s class token. It knows which class was asked for, so this says "
-    "little about the picture."
+    "This scale’s class token is told which class was asked for, as the blocks that it shares are. So what it believes "
+    "says little about the picture, and is not shown."
 )
 
 
@@ -40,7 +42,7 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
-        js_on_load="".join(theme.read(f"viewer{part}.js") for part in ("", "-draw", "-strip", "-input", "-link")),
+        js_on_load="".join(theme.read(f"viewer{part}.js") for part in PARTS),
         apply_default_css=False,
         elem_id="viewer",
         palette=b64encode(figures.palette()).decode(),
@@ -48,6 +50,8 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         legend=kinds.LEGEND[model.kind],
         depth=model.depth,
         heads=model.var.config.num_heads if is_var and model.has_class_tokens else 0,
+        believes=is_var and model.var.config.own_class_tokens,
+        classifier=is_var and has_classifier(model),
         judges=HIDDEN if is_var and model.var.config.own_class_tokens else TOLD,
     )
     closer = gr.HTML(None, html_template="", js_on_load=CLOSER, apply_default_css=False, elem_id="closer")

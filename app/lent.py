@@ -7,7 +7,7 @@ functions. What goes in and out can be pickled, and nothing that the worker reme
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from torch import nn
 
 import hieramp
 from app import handlers, sheets
+from app.inside import Looks, position_view
 from app.orders import Order
 from app.recipes import Recipe
 from app.scenes import Scene
+from app.verdicts import classifier_of, opinion_view
 from app.zero import gpu, is_lent
 from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
+from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
@@ -45,6 +48,7 @@ class Served:
 
     model: Model
     memory: RecentDrawings = field(default_factory=RecentDrawings)
+    looks: Looks = field(default_factory=Looks)
     key: int = field(default_factory=itertools.count().__next__)
 
     def __post_init__(self) -> None:
@@ -102,10 +106,20 @@ def _estimate(served: Served, recipe: Recipe) -> Estimate:
     return estimate(served.model, recipe.num_images, recipe.settings, recipe.soft_labels)
 
 
+def _position(served: Served, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return position_view(served.model, order, asked, served.looks, served.memory)
+
+
+def _opinion(served: Served, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return opinion_view(served.model, order, asked, served.memory)
+
+
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "generate": lambda served, order: handlers.generate(served.model, order),
     "saliency": lambda served, order: handlers.saliency(served.model, order),
     "block_view": _block_view,
+    "position": _position,
+    "opinion": _opinion,
     "estimate": _estimate,
 }
 
@@ -123,7 +137,7 @@ def _answer(key: int, what: str, asked: Order | Recipe, *more: Any) -> Any:
 
 
 def answer(served: Served, what: str, asked: Order | Recipe, *more: Any) -> Any:
-    """generate, saliency and block_view of an order (as in `handlers`), or the estimate of a recipe.
+    """generate, saliency, block_view, position and opinion of an order (as in `handlers`), or the estimate of a recipe.
 
     Raises:
         UserError: what these raise.
@@ -150,10 +164,16 @@ def _ablate(model: Model, order: Order, kind: str) -> Iterator[Any]:
     return sheets.draw_sheet(model, sheets.plan(order, kind))
 
 
+def _dose(model: Model, order: Order, stage: str, knob: Knob) -> Iterator[Any]:
+    seeds = range(order.seeds[0], order.seeds[0] + SEEDS)
+    return sweep(model, classifier_of(model), order.label, stage, knob, order.settings, seeds)
+
+
 _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw
     "count_tokens": (_count_tokens, lambda samples: 2 * samples),
     "compare_schedules": (_compare_schedules, lambda samples, labels: len(SCHEDULES) * samples * len(labels)),
     "ablate": (_ablate, lambda kind: 16),
+    "dose": (_dose, lambda stage, knob: (1 + DOSES) * SEEDS),
 }
 
 

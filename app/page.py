@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import ablate, api, changed, distil, explore, kinds, learn, theme
+from app import ablate, api, changed, distil, dose, explore, kinds, learn, mechanism, opinion, theme
 from app import controls as column
 from app.desk import Desk, html
 from app.limits import Limits
@@ -32,12 +32,15 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
             with gr.Tab("Explore", id="explore") as first:
                 card = learn.build_card()
                 viewer, closer, place = explore.build(desk)
+                if is_var:
+                    inside, judged = mechanism.build(desk), opinion.build()
             with gr.Tab("What changed", id="changed", visible=is_var) as second:
                 if is_var:
                     changed.build(desk, controls)
             with gr.Tab("Ablate", id="ablate", visible=is_var) as third:
                 if is_var:
                     ablate.build(desk, controls)
+                    dose.build(desk, controls)
             with gr.Tab("Distil", id="distil") as fourth:
                 distil.build(desk, controls, demo, memory)
             with gr.Tab("Learn", id="learn") as fifth:
@@ -45,6 +48,9 @@ def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Bloc
         drawing = explore.Drawing(desk, controls, viewer, place)
         rooms = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
         explore.connect(demo, desk, controls, drawing, closer, tabs, rooms)
+        if is_var:
+            mechanism.connect(desk, controls, inside)
+            opinion.connect(desk, controls, viewer, judged)
         learn.connect(desk, controls, drawing, tabs, card, start_tour)
     return demo
 
@@ -53,7 +59,7 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
     demo.queue(max_size=256).launch(
         theme=theme.THEME,
-        css_paths=theme.WEB / "style.css",
+        css_paths=[theme.WEB / "style.css", theme.WEB / "mechanism.css"],
         head=f"<script>{theme.read('page.js')}</script>",
         footer_links=["api"],
         show_error=False,

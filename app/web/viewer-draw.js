@@ -19,15 +19,16 @@ function drawMap(canvas, scale, side) {
   }
   const best = values.indexOf(Math.max(...values));
   const whose = `${view.scene.name}, seed ${view.scene.seeds[view.sample]}`;
-  canvas.setAttribute("aria-label", `Saliency over the ${SIDES[side].toLowerCase()} picture: ${whose}, ${nameOf(scale)}; ` +
-    `highest at row ${Math.floor(best / n) + 1}, column ${best % n + 1}, ${values[best].toPrecision(3)} of 1. ` +
+  const [what, unit] = occlusionOf(scale, side) ? ["Occlusion", "nats"] : ["Saliency", "of 1"];
+  canvas.setAttribute("aria-label", `${what} over the ${SIDES[side].toLowerCase()} picture: ${whose}, ${nameOf(scale)}; ` +
+    `highest at row ${Math.floor(best / n) + 1}, column ${best % n + 1}, ${values[best].toPrecision(3)} ${unit}. ` +
     `Arrow keys read the values.`);
 }
 
 function heat(pen, values, top, n, edge, opacity) {
   pen.globalAlpha = opacity;
   values.forEach((value, i) => {
-    const level = 3 * Math.min(255, Math.round(255 * value / Math.max(top, 1e-12)));
+    const level = 3 * Math.max(0, Math.min(255, Math.round(255 * value / Math.max(top, 1e-12))));
     pen.fillStyle = `rgb(${palette[level]},${palette[level + 1]},${palette[level + 2]})`;
     const x = i % n, y = Math.floor(i / n);
     pen.fillRect(edge(x), edge(y), edge(x + 1) - edge(x), edge(y + 1) - edge(y));

@@ -26,6 +26,8 @@ const numDrawn = () => view.scene.steps.length;
 const isAmplifiedBlock = () => part("block").value === "";
 
 function mapOf(scale, side) {
+  const occluded = occlusionOf(scale, side); // viewer-opinion.js
+  if (occluded) return occluded;
   const closer = view.closer;
   if (!isAmplifiedBlock() && closer && JSON.stringify(closer.key) === keyOf(view.scene) && closer.sample === view.sample
       && closer.block === Number(part("block").value)) {
@@ -54,6 +56,7 @@ function render() {
   if (!scene) return;
   const drawn = numDrawn();
   root.setAttribute("aria-busy", String(!isFinished()));
+  root.dataset.sample = view.sample;
   root.classList.toggle("many", scene.sides.length > 7);
   root.classList.toggle("long", scene.sides.length > 12);
   root.style.setProperty("--num-scales", scene.sides.length);
@@ -121,7 +124,8 @@ function renderReadout(scale) {
     const notes = [];
     if (chosenOf(scale, 1).includes(i)) notes.push("chosen");
     if (changed && changed.includes(i)) notes.push("token differs");
-    text = `Row ${Math.floor(i / n) + 1}, column ${i % n + 1}: ${values[0]} baseline, ${values[1]} amplified` +
+    const unit = occlusionOf(scale, 1) ? " nats" : "";
+    text = `Row ${Math.floor(i / n) + 1}, column ${i % n + 1}: ${values[0]}${unit} baseline, ${values[1]}${unit} amplified` +
       (notes.length ? ` (${notes.join(", ")})` : "");
   }
   part("readout").textContent = text;
@@ -129,6 +133,7 @@ function renderReadout(scale) {
 
 function renderBeliefs(scale) {
   const beliefs = step(scale).beliefs;
+  if (!props.believes) { part("beliefs").hidden = true; return; }
   const list = side => beliefs[row(side)].map(([name, p]) =>
     `<li><span>${escaped(name)}</span><i style="width:${(100 * p).toFixed(1)}%"></i><b>${p < 0.005 ? "&lt;1" : (100 * p).toFixed(0)} %</b></li>`).join("");
   part("beliefs").innerHTML = beliefs

@@ -25,10 +25,10 @@ from hieramp.devices import supports_fast_bf16
 from hieramp.distillation import engine
 from hieramp.distillation.distill import SOFT
 from hieramp.distillation.engine import Progress, Queue, produce_with
+from hieramp.distillation.methods.images import fingerprint_of_images
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.distillation.real import _Collector, _labels, _Shuffled
-from hieramp.distillation.real import fingerprint as source_fingerprint
 from hieramp.distillation.siamese import changed, draw
 from hieramp.errors import UserError
 from hieramp.figures import to_picture
@@ -264,7 +264,7 @@ def match(
         seed=seed,
         settings={
             "data": source.name,
-            "images": source_fingerprint(source),
+            "images": fingerprint_of_images(source),
             "iterations": matching.iterations,
             "real_images": matching.real_images,
             "learning_rate": matching.rate(ipc),

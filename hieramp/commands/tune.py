@@ -61,9 +61,8 @@ def run(args: argparse.Namespace) -> None:
     details = f"{weights} {real.sha256[:16] if real else ''}" + f" {args.student} {args.epochs}" * (
         args.proxy == "student"
     )
-    search = Search(
-        out, SearchSettings(model.name, args.ipc, args.proxy, shared.settings(args).sampling, args.seed, details)
-    )
+    sampling = shared.settings(args, model.kind, model.defaults).sampling
+    search = Search(out, SearchSettings(model.name, args.ipc, args.proxy, sampling, args.seed, details))
     with tqdm(total=args.trials, initial=len(search.tried()), desc="trials", disable=None) as bar:
         for tried in search.run(model, proxy, args.trials):
             bar.set_postfix(best=f"{search.best().worth.score:.4g}", refresh=False)

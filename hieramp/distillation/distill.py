@@ -20,7 +20,7 @@ from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.imageset.layout import Format
-from hieramp.settings import FOR_SETS, Settings, read
+from hieramp.settings import Settings, read, set_settings
 
 Engine = Literal["local", "ray"]
 BATCH_SIZE = {"cpu": 32, "cuda": 64}
@@ -96,7 +96,7 @@ def distill(
         UserError: a setting is out of range, or a class is unknown.
         TypeError: an option that is no setting.
     """
-    drawn_with = read(settings, options, FOR_SETS[model.kind])
+    drawn_with = read(settings, options, set_settings(model.kind, model.defaults))
     if not isinstance(drawn_with, Settings):
         raise UserError("a set is drawn with one amplification: give one, not several")
     if engine not in ("local", "ray"):
@@ -199,7 +199,7 @@ def estimate(
     Raises:
         UserError: soft labels or candidates, and no classifier.
     """
-    settings = settings or FOR_SETS[model.kind]
+    settings = settings or set_settings(model.kind, model.defaults)
     blocks = None if settings.is_off else settings.resolved_blocks(model.depth)
     kind = (
         blocks,

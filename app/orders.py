@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app import kinds
+from app.curated import opening
 from app.kinds import AnyModel
 from hieramp import Model, Settings
 from hieramp.class_names import short_name
@@ -19,7 +20,7 @@ from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
-from hieramp.settings import DEFAULTS, FOR_SETS
+from hieramp.settings import FOR_SETS, set_settings
 
 MAX_COUNT = 8
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
@@ -46,7 +47,7 @@ class Order:
 
 def defaults(model: AnyModel) -> dict[str, Any]:
     """All values as a fresh page has them, in the order of every door."""
-    return REQUEST | FOR_SETS[model.kind].to_parts(model.kind)
+    return REQUEST | opening(model) | set_settings(model.kind, model.defaults).to_parts(model.kind)
 
 
 def read_order(model: AnyModel, values: Mapping[str, Any]) -> Order:
@@ -128,8 +129,8 @@ def schedule_values(name: str, model_kind: str = "var") -> dict[str, Any]:
 
 
 def to_query(model: AnyModel, order: Order) -> dict[str, str]:
-    """The order as the parameters of an address; what came later is named only where it is not as on a fresh page."""
-    values, fresh = values_of(model, order), defaults(model)
+    """The order as the parameters of an address; what came later is named only where it is not the table's default."""
+    values, table = values_of(model, order), FOR_SETS[model.kind].to_parts(model.kind)
     query = {
         "class": _name_of(model, order.label),
         "seed": str(values["seed"]),
@@ -139,7 +140,7 @@ def to_query(model: AnyModel, order: Order) -> dict[str, str]:
         for part in row.parts:
             value = values[part.name]
             text = value if isinstance(value, str) else part.kind.text(value)
-            if text and (row.always or value != fresh[part.name]):
+            if text and (row.always or value != table[part.name]):
                 query[in_address(part.name)] = text
     return query
 
@@ -154,13 +155,24 @@ def in_address(name: str) -> str:
     return IN_ADDRESS.get(name, name)
 
 
-def from_query(model: AnyModel, query: Mapping[str, str]) -> Order:
-    """The order that an address names; what it leaves out is as on a fresh page.
+def left_out(model: AnyModel, query: Mapping[str, str]) -> dict[str, Any]:
+    """What an address means by the values that it leaves out.
+
+    One that a page wrote names all of the sampling that is always named: the rest of it is the table's default,
+    whatever the model's own was then and is now. Any other is as on a fresh page.
+    """
+    rows = [row for row in Settings.table(model.kind).values() if row.group == "sampling"]
+    is_whole = all(in_address(part.name) in query for row in rows if row.always for part in row.parts)
+    return defaults(model) | (FOR_SETS[model.kind].to_parts(model.kind) if is_whole else {})
+
+
+def from_query(model: AnyModel, query: Mapping[str, str], rest: Mapping[str, Any] | None = None) -> Order:
+    """The order that an address names; what it leaves out is as in `rest`, or as `left_out` has it.
 
     Raises:
         UserError: a value that no control could have.
     """
-    values = defaults(model)
+    values = dict(left_out(model, query) if rest is None else rest)
     kinds = {part.name: part.kind for part in Settings.parts(model.kind)} | {"seed": Number(), "count": Number()}
     for name in values:
         text = query.get(in_address(name))
@@ -172,17 +184,17 @@ def from_query(model: AnyModel, query: Mapping[str, str]) -> Order:
 
 def read_query(model: AnyModel, query: Mapping[str, str]) -> tuple[Order, list[str]]:
     """The same, by what is good of an address, and a sentence for each of its values that no control could have."""
-    good, wrong = dict[str, str](), list[str]()
+    good, wrong, rest = dict[str, str](), list[str](), left_out(model, query)
     for name in (in_address(name) for name in ("mode", *defaults(model))):
         if name not in query or name in good:
             continue
         try:
-            values_on_page(model, from_query(model, {**good, name: query[name]}))
+            values_on_page(model, from_query(model, {**good, name: query[name]}, rest))
             good[name] = query[name]
         except UserError as error:
             if name != "mode" or str(error) not in wrong:
                 wrong.append(str(error))
-    return from_query(model, good), list(dict.fromkeys(wrong))
+    return from_query(model, good, rest), list(dict.fromkeys(wrong))
 
 
 def wrong_names(model: AnyModel, values: Mapping[str, Any]) -> list[str]:
@@ -222,7 +234,7 @@ def as_command(model: AnyModel, order: Order) -> str:
     words += ["--count", str(len(order.seeds)), "--stages", stages]
     for row in rows:
         value = getattr(settings, row.name)
-        if row.name not in STAGES and value != getattr(DEFAULTS[model.kind], row.name):
+        if row.name not in STAGES and not value == row.default == getattr(model.defaults, row.name):
             words += [f"--{row.name.replace('_', '-')}", row.kind.text(value)]
     return shlex.join(words)
 

@@ -34,6 +34,7 @@ from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.pickles import read_checkpoint
+from hieramp.settings import defaults_in
 from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -141,7 +142,9 @@ def load_dit(folder: Path) -> DiffusionModel:
     dit = built(lambda: DiT(dit_config), load_part(folder, "dit"), f"the DiT in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     latents = VQLatents(vqvae.eval(), basis)
-    return DiffusionModel(latents, dit.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
+    defaults = defaults_in(config, "dit", str(folder / "config.json"))
+    name = folder.resolve().name
+    return DiffusionModel(latents, dit.eval(), names, name=name, folder=folder, wnids=wnids, defaults=defaults)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
@@ -162,7 +165,9 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     var_config = replace(var_config, **class_token_sizes({**state, **tokens}))
     var = built(lambda: VAR(var_config), {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
-    return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
+    defaults = defaults_in(config, "var", str(folder / "config.json"))
+    name = folder.resolve().name
+    return Model(vqvae.eval(), var.eval(), names, name=name, folder=folder, wnids=wnids, defaults=defaults)
 
 
 def _with_class_tokens(model: Model, wanted: str | Path) -> Model:

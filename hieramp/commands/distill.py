@@ -119,7 +119,7 @@ def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
         model,
         args.ipc,
         args.out,
-        shared.settings(args, model.kind),
+        shared.settings(args, model.kind, model.defaults),
         classes=_names(args, model.class_names),
         size=args.size,
         seed=args.seed,

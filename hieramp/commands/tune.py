@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if args.proxy == "student":
         build_student(args.student, len(model.class_names), model.image_size)  # one that cannot be built is told now
     proxy = _proxy(args, classifier, real)
-    settings = shared.settings(args)
+    settings = shared.settings(args, model.kind, model.defaults)
     model.check(settings)
     out = args.out or Path("runs/tune") / f"{model.name}-{args.proxy}-ipc{args.ipc}"
     weights = fingerprint(model.vqvae.state_dict(), model.var.state_dict(), classifier.state_dict())[:16]

@@ -24,7 +24,7 @@ from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.imageset.layout import Format
-from hieramp.settings import DEFAULTS, FOR_SETS, Settings, read
+from hieramp.settings import Settings, read, set_settings
 
 Engine = Literal["local", "ray"]
 BATCH_SIZE = {"cpu": 32, "cuda": 64}
@@ -115,7 +115,8 @@ def distill(
         UserError: a setting is out of range, or a class is unknown.
         TypeError: an option that is no setting.
     """
-    drawn_with = read(settings, options, (DEFAULTS if method else FOR_SETS)[model.kind])
+    usual = model.defaults if method else set_settings(model.kind, model.defaults)
+    drawn_with = read(settings, options, usual)
     if not isinstance(drawn_with, Settings):
         raise UserError("a set is drawn with one amplification: give one, not several")
     if engine not in ("local", "ray"):
@@ -235,7 +236,7 @@ def estimate(
     Raises:
         UserError: soft labels or candidates, and no classifier.
     """
-    settings = settings or FOR_SETS[model.kind]
+    settings = settings or set_settings(model.kind, model.defaults)
     blocks = None if settings.is_off else settings.resolved_blocks(model.depth)
     kind = (
         blocks,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import handlers, orders, scenes, theme
+from app import curated, examples, handlers, orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
 from hieramp import figures
@@ -36,14 +36,19 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     config = desk.model.var.config
     *_, first = desk.grow(orders.first_order(desk.model))
     place = html("", elem_id="place")
+    if curated.examples_of(desk.model):
+        html(examples.links(desk.model), elem_id="examples")
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
-        js_on_load="".join(theme.read(f"viewer{part}.js") for part in ("", "-draw", "-strip", "-input", "-link")),
+        js_on_load="".join(
+            theme.read(f"viewer{part}.js") for part in ("", "-draw", "-strip", "-input", "-opening", "-link")
+        ),
         apply_default_css=False,
         elem_id="viewer",
         palette=b64encode(figures.palette()).decode(),
         depth=config.depth,
+        curated=bool(curated.examples_of(desk.model)),
         heads=config.num_heads if desk.model.has_class_tokens else 0,
         judges=HIDDEN if config.own_class_tokens else TOLD,
     )

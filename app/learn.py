@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import orders, theme
+from app import glossary, orders, theme
 from app.controls import Controls
 from app.desk import CHEAP, Desk, html
 from app.explore import Drawing
@@ -79,6 +79,7 @@ def build_card() -> tuple[gr.Column, gr.HTML, gr.Button, gr.Button, gr.Button]:
 def build() -> gr.Button:
     start = gr.Button("Start the tour", variant="primary", scale=0, min_width=160, elem_id="start-tour")
     gr.Markdown(theme.read("learn.md"), latex_delimiters=LATEX, elem_id="learn")
+    html(glossary.as_html())
     return start
 
 

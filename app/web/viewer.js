@@ -43,6 +43,7 @@ function chosenOf(scale, side) {
   return chosen ? chosen[row(side)] : [];
 }
 
+const inSeconds = seconds => `${seconds < 0.095 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
 const keyOf = scene => JSON.stringify(scene.query);
 
 // Drawing
@@ -55,7 +56,10 @@ function render() {
   root.classList.toggle("many", scene.sides.length > 7);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
-  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged`;
+  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged` +
+    (scene.seconds === null ? "" : `; the ${count() > 1 ? `${count()} pairs` : "pair"} drawn in ${inSeconds(scene.seconds)} on this machine`);
+  part("notice").textContent = scene.notice;
+  part("notice").hidden = !scene.notice;
   renderStatus();
   element.querySelector(".bar i").style.width = `${100 * drawn / scene.sides.length}%`;
   buildStrip();
@@ -101,7 +105,7 @@ function renderStage() {
     link.href = final.uri;
     link.download = final.file;
   });
-  part("top").textContent = topOf(scale, 1).toPrecision(2);
+  part("top").textContent = `${topOf(scale, 1).toPrecision(2)} of its attention`;
   renderBeliefs(scale);
   renderReadout(scale);
   paintHelp();
@@ -111,7 +115,7 @@ function renderStage() {
 
 function renderReadout(scale) {
   const changed = step(scale).changed[view.sample].length, n = sideOf(scale);
-  let text = `Scale ${scale}, ${grid(scale)}: ${changed} of ${n * n} tokens differ.`;
+  let text = `Scale ${scale}, ${grid(scale)}: ${changed} of ${n * n} tokens differ, pixels by ${(100 * step(scale).moved[view.sample]).toFixed(1)} % on average.`;
   if (view.cursor !== null && view.cursor < n * n) {
     const i = view.cursor, values = [0, 1].map(side => mapOf(scale, side)[i].toFixed(4));
     const notes = [];

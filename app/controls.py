@@ -52,14 +52,14 @@ class Controls:
 
 
 def build(desk: Desk) -> Controls:
-    model, named = desk.model, dict[str, Any]()
+    model, named, fresh = desk.model, dict[str, Any](), orders.defaults(desk.model)
     classes = [(name, label) for label, name in enumerate(model.class_names)]
     schedule_names = [(name.replace("-", " "), name) for name in kinds.schedules(model.kind)]
     with gr.Row(elem_classes="with-button"):
         named["class_name"] = as_given(
             gr.Dropdown(
                 classes,
-                value=0,
+                value=fresh["class_name"],
                 label="Class",
                 filterable=True,
                 allow_custom_value=True,
@@ -70,7 +70,7 @@ def build(desk: Desk) -> Controls:
         )
         random_class = gr.Button("Random", size="sm", min_width=72, scale=0, elem_id="random-class")
     with gr.Row(elem_classes="with-button"):
-        named["seed"] = as_given(gr.Number(0, label="Seed", min_width=80, interactive=True, elem_id="seed"))
+        named["seed"] = as_given(gr.Number(fresh["seed"], label="Seed", min_width=80, interactive=True, elem_id="seed"))
         is_locked = gr.Checkbox(False, label="Lock", min_width=64, scale=0, elem_id="lock", interactive=True)
         dice = gr.Button("Dice", size="sm", min_width=72, scale=0, elem_id="random-seed")
     named["count"] = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0, elem_id="count")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import kinds, orders, scenes, theme
+from app import curated, examples, kinds, orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
 from app.recipes import has_classifier
@@ -19,7 +19,16 @@ from hieramp import figures
 from hieramp.errors import UserError
 
 CLOSER = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-closer', { detail: props.value })));"
-PARTS = ("", "-draw", "-strip", "-input", "-mechanism", "-opinion", "-link")  # of the viewer's script, in order
+PARTS = (
+    "",
+    "-draw",
+    "-strip",
+    "-input",
+    "-mechanism",
+    "-opinion",
+    "-opening",
+    "-link",
+)  # of the viewer, in order
 SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
 MARK = "wrong => window.hieramp.mark(JSON.parse(wrong))"
 # What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
@@ -39,6 +48,8 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     is_var = model.kind == "var"
     first = desk.first_scene(orders.first_order(model))
     place = html("", elem_id="place")
+    if curated.examples_of(desk.model):
+        html(examples.links(desk.model), elem_id="examples")
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
@@ -49,6 +60,7 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         kind=model.kind,
         legend=kinds.LEGEND[model.kind],
         depth=model.depth,
+        curated=bool(curated.examples_of(model)),
         heads=model.var.config.num_heads if is_var and model.has_class_tokens else 0,
         believes=is_var and model.var.config.own_class_tokens,
         classifier=is_var and has_classifier(model),

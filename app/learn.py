@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import orders, theme
+from app import glossary, orders, theme
 from app.controls import Controls
 from app.desk import CHEAP, Desk, html
 from app.explore import Drawing
@@ -80,6 +80,7 @@ def build(has_tour: bool = True) -> gr.Button:
     options: dict[str, Any] = {"variant": "primary", "scale": 0, "min_width": 160, "elem_id": "start-tour"}
     start = gr.Button("Start the tour", visible=has_tour, **options)
     gr.Markdown(theme.read("learn.md"), latex_delimiters=LATEX, elem_id="learn")
+    html(glossary.as_html())
     return start
 
 

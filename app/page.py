@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import ablate, api, changed, distil, dose, explore, kinds, learn, mechanism, opinion, theme
+from app import ablate, api, changed, distil, dose, explore, glossary, kinds, learn, mechanism, opinion, theme
 from app import controls as column
 from app.desk import Desk, html
 from app.limits import Limits
@@ -60,7 +60,7 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
     demo.queue(max_size=256).launch(
         theme=theme.THEME,
         css_paths=[theme.WEB / "style.css", theme.WEB / "mechanism.css"],
-        head=f"<script>{theme.read('page.js')}</script>",
+        head=f"<script>{theme.read('page.js')}</script><script>{glossary.script()}</script>",
         footer_links=["api"],
         show_error=False,
         ssr_mode=False,

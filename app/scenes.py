@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from app import kinds
+from app.examples import notice
 from app.kinds import AnyModel
 from app.orders import Order, address, as_command, as_python, caption, described_one, short_name
 from hieramp import Step, figures
@@ -39,6 +40,8 @@ def scene_of(model: AnyModel, order: Order) -> Scene:
         "query": address(model, order),
         "steps": [],
         "finals": None,
+        "seconds": None,
+        "notice": "",
     }
 
 
@@ -46,7 +49,8 @@ def with_step(model: AnyModel, scene: Scene, order: Order, step: Step) -> Scene:
     """The scene after one more scale; after the last one with the finished pictures."""
     is_last = step.scale == len(scene["sides"]) - 1
     steps = [*scene["steps"], step_view(model, order, step)]
-    return {**scene, "steps": steps, "finals": finals(model, order, step.image) if is_last else None}
+    scene = {**scene, "steps": steps, "finals": finals(model, order, step.image) if is_last else None}
+    return {**scene, "notice": notice(model, order, scene)} if is_last else scene
 
 
 def step_view(model: AnyModel, order: Order, step: Step) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def step_view(model: AnyModel, order: Order, step: Step) -> dict[str, Any]:
         "maps": [numbers(m) for m in step.saliency],
         "chosen": None if chosen is None else [places(row) for row in chosen],
         "changed": [places(row) for row in changed],
+        "moved": numbers((step.image[count:] - step.image[:count]).abs().mean((1, 2, 3))),
         "beliefs": _class_probabilities(model, step),
     }
 

@@ -30,7 +30,7 @@ function readView(asked, scene) {
   view.scale = scale ?? last;
   view.follows = scale === null || scale === last;
   view.sample = whole("sample", scene.seeds.length - 1) ?? 0;
-  const overlay = Number(asked.get("overlay"));
+  const overlay = opensFresh(asked, scene) ? OPENING_OVERLAY : Number(asked.get("overlay"));
   part("opacity").value = overlay > 0 && overlay <= 1 ? overlay : 0;
   buildBlocks();
   part("block").value = block === null || !props.heads ? "" : String(block);

@@ -47,6 +47,7 @@ function chosenOf(scale, side) {
   return chosen ? chosen[row(side)] : [];
 }
 
+const inSeconds = seconds => `${seconds < 0.095 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
 const keyOf = scene => JSON.stringify(scene.query);
 
 // Drawing
@@ -61,7 +62,10 @@ function render() {
   root.classList.toggle("long", scene.sides.length > 12);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
-  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged`;
+  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged` +
+    (scene.seconds === null ? "" : `; the ${count() > 1 ? `${count()} pairs` : "pair"} drawn in ${inSeconds(scene.seconds)} on this machine`);
+  part("notice").textContent = scene.notice;
+  part("notice").hidden = !scene.notice;
   renderStatus();
   element.querySelector(".bar i").style.width = `${100 * drawn / scene.sides.length}%`;
   buildStrip();
@@ -107,7 +111,7 @@ function renderStage() {
     link.href = final.uri;
     link.download = final.file;
   });
-  part("top").textContent = topOf(scale, 1).toPrecision(2);
+  part("top").textContent = `${topOf(scale, 1).toPrecision(2)} of its attention`;
   renderBeliefs(scale);
   renderReadout(scale);
   paintHelp();
@@ -117,7 +121,9 @@ function renderStage() {
 
 function renderReadout(scale) {
   const changed = step(scale).changed && step(scale).changed[view.sample], n = sideOf(scale);
-  const what = changed ? `${changed.length} of ${n * n} tokens differ.` : `${chosenOf(scale, 1).length} of ${n * n} positions amplified.`;
+  const what = changed
+    ? `${changed.length} of ${n * n} tokens differ, pixels by ${(100 * step(scale).moved[view.sample]).toFixed(1)} % on average.`
+    : `${chosenOf(scale, 1).length} of ${n * n} positions amplified.`;
   let text = `${nameOf(scale)[0].toUpperCase()}${nameOf(scale).slice(1)}: ${what}`;
   if (view.cursor !== null && view.cursor < n * n) {
     const i = view.cursor, values = [0, 1].map(side => mapOf(scale, side)[i].toFixed(4));

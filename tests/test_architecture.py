@@ -37,6 +37,7 @@ PLAIN = {
     "state_file",
     "errors",
     "seeds",
+    "perceptual",
 }
 
 

@@ -14,7 +14,7 @@ from hieramp.commands.compare import _chosen
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation.studies import Study, filled, read_study
-from hieramp.evaluation.tables import markdown, plot, write_into
+from hieramp.evaluation.tables import figures, markdown, plot, write_into
 
 ROOT = Path(__file__).parent.parent
 REAL = "--method random-real"
@@ -142,6 +142,7 @@ def test_every_study_that_ships_can_be_read(tmp_path: Path) -> None:
     assert names == {
         "methods",
         "methods-diffusion",
+        "dit",
         "ablation",
         "controls",
         "architectures",
@@ -185,7 +186,7 @@ def test_compare_misuse(
 def test_a_row_may_be_left_out_of_a_column() -> None:
     study = Study("s", "S", rows={"a": "", "b": ""}, columns={"one": "--ipc 1", "two": ""}, left_out={"a": ["one"]})
     assert [(cell.row, cell.column) for cell in study.cells()] == [("b", "one"), ("a", "two"), ("b", "two")]
-    assert "| a |  | – |" in markdown(study, dict.fromkeys(study.cells()))
+    assert "| a |  | – |" in figures(study, dict.fromkeys(study.cells()))
 
 
 def test_a_foreign_study_and_a_document_without_a_place(tmp_path: Path) -> None:

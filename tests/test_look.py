@@ -16,10 +16,11 @@ import hieramp
 from hieramp.analysis.measure import perceptual_distance
 from hieramp.checkpoints import load_part
 from hieramp.classifier import load_classifier
+from hieramp.commands.looks import load_perceptual
 from hieramp.commands.main import main
 from hieramp.data import decode, open_source, to_signed
 from hieramp.errors import UserError
-from hieramp.evaluation.teachers import Teacher
+from hieramp.perceptual import PerceptualDistance, stages_of
 from hieramp.training import runs
 from hieramp.training.adversarial import (
     PatchDiscriminator,
@@ -30,7 +31,6 @@ from hieramp.training.adversarial import (
     without_learning,
 )
 from hieramp.training.loop import RunSettings
-from hieramp.training.perceptual import PerceptualDistance, load_perceptual, stages_of
 from hieramp.training.recipe import build_optimizers
 from hieramp.training.vqvae import LookOptions, VQVAEObjective
 from hieramp.vqvae.model import VQVAE
@@ -52,7 +52,7 @@ class TwoStages(nn.Module):
 
 def test_the_perceptual_distance_by_hand() -> None:
     """Features of length 1 at every position: (1, 0, 0) against (0, 1, 0) is 2 apart, at each of two stages."""
-    distance = PerceptualDistance(Teacher(TwoStages(), "two", ("a", "b", "c"), ""))
+    distance = PerceptualDistance(TwoStages())
     images = torch.full((1, 3, 64, 64), -1.0)
     others = images.clone()
     images[:, 0], others[:, 1] = 1.0, 0.2
@@ -84,7 +84,7 @@ def trained_classifier(image_folder: Path, tmp_path_factory: pytest.TempPathFact
 def test_what_comes_after_the_last_stage_is_not_computed() -> None:
     network = TwoStages()
     network.forward = lambda x: network.second(network.first(x)) + pytest.fail("it went on")  # type: ignore[method-assign]
-    found = PerceptualDistance(Teacher(network, "two", ("a",), "")).features(torch.zeros(1, 3, 64, 64))
+    found = PerceptualDistance(network).features(torch.zeros(1, 3, 64, 64))
     assert [tuple(x.shape) for x in found] == [(1, 3, 64, 64), (1, 3, 32, 32)]
 
 

@@ -268,7 +268,11 @@ def test_folded_scales_change_nothing() -> None:
 
 
 def test_minimax_fine_tunes_and_its_sets_say_so(
-    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    folder: Path,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from tiny_train import PRESET
 
@@ -278,7 +282,7 @@ def test_minimax_fine_tunes_and_its_sets_say_so(
 
     from hieramp.training.presets import PRESETS
 
-    PRESETS["methods"] = replace(PRESET, dit=SMALL)
+    monkeypatch.setitem(PRESETS, "methods", replace(PRESET, dit=SMALL))
     main([*common, "--warm-start", str(folder), "--budget", "2s", "--device", "cpu"])
     assert read_config(tuned)["trained"]["dit"]["objective"] == "minimax"
     main(["distill", "--method", "minimax", "--ipc", "1", "--model", str(tuned), "--out", str(tmp_path / "s.zip")])

@@ -13,10 +13,9 @@ from hieramp.analysis.autoencoder import psnr_per_scale, reconstruct, token_figu
 from hieramp.analysis.fidelity import accuracy, features, frechet_distance, in_batches
 from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
-from hieramp.evaluation.teachers import Teacher
 from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
-from hieramp.training.perceptual import PerceptualDistance
+from hieramp.perceptual import PerceptualDistance
 
 BATCH = 50  # images drawn at a time
 AMPLIFIED = ", amplified"  # how the name of a setting ends where it is
@@ -79,8 +78,8 @@ def measure_autoencoder(model: Model, classifier: Classifier, test: DecodedImage
 
 @torch.no_grad()
 def perceptual_distance(classifier: Classifier, images_NCHW: Tensor, others_NCHW: Tensor) -> float:
-    """The mean distance of images, in [0, 1] or uint8, in a classifier's features (training/perceptual.py)."""
-    distance = PerceptualDistance(Teacher(classifier, "classifier", (), ""))
+    """The mean distance of images, in [0, 1] or uint8, in a classifier's features (hieramp/perceptual.py)."""
+    distance = PerceptualDistance(classifier, "the classifier")
     device, total = classifier.mean.device, 0.0
     for some, others in zip(in_batches(images_NCHW), in_batches(others_NCHW), strict=True):
         total += len(some) * float(distance(some.to(device) * 2 - 1, others.to(device) * 2 - 1))

@@ -11,6 +11,7 @@ import torch
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.looks import load_perceptual
 from hieramp.errors import UserError
 from hieramp.training import minimax, runs
 from hieramp.training.class_tokens import ClassTokenOptions
@@ -167,7 +168,9 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args), args.model)
     elif part in LOOKING:
         train_part = {"vqvae": runs.train_vqvae, "decoder": runs.train_decoder}[part]
-        outcome = train_part(args.data, preset, settings, _look(args, preset.look))
+        look = _look(args, preset.look)
+        distance = load_perceptual(look.perceptual) if look.perceptual else None
+        outcome = train_part(args.data, preset, settings, look, distance)
     elif fine_tuned is not None:
         options = minimax.MinimaxOptions(args.representative_weight, args.diverse_weight, args.memory, args.whole)
         outcome = runs.train_dit(args.data, preset, settings, options)

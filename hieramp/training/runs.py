@@ -40,6 +40,7 @@ from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
 from hieramp.generation.sampling import Sampling
 from hieramp.loading import load
+from hieramp.perceptual import Distance
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.dit import DiTObjective
@@ -82,11 +83,15 @@ def _config_with(folder: Path, part: str) -> dict:
 
 
 def train_vqvae(
-    data: str | DataSpec, preset: Preset, settings: RunSettings, look: LookOptions | None = None
+    data: str | DataSpec,
+    preset: Preset,
+    settings: RunSettings,
+    look: LookOptions | None = None,
+    distance: Distance | None = None,
 ) -> Outcome:
-    """Images to vqvae.safetensors."""
+    """Images to vqvae.safetensors; `distance` is the perceptual one that `look` asks for."""
     source = open_source(data)
-    objective = VQVAEObjective(VQVAE(preset.vqvae), look or preset.look)
+    objective = VQVAEObjective(VQVAE(preset.vqvae), look or preset.look, distance)
     sheet = decode(source, preset.vqvae.image_size, limit=SHEET_IMAGES).images
     if settings.warm_start:
         load_strictly(objective.model, load_vqvae(settings.warm_start).state_dict(), str(settings.warm_start))
@@ -103,7 +108,11 @@ def train_vqvae(
 
 
 def train_decoder(
-    data: str | DataSpec, preset: Preset, settings: RunSettings, look: LookOptions | None = None
+    data: str | DataSpec,
+    preset: Preset,
+    settings: RunSettings,
+    look: LookOptions | None = None,
+    distance: Distance | None = None,
 ) -> Outcome:
     """Images and the folder's VQ-VAE to one whose decoder alone is another: every token, and what was trained on
     them, stays as it is.
@@ -114,7 +123,7 @@ def train_decoder(
     source = open_source(data)
     vqvae = load_vqvae(settings.folder)
     before = hash_of(vqvae)
-    objective = DecoderObjective(vqvae, look or preset.look)
+    objective = DecoderObjective(vqvae, look or preset.look, distance)
     sheet = decode(source, vqvae.config.image_size, limit=SHEET_IMAGES).images
 
     def write(model: Module, outcome: Outcome) -> None:

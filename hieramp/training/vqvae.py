@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 
 from hieramp.data import to_signed
 from hieramp.errors import UserError
+from hieramp.perceptual import Distance
 from hieramp.training.adversarial import (
     PatchDiscriminator,
     adaptive_weight,
@@ -26,7 +27,6 @@ from hieramp.training.adversarial import (
 )
 from hieramp.training.augment import randomly_flipped
 from hieramp.training.loop import Objective
-from hieramp.training.perceptual import load_perceptual
 from hieramp.vqvae.autoencoder import to_unit
 from hieramp.vqvae.model import VQVAE
 from hieramp.vqvae.quantizer import Quantized
@@ -94,7 +94,7 @@ class Codebook(nn.Module):
 class LookOptions:
     """What a tokenizer's reconstructions are judged by besides their pixels."""
 
-    perceptual: str | None = None  # a network, as `load_perceptual` takes it; None: pixels alone
+    perceptual: str | None = None  # a network, as --perceptual takes it; None: pixels alone
     perceptual_weight: float = 1.0
     adversarial: float = 0.0  # weight of the patch discriminator; 0: none
     adversarial_from: float = 0.3  # share of the run from which on it takes part
@@ -115,11 +115,11 @@ class Look(nn.Module):
     discriminator's weights fixed, the one that the discriminator learns from has the images fixed.
     """
 
-    def __init__(self, options: LookOptions, image_size: int) -> None:
+    def __init__(self, options: LookOptions, image_size: int, distance: Distance | None = None) -> None:
         super().__init__()
         self.options = options
         # in a list: it is no part of what is trained or saved
-        self.distance = [load_perceptual(options.perceptual)] if options.perceptual else []
+        self.distance = [distance] if distance else []
         self.discriminator = PatchDiscriminator(image_size) if options.adversarial else None
         self.is_judged = False  # whether the discriminator takes part yet
 
@@ -158,11 +158,11 @@ class VQVAEObjective(Objective):
 
     model: VQVAE
 
-    def __init__(self, vqvae: VQVAE, look: LookOptions | None = None) -> None:
+    def __init__(self, vqvae: VQVAE, look: LookOptions | None = None, distance: Distance | None = None) -> None:
         super().__init__()
         self.model = vqvae
         self.codebook = Codebook(vqvae)
-        self.look = Look(look or LookOptions(), vqvae.config.image_size)
+        self.look = Look(look or LookOptions(), vqvae.config.image_size, distance)
         self.found: Quantized | None = None
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
@@ -217,12 +217,12 @@ class DecoderObjective(Objective):
 
     model: VQVAE
 
-    def __init__(self, vqvae: VQVAE, look: LookOptions) -> None:
+    def __init__(self, vqvae: VQVAE, look: LookOptions, distance: Distance | None = None) -> None:
         super().__init__()
         self.model = vqvae
         for part in (vqvae.encoder, vqvae.quant_conv, vqvae.quantize):
             part.requires_grad_(False)
-        self.look = Look(look, vqvae.config.image_size)
+        self.look = Look(look, vqvae.config.image_size, distance)
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         x = randomly_flipped(to_signed(images_BCHW))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.errors import UserError
-from hieramp.evaluation.teachers import Teacher, load_teacher
 
 LEAST_SIDE = 64  # pixels: a network that halves five times would see nothing of smaller images
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -26,12 +25,12 @@ class PerceptualDistance(nn.Module):
     distance is the squared difference, summed over channels and stages, mean over positions and images.
     """
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, network: nn.Module, name: str = "the network") -> None:
         super().__init__()
-        self.network = teacher.network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
         self.stages = stages_of(self.network)
         if not self.stages:
-            raise UserError(f"{teacher.name} has no stages to compare features at: give a network of timm's")
+            raise UserError(f"{name} has no stages to compare features at: give a network of timm's")
 
     def features(self, images_BCHW: Tensor) -> list[Tensor]:
         """The maps at the end of every stage, finest first, each (B, C, h, w)."""
@@ -87,35 +86,3 @@ def _has(module: nn.Module, name: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def load_perceptual(spec: str) -> Distance:
-    """`lpips`, or what `--teacher` takes: a model with a classifier, NAME=FILE, timm/NAME, FILE.safetensors.
-
-    Raises:
-        UserError: nothing of the kind is there, or it has no stages.
-    """
-    if spec == "lpips":
-        return _lpips()
-    try:
-        return PerceptualDistance(load_teacher(spec))
-    except UserError as error:
-        raise UserError(f"{error}, or go without: --perceptual none") from error
-
-
-def _lpips() -> Distance:
-    try:
-        import lpips
-    except ImportError as error:
-        raise UserError("--perceptual lpips needs the package lpips: pip install lpips, or give timm/NAME") from error
-    network = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
-
-    class Lpips(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
-            return self.network(images_BCHW, others_BCHW).mean()
-
-    return Lpips()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+import hieramp
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
@@ -165,7 +166,8 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         preset = replace(preset, var=replace(preset.var, depth=_depth(args, preset.var.depth)))
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
-        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args), args.model)
+        base = hieramp.load(args.model, "cpu", kind="var") if args.model else None
+        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args), base)
     elif part in LOOKING:
         train_part = {"vqvae": runs.train_vqvae, "decoder": runs.train_decoder}[part]
         look = _look(args, preset.look)

@@ -38,8 +38,8 @@ from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basi
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
+from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
-from hieramp.loading import load
 from hieramp.perceptual import Distance
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
@@ -180,12 +180,12 @@ def train_class_tokens(
     preset: Preset,
     settings: RunSettings,
     options: ClassTokenOptions,
-    base: str | Path | None = None,
+    base: Model | None = None,
 ) -> Outcome:
     """The folder's VQ-VAE and VAR to class_tokens-….safetensors, a small file; with the backbone, var as well.
 
     With `base`, they are another model's, an official checkpoint's for one: the folder gets the class tokens alone, for
-    `hieramp.load(base, class_tokens=folder)`. The images may then be of some of the model's classes.
+    `hieramp.load(base.name, class_tokens=folder)`. The images may then be of some of the model's classes.
 
     They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
     A warm start begins from another model's tokens of the same kind and condition, where it has some.
@@ -202,19 +202,18 @@ def train_class_tokens(
         backbone = load_part(settings.folder, "var")
     else:
         if options.with_backbone:
-            raise UserError(f"--with-backbone would change {base} itself: train in its folder, without --model")
-        model = load(base, "cpu")
-        vqvae, source = model.vqvae, source.among(model.class_names)
-        plain = replace(model.var.config, class_token_scales=(), read_only_class_tokens=False)
+            raise UserError(f"--with-backbone would change {base.name} itself: train in its folder, without --model")
+        vqvae, source = base.vqvae, source.among(base.class_names)
+        plain = replace(base.var.config, class_token_scales=(), read_only_class_tokens=False)
         plain = replace(plain, class_token_attention="shared", class_token_block=None, class_token_width=None)
-        backbone = {key: value for key, value in model.var.state_dict().items() if not is_class_token(key)}
+        backbone = {key: value for key, value in base.var.state_dict().items() if not is_class_token(key)}
     config = _with_class_tokens(plain, options)
     var, condition = VAR(config), options.condition
     first = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
     if settings.warm_start and condition in class_token_variants(settings.warm_start):
         first = load_part(settings.warm_start, class_token_part(settings.warm_start, condition))
         _check_same_kind(class_token_sizes(first), config, settings.warm_start)
-    load_strictly(var, first | backbone, f"the VAR in {settings.folder if base is None else base}")
+    load_strictly(var, first | backbone, f"the VAR in {settings.folder if base is None else base.name}")
     if not options.with_backbone:
         only_class_tokens(var)
     tokenizer = Tokenizer(vqvae, preset.class_token_recipe.shift)
@@ -227,7 +226,7 @@ def train_class_tokens(
     def write(model: Module, outcome: Outcome) -> None:
         tokens, rest = _split(model.state_dict())
         about: dict[str, Any] = {"condition": condition, "with_backbone": options.with_backbone}
-        about |= {} if base is None else {"of": str(base)}
+        about |= {} if base is None else {"of": base.name}
         about |= {"read_only": config.read_only_class_tokens, "attention": config.class_token_attention}
         if config.own_class_tokens:
             about |= {"block": config.watched_block, "width": config.own_width}

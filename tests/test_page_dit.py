@@ -2,6 +2,7 @@
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +88,24 @@ def test_the_endpoints_answer(dit: DiffusionModel, tmp_path: Any) -> None:
     found = does.saliency(class_name="a", seed=0, count=1, steps=3)
     assert [step["t"] for step in found["steps"]] == pytest.approx([2 / 3, 1 / 3, 0])
     assert len(does.generate(class_name="a", seed=0, count=1, steps=2)["amplified"]) == 1
+
+
+def test_the_viewer_shows_no_part_that_only_a_var_has(dit: DiffusionModel, tmp_path: Any) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.exists():
+        pytest.skip(f"{chromium} is not installed")
+    demo = page.build(dit, job_root=tmp_path)
+    page.launch(demo, prevent_thread_lock=True, quiet=True)
+    try:
+        with playwright.sync_playwright() as running:
+            browser = running.chromium.launch(executable_path=str(chromium), args=["--no-sandbox", "--disable-gpu"])
+            tab = browser.new_page()
+            tab.set_default_timeout(60_000)
+            tab.goto(demo.local_url)
+            tab.wait_for_selector('.viewer[aria-busy="false"]')
+            parts = tab.locator("[data-var]")
+            assert parts.count() >= 6 and not any(one.is_visible() for one in parts.all())
+            browser.close()
+    finally:
+        demo.close()

@@ -114,3 +114,11 @@ def test_an_example_shows_its_pair_and_back_undoes_it(browser: Any, address: str
         tab.get_by_alt_text("Baseline picture of cat, seed 1", exact=True).first.wait_for()
         tab.go_back()
         tab.wait_for_selector(f'{FINISHED} h2:text-is("frog")')
+
+
+def test_the_examples_fit_a_phone(browser: Any, address: str) -> None:
+    with opened(browser, address) as tab:
+        tab.set_viewport_size({"width": 390, "height": 844})
+        tab.wait_for_function("innerWidth === 390")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.locator(".examples a").count() == len(PAIRS)

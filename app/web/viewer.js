@@ -111,7 +111,7 @@ function renderStage() {
     link.href = final.uri;
     link.download = final.file;
   });
-  part("top").textContent = `${topOf(scale, 1).toPrecision(2)} of its attention`;
+  part("top").textContent = `${topOf(scale, 1).toPrecision(2)}${props.kind === "var" ? " of its attention" : ""}`;
   renderBeliefs(scale);
   renderReadout(scale);
   paintHelp();

@@ -24,6 +24,7 @@ ALLOWED = {
 PLAIN = {
     "class_names",
     "pickles",
+    "published",
     "scales",
     "config",
     "checkpoints",

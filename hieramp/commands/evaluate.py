@@ -114,6 +114,11 @@ def _announce(evaluation: Evaluation, seeds: list[int], result: dict[str, Any]) 
     if absent:
         shared.say(f"the set has no images of {absent} of {len(held.class_names)} classes: they are not tested")
     teacher = result["teacher"]
+    if teacher:
+        shared.say(
+            f"the teacher {teacher['name']} names {teacher['test_accuracy']:.1%} of the test images right, and "
+            f"{teacher['names_of_the_set_right']:.1%} of the set's as the set does"
+        )
     if teacher and teacher["test_accuracy"] < BLIND * result["chance"]:
         shared.say(
             f"warning: the teacher names {teacher['test_accuracy']:.1%} of the test images right, little more than "

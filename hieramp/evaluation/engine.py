@@ -78,7 +78,7 @@ class Evaluation:
         self.teacher = load_teacher(soft) if soft and not labels else None
         held = load_set(task.data(task.set), task.size)
         if self.teacher:
-            self.teacher = self.teacher.for_classes(held.class_names, held.name)
+            self.teacher = self.teacher.for_classes(held.class_names, held.name, held.wnids)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
         if labels:
             names = tuple(read_about(labels)["class_names"])

@@ -1,6 +1,7 @@
 """Sets of images, decoded and held in memory, whose labels are checked by the names of the classes."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class LabeledImages:
     settings: dict[str, Any]  # how a distilled set was made; {} for a plain folder
     sha256: str  # of pixels, labels and names: the same for a zip and its unpacked folder
     files: tuple[str, ...] = ()  # where each image is from; () where that is not known
+    wnids: tuple[str, ...] = ()  # of the classes, where all have an ImageNet id
 
     @property
     def image_size(self) -> int:
@@ -70,7 +72,9 @@ def load_set(path: str | DataSpec, size: int | None = None, limit: int | None = 
             raise UserError(f"{path} holds no images")
         images = rearrange(torch.from_numpy(np.stack(pictures)), "n h w c -> n c h w").contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
-        return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
+        wnids = _wnids(opened.manifest["class_folders"])
+        held = _held(images, labels, names, str(path), dict(opened.settings), opened.file_names)
+        return replace(held, wnids=wnids)
 
 
 def load_test(path: str | DataSpec, size: int, limit: int | None = None) -> LabeledImages:
@@ -92,7 +96,12 @@ def _hold_source(
     names = tuple(described_classes(source.class_names)["class_names"])
     whole = len(images) == len(source)  # nothing was skipped or left out
     files = tuple(source.files.where(i) for i in range(len(source))) if whole else ()
-    return _held(images, decoded.labels, names, str(path), {}, files)
+    held = _held(images, decoded.labels, names, str(path), {}, files)
+    return replace(held, wnids=_wnids(source.class_names))
+
+
+def _wnids(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(described_classes(folders).get("wnids", ()))
 
 
 def _held(

@@ -10,7 +10,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from app.kinds import with_schedule
-from app.orders import GREEK, Order
+from app.view_requests import GREEK, ViewRequest
 from hieramp import SCHEDULES as PAPERS
 from hieramp import Model, Settings, figures
 from hieramp.errors import UserError
@@ -28,19 +28,19 @@ class Sheet:
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    orders: tuple[Order, ...]  # row by row
+    view_requests: tuple[ViewRequest, ...]  # row by row
     pictures: tuple[Image.Image, ...] = ()
 
     @property
     def is_finished(self) -> bool:
-        return len(self.pictures) == len(self.orders)
+        return len(self.pictures) == len(self.view_requests)
 
     def label(self, i: int) -> str:
         return ", ".join(filter(None, (self.rows[i // len(self.columns)], self.columns[i % len(self.columns)])))
 
     @property
     def labels(self) -> list[str]:
-        return [self.label(i) for i in range(len(self.orders))]
+        return [self.label(i) for i in range(len(self.view_requests))]
 
     def as_picture(self, title: str = "") -> Image.Image:
         """The finished sheet in one, with a line of text above."""
@@ -61,13 +61,13 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
     return canvas
 
 
-def schedule_sheet(order: Order) -> Sheet:
-    """The eight schedules on the first seed of an order, in its blocks and by its sampling."""
-    orders = [_first_seed(order, with_schedule(order.settings, name, "var")) for name in PAPERS]
-    return Sheet(("",), tuple(PAPERS), tuple(orders))
+def schedule_sheet(view_request: ViewRequest) -> Sheet:
+    """The eight schedules on the first seed of a request, in its blocks and by its sampling."""
+    view_requests = [_first_seed(view_request, with_schedule(view_request.settings, name, "var")) for name in PAPERS]
+    return Sheet(("",), tuple(PAPERS), tuple(view_requests))
 
 
-def grid_sheet(order: Order, stage: str) -> Sheet:
+def grid_sheet(view_request: ViewRequest, stage: str) -> Sheet:
     """ρ by strength of one stage; the other stages stay as they are.
 
     Raises:
@@ -75,34 +75,37 @@ def grid_sheet(order: Order, stage: str) -> Sheet:
     """
     if stage not in STAGES:
         raise UserError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}")
-    mode, orders = order.settings.mode, []
+    mode, view_requests = view_request.settings.mode, []
     strengths = GRID_STRENGTHS[mode]
     for rho in GRID_RHOS:
         for strength in strengths:
             changed: dict[str, Any] = {stage: (rho, strength), "positions": None}
-            orders.append(_first_seed(order, replace(order.settings, **changed)))
+            view_requests.append(_first_seed(view_request, replace(view_request.settings, **changed)))
     rows = [f"{stage} ρ {rho:.0%}" for rho in GRID_RHOS]
-    return Sheet(tuple(rows), tuple(f"{GREEK[mode]} {strength:g}" for strength in strengths), tuple(orders))
+    return Sheet(tuple(rows), tuple(f"{GREEK[mode]} {strength:g}" for strength in strengths), tuple(view_requests))
 
 
-def plan(order: Order, kind: str) -> Sheet:
+def plan(view_request: ViewRequest, kind: str) -> Sheet:
     """An empty sheet.
 
     Raises:
         UserError: it is neither "schedules" nor a stage.
     """
-    return schedule_sheet(order) if kind == SCHEDULES else grid_sheet(order, kind)
+    return schedule_sheet(view_request) if kind == SCHEDULES else grid_sheet(view_request, kind)
 
 
-def _first_seed(order: Order, settings: Settings) -> Order:
-    return replace(order, seeds=order.seeds[:1], settings=settings)
+def _first_seed(view_request: ViewRequest, settings: Settings) -> ViewRequest:
+    return replace(view_request, seeds=view_request.seeds[:1], settings=settings)
 
 
 def draw_sheet(model: Model, sheet: Sheet) -> Iterator[Sheet]:
     """The sheet after every batch; a batch holds as many pictures as fit."""
-    for start in range(0, len(sheet.orders), BATCH):
-        orders = sheet.orders[start : start + BATCH]
-        labels, seeds = [order.label for order in orders], [order.seeds[0] for order in orders]
-        drawn = model.generate(labels, seeds, [order.settings for order in orders])
+    for start in range(0, len(sheet.view_requests), BATCH):
+        view_requests = sheet.view_requests[start : start + BATCH]
+        labels, seeds = (
+            [view_request.label for view_request in view_requests],
+            [view_request.seeds[0] for view_request in view_requests],
+        )
+        drawn = model.generate(labels, seeds, [view_request.settings for view_request in view_requests])
         sheet = replace(sheet, pictures=(*sheet.pictures, *map(figures.to_picture, drawn.images)))
         yield sheet

@@ -15,10 +15,10 @@ from app import kinds
 from app.curated import opening
 from app.kinds import AnyModel
 from hieramp import Model, Settings
+from hieramp.class_conditional import DESCRIBED
 from hieramp.class_names import short_name
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
-from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
 from hieramp.settings import FOR_SETS, set_settings
 

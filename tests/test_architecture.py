@@ -12,8 +12,13 @@ ALLOWED = {
     "vqvae": set(),
     "var": set(),
     "amplification": set(),
-    "generation": {"vqvae", "var", "amplification", "settings"},
-    "diffusion": {"vqvae", "amplification", "settings"},  # shares the latents, settings and maths, not the VAR
+    "generation": {"vqvae", "var", "amplification", "settings", "class_conditional"},
+    "diffusion": {
+        "vqvae",
+        "amplification",
+        "settings",
+        "class_conditional",
+    },  # shares the latents, settings and maths, not the VAR
     "analysis": {"vqvae", "var", "amplification", "generation", "diffusion", "settings"},
     "training": {"vqvae", "var", "amplification", "generation", "diffusion"},
     "imageset": set(),

@@ -18,10 +18,10 @@ import pytest
 import hieramp
 from app import distill_requests, page, view_requests
 from hieramp import OFF, SCHEDULES, Amplification, Settings, figures
+from hieramp.class_conditional import DESCRIBED
 from hieramp.commands import arguments
 from hieramp.commands.main import main
 from hieramp.fields import Choice, Field, Indices, Knob, Number, PerStage, Positions, ShareStrength
-from hieramp.generation.model import DESCRIBED
 from hieramp.generation.sampling import Sampling
 from hieramp.settings import PAPER
 

@@ -14,15 +14,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from hieramp.class_names import check_labels, label_of
+from hieramp.class_conditional import ClassConditionalModel
 from hieramp.devices import prefer_flash, to_device_async
 from hieramp.diffusion.amplifier import Amplifier
 from hieramp.diffusion.latents import Latents
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Moment, sample
-from hieramp.settings import DEFAULTS, Settings, SettingsLike, for_images
-from hieramp.version import __version__
+from hieramp.settings import DEFAULTS, Settings, SettingsLike
 
 GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
 
@@ -115,7 +114,7 @@ class _Request:
 
 
 @dataclass(eq=False)
-class DiffusionModel:
+class DiffusionModel(ClassConditionalModel):
     """Draws images of its classes. Made by `hieramp.load` or `hieramp.diffusion.official.from_diffusers`."""
 
     latents: Latents
@@ -148,14 +147,6 @@ class DiffusionModel:
         if self.device.type == "cuda":
             prefer_flash()
         return self
-
-    def label_of(self, name: str | int) -> int:
-        """The label of a class name, ImageNet id or number.
-
-        Raises:
-            ValueError: there is no such class; names the nearest ones.
-        """
-        return label_of(name, self.class_names, self.wnids, self.name)
 
     @property
     def states(self) -> tuple[dict[str, Tensor], ...]:
@@ -215,18 +206,6 @@ class DiffusionModel:
         """
         return self._draw(self._request(labels, seeds, settings, options, maps))
 
-    def describe(self, label: int, seeds: Sequence[int], settings: Settings) -> dict[str, Any]:
-        """What pictures are drawn with, ready for JSON: it is stored inside them."""
-        return {
-            "model": self.name,
-            "class": self.class_names[label],
-            "label": label,
-            "seeds": list(seeds),
-            **settings.resolved(self.depth).to_json(self.kind),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "hieramp": __version__,
-        }
-
     def _request(
         self,
         labels: Sequence[int],
@@ -235,11 +214,7 @@ class DiffusionModel:
         options: dict[str, Any],
         maps: bool,
     ) -> _Request:
-        labels = check_labels(labels, self.denoiser.num_classes, self.name)
-        seeds, per_image = for_images(settings, options, self.defaults, labels, seeds)
-        for one in set(per_image):
-            self.check(one)
-        return _Request(labels, seeds, per_image, maps)
+        return _Request(*self.checked(labels, seeds, settings, options), maps)
 
     def _draw(self, request: _Request) -> Iterator[DiffusionStep]:
         size, count = GROUP.get(self.device.type, 4), len(request.labels)

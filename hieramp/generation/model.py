@@ -9,16 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hieramp.class_names import check_labels, label_of
+from hieramp.class_conditional import ClassConditionalModel
 from hieramp.devices import prefer_flash
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Memory, PrefixTokens, Request, Step, draw
-from hieramp.settings import DEFAULTS, Settings, SettingsLike, for_images
+from hieramp.settings import DEFAULTS, Settings, SettingsLike
 from hieramp.var.model import VAR
-from hieramp.version import __version__
 from hieramp.vqvae.model import VQVAE
-
-DESCRIBED = ("model", "class", "label", "seeds", "dtype", "hieramp")  # what `describe` names besides the settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Drawing:
 
 
 @dataclass(eq=False)
-class Model:
+class Model(ClassConditionalModel):
     """Draws images of its classes. Made by `hieramp.load` or `hieramp.from_official`."""
 
     vqvae: VQVAE
@@ -92,14 +89,6 @@ class Model:
         """Blocks of the transformer."""
         return self.var.config.depth
 
-    def label_of(self, name: str | int) -> int:
-        """The label of a class name, ImageNet id or number; a name that looks like a number is a name first.
-
-        Raises:
-            ValueError: there is no such class; names the nearest ones.
-        """
-        return label_of(name, self.class_names, self.wnids, self.name)
-
     def generate(
         self,
         labels: Sequence[int],
@@ -153,18 +142,6 @@ class Model:
         settings.check_kind(self.kind)
         settings.check(self.var.scales, self.var.config.depth)
 
-    def describe(self, label: int, seeds: Sequence[int], settings: Settings) -> dict[str, Any]:
-        """What pictures are drawn with, ready for JSON: it is stored inside them."""
-        return {
-            "model": self.name,
-            "class": self.class_names[label],
-            "label": label,
-            "seeds": list(seeds),
-            **settings.resolved(self.var.config.depth).to_json(),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "hieramp": __version__,
-        }
-
     def _request(
         self,
         labels: Sequence[int],
@@ -174,10 +151,7 @@ class Model:
         return_attention: bool,
         prefix_tokens: Sequence[Tensor],
     ) -> Request:
-        labels = check_labels(labels, self.var.config.num_classes, self.name)
-        seeds, per_image = for_images(settings, options, self.defaults, labels, seeds)
-        for one in set(per_image):
-            self.check(one)
+        labels, seeds, per_image = self.checked(labels, seeds, settings, options)
         amplifications = tuple(one.amplification for one in per_image)
         return Request(
             labels,

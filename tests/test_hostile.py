@@ -12,7 +12,7 @@ from PIL import Image
 
 import hieramp
 import hieramp.errors
-from app.distill_requests import Recipe
+from app.distill_requests import DistillRequest
 from app.jobs import STORED, Job, JobBook
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
@@ -213,10 +213,10 @@ def test_names_that_steer_a_terminal_are_shown_as_they_are(capsys: pytest.Captur
 
 def unfinished(book: JobBook) -> Job:
     """A set that was stopped after its first batch, under the book of a server that has ended since."""
-    recipe = Recipe((0, 1), 4, 0, hieramp.Settings(), False, "set")
-    job = Job("a" * 20, book.root / ("a" * 20), recipe)
+    request = DistillRequest((0, 1), 4, 0, hieramp.Settings(), False, "set")
+    job = Job("a" * 20, book.root / ("a" * 20), request)
     job.folder.mkdir(parents=True)
-    (job.folder / STORED).write_text(recipe.to_json())
+    (job.folder / STORED).write_text(request.to_json())
     return job
 
 

@@ -127,7 +127,7 @@ def test_details_and_doubt_hold_for_all_positions(patient: hieramp.Model) -> Non
     *_, last = patient.steps(LABELS, SEEDS, ALL, return_attention=True)
     assert last.logits.shape == (5, 64, 64) and last.block_saliency is not None
     assert last.block_saliency.shape == (5, 4, 2, 8, 8) and last.class_logits is not None
-    assert last.clear.shape == (5,) and last.clear.all()
+    assert last.is_unambiguous.shape == (5,) and last.is_unambiguous.all()
 
 
 def test_double_precision_draws_the_same(patient: hieramp.Model) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from app import sheets, view_models, view_requests
 from app.context import STUDYING, AppContext, html, sentences, stale_note
 from app.controls import Controls
+from app.names import name_of
 from app.sheets import SCHEDULES, Sheet, plan
 from hieramp import Model
 from hieramp.scales import STAGES
@@ -34,7 +35,7 @@ def build(context: AppContext, controls: Controls) -> None:
         with sentences():
             view_request = view_requests.read_request(context.model, controls.values(given))
             empty = plan(view_request, given[kind])
-            about = view_requests.short_name(context.model.class_names[view_request.label])
+            about = name_of(context.model, view_request.label)
             yield as_html(context.model, empty, about)
             for found in context.study("ablate", view_request, given[kind]):
                 yield as_html(context.model, found, about)
@@ -72,9 +73,7 @@ def _tile(model: Model, sheet: Sheet, i: int, name: str) -> str:
 def saved(model: Model, sheet: Sheet) -> tuple[Image.Image, dict[str, Any]]:
     """A finished sheet that says what it is, and the settings inside: those of its first picture, and all labels."""
     view_request = sheet.view_requests[0]
-    about = (
-        f"{view_requests.short_name(model.class_names[view_request.label])}, seed {view_request.seeds[0]}, {model.name}"
-    )
+    about = f"{name_of(model, view_request.label)}, seed {view_request.seeds[0]}, {model.name}"
     return sheet.as_picture(about), view_requests.described(model, view_request) | {view_requests.SHEET: sheet.labels}
 
 
@@ -83,5 +82,5 @@ def _save(model: Model, sheet: Sheet) -> str:
         return ""
     view_request = sheet.view_requests[0]
     source = view_models.data_uri(*saved(model, sheet))
-    name = view_models.file_name(model.class_names[view_request.label], f"seed{view_request.seeds[0]}-sheet.png")
+    name = view_models.file_name(name_of(model, view_request.label), f"seed{view_request.seeds[0]}-sheet.png")
     return f'<a download="{name}" href="{source}">Save the sheet as PNG</a>'

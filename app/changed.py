@@ -14,6 +14,7 @@ import hieramp
 from app import plots, view_models, view_requests
 from app.context import CHEAP, STUDYING, AppContext, html, sentences, slider, stale_note
 from app.controls import Controls
+from app.names import name_of
 from hieramp import Settings
 
 ABOUT = (
@@ -103,7 +104,7 @@ def _connect(context: AppContext, controls: Controls, inputs: list[Any], outputs
         with sentences():
             view_request = view_requests.read_request(context.model, controls.values(given))
             wanted = view_requests.whole("the number of samples", given[samples], 1, context.limits.samples)
-            name = view_requests.short_name(context.model.class_names[view_request.label])
+            name = name_of(context.model, view_request.label)
             for found in context.study("count_tokens", view_request, wanted):
                 links = ""
                 if found.is_finished:

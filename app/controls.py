@@ -13,6 +13,7 @@ import gradio as gr
 
 from app import handlers, kinds, view_requests
 from app.context import ASKING, CHEAP, AppContext, as_given, sentences, slider, warn
+from app.names import full_names
 from hieramp import Model, Settings
 from hieramp.fields import Choice, Number, Part, Positions
 
@@ -53,7 +54,7 @@ class Controls:
 
 def build(context: AppContext) -> Controls:
     model, named, fresh = context.model, dict[str, Any](), view_requests.defaults(context.model)
-    classes = [(name, label) for label, name in enumerate(model.class_names)]
+    classes = [(name, label) for label, name in enumerate(full_names(model))]
     schedule_names = [(name.replace("-", " "), name) for name in kinds.schedules(model.kind)]
     with gr.Row(elem_classes="with-button"):
         named["class_name"] = as_given(

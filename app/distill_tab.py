@@ -10,6 +10,7 @@ from app import distill_requests
 from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, slider
 from app.controls import Controls
 from app.jobs import Job
+from app.names import full_names
 from app.words import without_folders
 from hieramp.errors import UserError
 
@@ -31,7 +32,7 @@ def build_memory() -> tuple[gr.BrowserState, gr.Timer]:
 
 def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tuple[gr.BrowserState, gr.Timer]) -> None:
     html(ABOUT, elem_classes="prose-line")
-    names = [(name, label) for label, name in enumerate(context.model.class_names)]
+    names = [(name, label) for label, name in enumerate(full_names(context.model))]
     with gr.Row(elem_classes="ask"):
         classes = gr.Dropdown(names, value=[], multiselect=True, label="Classes (none chosen: all)", interactive=True)
     with gr.Row(elem_classes="ask"):

@@ -10,6 +10,7 @@ from app.changed import link, run_study, said
 from app.context import AppContext, html, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
+from app.names import name_of
 from hieramp import figures
 from hieramp.analysis.dose import MEASURES, SEEDS, Response, Sweep, in_words, rows_of
 from hieramp.files import csv_text
@@ -50,7 +51,7 @@ def build(context: AppContext, controls: Controls) -> None:
             model, view_request = context.model, view_requests.read_request(context.model, controls.values(given))
             seeds = range(view_request.seeds[0], view_request.seeds[0] + SEEDS)
             for one in context.study("dose", view_request, given[stage], given[knob]):
-                name, links = view_requests.short_name(model.class_names[view_request.label]), ""
+                name, links = name_of(model, view_request.label), ""
                 if one.is_finished:
                     about = view_requests.described(model, view_request) | {
                         "seeds": list(seeds),

@@ -59,7 +59,7 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
     demo.queue(max_size=256).launch(
         theme=theme.THEME,
-        css_paths=[theme.WEB / "style.css", theme.WEB / "mechanism.css"],
+        css_paths=[theme.WEB / name for name in ("style.css", "mechanism.css", "names.css")],
         head=f"<script>{theme.read('page.js')}</script><script>{glossary.script()}</script>",
         footer_links=["api"],
         show_error=False,

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from app.kinds import with_schedule
 from app.view_requests import GREEK, ViewRequest
@@ -53,7 +51,7 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
     """The picture below a line of text, as wide as both need; as it is where there is no text."""
     if not title:
         return picture
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
+    title, font = figures.writing(title, 13)
     width = max(picture.width, math.ceil(font.getlength(title)) + 2 * figures.GAP)
     canvas = Image.new("RGB", (width, picture.height + 28), figures.PAPER)
     ImageDraw.Draw(canvas).text((figures.GAP, 14), title, figures.INK, font, anchor="lm")

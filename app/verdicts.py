@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from app import handlers
-from app.view_requests import ViewRequest, address, short_name, whole
+from app.names import name_of
+from app.view_requests import ViewRequest, address, whole
 from hieramp import Model
 from hieramp.analysis.faithfulness import centre_prior
 from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
@@ -44,7 +45,7 @@ def opinion_view(
     images, rows = steps[-1].image, [sample, len(view_request.seeds) + sample]
     p_BK = verdicts(classifier, images)
     best = p_BK.max(-1)
-    names = [short_name(model.class_names[label]) for label in best.indices.tolist()]
+    names = [name_of(model, label) for label in best.indices.tolist()]
     view: dict[str, Any] = {
         "key": address(model, view_request),
         "sample": sample,

@@ -15,6 +15,7 @@ from torch import Tensor
 from app import kinds
 from app.examples import notice
 from app.kinds import AnyModel
+from app.names import name_of
 from app.view_requests import ViewRequest, address, as_command, as_python, caption, described_one, short_name
 from hieramp import Step, figures
 from hieramp.analysis.tokens import changed_tokens
@@ -29,7 +30,7 @@ ViewModel = dict[str, Any]
 def view_model_of(model: AnyModel, view_request: ViewRequest) -> ViewModel:
     """The view model before anything is drawn."""
     return {
-        "name": short_name(model.class_names[view_request.label]),
+        "name": name_of(model, view_request.label),
         "caption": caption(view_request, model.kind),
         "seeds": list(view_request.seeds),
         "unit": kinds.UNIT[model.kind],
@@ -73,13 +74,13 @@ def _class_probabilities(model: AnyModel, step: Step) -> list[list[tuple[str, fl
         return None
     count = min(NUM_BELIEFS, len(model.class_names))
     values, labels = step.class_probabilities.topk(count, dim=-1)
-    names = [[short_name(model.class_names[label]) for label in row] for row in labels.tolist()]
+    names = [[name_of(model, label) for label in row] for row in labels.tolist()]
     return [list(zip(row, numbers(p), strict=True)) for row, p in zip(names, values, strict=True)]
 
 
 def finals(model: AnyModel, view_request: ViewRequest, images: Tensor) -> list[dict[str, str]]:
     """Per row the finished picture with its settings inside, and the name of its file."""
-    count, name = len(view_request.seeds), model.class_names[view_request.label]
+    count, name = len(view_request.seeds), name_of(model, view_request.label)
     finals = []
     for row, image in enumerate(images):
         side, seed = row // count, view_request.seeds[row % count]

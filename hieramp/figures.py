@@ -1,7 +1,10 @@
 """Pictures of what the model does: sheets, strips and saliency overlays. Pure functions from tensors to PIL images."""
 
 import json
+import math
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from einops import rearrange
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
@@ -19,6 +24,7 @@ from hieramp.files import atomic
 SETTINGS_KEY = "hieramp"
 TILE = 128  # small pictures are enlarged to about this many pixels
 GAP, INK, PAPER = 6, "#1c1b22", "#ffffff"
+LABEL_WIDTH = 320  # pixels, of the labels of a sheet at most
 COLORS = "inferno"
 
 
@@ -51,29 +57,76 @@ def palette() -> bytes:
     return (matplotlib.colormaps[COLORS](np.arange(256))[:, :3] * 255).astype(np.uint8).tobytes()
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: Pillow's own has no × and no Greek."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+# DejaVu Sans, which matplotlib brings along: Pillow's own has no × and no Greek.
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
-def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str] = ()) -> Image.Image:
-    """Labelled rows of pictures, with a caption under each column where given."""
-    font = _font(15)
+def _font(size: int, path: Path = FONT) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
+
+
+@lru_cache(maxsize=256)
+def _characters(path: Path) -> frozenset[int]:
+    """What a font can write, as code points; nothing where it is no font that can be opened."""
+    try:
+        return frozenset(FT2Font(str(path)).get_charmap())
+    except (RuntimeError, OSError):
+        return frozenset()
+
+
+@lru_cache(maxsize=256)
+def _font_for(wanted: frozenset[int], size: int) -> ImageFont.FreeTypeFont | None:
+    """Of DejaVu Sans and the fonts of this machine the first that can write all of that."""
+    machines = sorted({Path(entry.fname) for entry in font_manager.fontManager.ttflist})
+    for path in (FONT, *machines):
+        if wanted <= _characters(path):
+            with suppress(OSError):  # a font of bitmaps has not every size
+                return _font(size, path)
+    return None
+
+
+def spelled_out(text: str) -> str:
+    """A text that DejaVu Sans can write: "猫" becomes "U+732B" rather than an empty box."""
+    known = _characters(FONT)
+    parts = [character if ord(character) in known else f" U+{ord(character):04X} " for character in text]
+    return " ".join("".join(parts).split())
+
+
+def writing(text: str, size: int, room: float = math.inf, portable: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
+    """A text as it is written in so many pixels, and its font; what is too long ends in "…"."""
+    font = None if portable else _font_for(frozenset(map(ord, text)), size)
+    if font is None:
+        text, font = spelled_out(text), _font(size)
+    if font.getlength(text) <= room:
+        return text, font
+    return next(cut for n in range(len(text), -1, -1) if font.getlength(cut := f"{text[:n].rstrip()}…") <= room), font
+
+
+def sheet(
+    rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str] = (), portable: bool = False
+) -> Image.Image:
+    """Labelled rows of pictures, with a caption under each column where given.
+
+    Characters that DejaVu Sans lacks are written with a font of this machine that has them, or by their numbers where
+    none has, and always where the sheet is to be `portable`: the same on every machine.
+    """
     pictures = [picture for _, row in rows for picture in row]
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
-    margin = GAP + max([int(font.getlength(label)) for label, _ in rows]) + GAP
+    labels = [writing(label, 15, LABEL_WIDTH, portable) for label, _ in rows]
+    margin = GAP + max([int(font.getlength(label)) for label, font in labels]) + GAP
     columns = max(len(row) for _, row in rows)
     below = 24 if captions else 0
     size = (margin + columns * (width + GAP), GAP + len(rows) * (height + GAP) + below)
     canvas = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(canvas)
-    for i, (label, row) in enumerate(rows):
+    for i, ((label, font), (_, row)) in enumerate(zip(labels, rows, strict=True)):
         y = GAP + i * (height + GAP)
         pen.text((margin - GAP, y + height // 2), label, INK, font, anchor="rm")
         for j, picture in enumerate(row):
             canvas.paste(picture, (margin + j * (width + GAP), y))
     for j, caption in enumerate(captions):
-        pen.text((margin + j * (width + GAP) + width // 2, size[1] - below // 2 - 2), caption, INK, font, anchor="mm")
+        text, font = writing(caption, 15, width + GAP, portable)
+        pen.text((margin + j * (width + GAP) + width // 2, size[1] - below // 2 - 2), text, INK, font, anchor="mm")
     return canvas
 
 

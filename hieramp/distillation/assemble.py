@@ -17,9 +17,9 @@ from hieramp.imageset.layout import (
     CLASS_MAP,
     CONTACT,
     MANIFEST,
-    METADATA_COLUMNS,
     SHARD_INFO,
     class_map,
+    metadata_rows,
     places,
     shard_info,
 )
@@ -57,7 +57,8 @@ def _write(plan: Plan, folder: PartFolder, sink: Sink) -> None:
         if plan.format == "webdataset":
             sink.write(item.file.removesuffix(".png") + ".cls", str(item.label).encode())
         hashed = hashlib.sha256(png).hexdigest()
-        images.append({"file": item.file, "label": item.label, "seed": seed, "bytes": len(png), "sha256": hashed})
+        row = {"file": item.file, "label": item.label, "seed": seed, "bytes": len(png), "sha256": hashed}
+        images.append(row if made.weight is None else row | {"weight": made.weight})
         if made.logits is not None:
             logits.append(made.logits)
         if item.label in shown and len(shown[item.label]) < SHEET_IMAGES:
@@ -94,11 +95,7 @@ def _picture_settings(plan: Plan, label: int, seed: int) -> dict[str, Any]:
 
 
 def _metadata(plan: Plan, images: list[dict[str, Any]]) -> bytes:
-    before = places(plan.format).images
-    rows = [
-        [row["file"].removeprefix(before), row["label"], plan.class_names[row["label"]], row["seed"]] for row in images
-    ]
-    return csv_text([METADATA_COLUMNS, *rows]).encode()
+    return csv_text(metadata_rows(images, plan.class_names, plan.format)).encode()
 
 
 def _soft_labels(plan: Plan, logits: list[bytes]) -> bytes:

@@ -140,6 +140,7 @@ def distill(
         model={"name": model.name, "sha256": fingerprint(*model.states)},
         format=format,
         candidates=chosen_of,
+        weighs=method is not None and method.weighs,
     )
     how = plan.image_size, judge, candidates, soft_labels
     drawer: Drawer | Preparation = _drawer(model, drawn_with, *how)

@@ -1,7 +1,7 @@
 """The unfinished set on disk: a folder of batches, each written whole or not at all, that any later run takes up.
 
 A batch is a small zip (which brings a checksum a file) of <index>.png and, with soft labels, <index>.logits; where an
-image was chosen among several, <index>.chosen says which.
+image was chosen among several, <index>.chosen says which; where images have weights, <index>.weight.
 """
 
 import json
@@ -34,6 +34,7 @@ class Made:
     png: bytes
     logits: bytes | None  # float16, little-endian, one per class
     chosen: int = 0  # which of the candidates
+    weight: float | None = None  # the share of its class that it stands for, where the method says
 
 
 class PartFolder:
@@ -45,6 +46,7 @@ class PartFolder:
         self.batches: list[Path] = []
         self.opened: OrderedDict[int, zipfile.ZipFile] = OrderedDict()
         self.with_logits, self.with_choice = bool(plan.settings.get("soft_labels")), plan.candidates > 1
+        self.with_weight = plan.weighs
         for path in sorted(self.path.glob("*.batch")):
             self._take_up(path)
 
@@ -63,7 +65,8 @@ class PartFolder:
         try:
             with zipfile.ZipFile(path) as file:
                 indices = [int(name.removesuffix(".png")) for name in file.namelist() if name.endswith(".png")]
-                complete = len(file.namelist()) == (1 + self.with_logits + self.with_choice) * len(indices)
+                of_each = 1 + self.with_logits + self.with_choice + self.with_weight
+                complete = len(file.namelist()) == of_each * len(indices)
                 whole = file.testzip() is None and complete and all(is_png(file.read(f"{i}.png")) for i in indices)
             if whole and all(0 <= index < self.num_images for index in indices):
                 self._register(path, indices)
@@ -86,6 +89,8 @@ class PartFolder:
                     file.writestr(f"{image.index}.logits", image.logits)
                 if self.with_choice:
                     file.writestr(f"{image.index}.chosen", str(image.chosen))
+                if self.with_weight:
+                    file.writestr(f"{image.index}.weight", repr(image.weight))
         self._register(path, [image.index for image in made])
 
     def read(self, index: int) -> Made:
@@ -99,8 +104,9 @@ class PartFolder:
             file = self._open(number)
             logits = file.read(f"{index}.logits") if self.with_logits else None
             chosen = int(file.read(f"{index}.chosen")) if self.with_choice else 0
-            return Made(index, file.read(f"{index}.png"), logits, chosen)
-        except (zipfile.BadZipFile, OSError, KeyError, EOFError) as error:
+            weight = float(file.read(f"{index}.weight")) if self.with_weight else None
+            return Made(index, file.read(f"{index}.png"), logits, chosen, weight)
+        except (zipfile.BadZipFile, OSError, KeyError, EOFError, ValueError) as error:
             raise UserError(
                 f"{self.batches[number]} was damaged meanwhile ({error}): remove it and run the same line again"
             ) from error

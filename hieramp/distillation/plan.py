@@ -50,6 +50,7 @@ class Plan:
     model: dict[str, Any] | None = None
     format: Format = "zip"
     candidates: int = 1  # drawn for each image
+    weighs: bool = False  # whether images have weights
 
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MAX_CANDIDATES:

@@ -21,7 +21,7 @@ from hieramp.devices import supports_fast_bf16
 from hieramp.errors import UserError
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.trainer import StudentResult
-from hieramp.figures import save_figure
+from hieramp.figures import save_figure, spelled_out
 from hieramp.files import csv_text, write_text
 from hieramp.version import __version__
 
@@ -168,9 +168,9 @@ def confusion_figure(confusion_KK: Tensor, class_names: Sequence[str]) -> Figure
     figure.colorbar(picture, label="% of the true class")
     axes.set(xlabel="named", ylabel="true")
     if num_classes <= MAX_NAMED:
-        short = [short_name(name)[:MAX_SHOWN] for name in class_names]
-        axes.set_xticks(range(num_classes), short, rotation=45, ha="right")
-        axes.set_yticks(range(num_classes), short)
+        short = [spelled_out(short_name(name))[:MAX_SHOWN] for name in class_names]
+        axes.set_xticks(range(num_classes), short, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(num_classes), short, parse_math=False)
     if num_classes <= MAX_NAMED // 2:
         for i, row in enumerate(share_KK.tolist()):
             for j, share in enumerate(row):

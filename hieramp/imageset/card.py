@@ -13,7 +13,7 @@ from PIL import Image
 
 from hieramp.class_names import short_name
 from hieramp.figures import enlarged, sheet
-from hieramp.imageset.layout import places, unique_names
+from hieramp.imageset.layout import WEIGHT, places, unique_names
 
 SHEET_CLASSES, SHEET_IMAGES, SHEET_TILE = 10, 10, 64
 
@@ -68,7 +68,7 @@ images = hieramp.open_set("THIS")""",
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[bytes]]]) -> bytes:
     """An SVG with a row of PNGs for each (class name, images)."""
-    picture = sheet([(short_name(name)[:24], [_tile(png) for png in pngs]) for name, pngs in rows])
+    picture = sheet([(short_name(name)[:24], [_tile(png) for png in pngs]) for name, pngs in rows], portable=True)
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -96,7 +96,8 @@ def dataset_card(manifest: dict[str, Any], name: str | None = None) -> bytes:
         f"# A distilled set: {num_images} images of {num_classes} classes",
         f"{_origin(manifest)} {_per_class(settings)} images a class, {side}×{side} pixels, "
         f"lossless PNG. Made by HierAmp {manifest['versions']['hieramp']}, method {manifest['method']}."
-        + (soft + "`dataset.json`." if settings.get("soft_labels") else ""),
+        + (soft + "`dataset.json`." if settings.get("soft_labels") else "")
+        + (_WEIGHTS.format(places(storage).metadata) if _is_weighed(manifest) else ""),
         "![the first images of each class](contact.svg)",
         "## Load it\n\n```python\n" + _lines(storage, name) + "\n```\n\n" + _TIMM_ORDER,
         "## Settings\n\n```json\n" + json.dumps(settings, indent=1, ensure_ascii=False) + "\n```",
@@ -137,6 +138,10 @@ def _lines(storage: str, name: str | None) -> str:
     return f"{first}\n\n# hf download {name} --repo-type dataset --local-dir {name.split('/')[-1]}\n{rest}"
 
 
+_WEIGHTS = (
+    "\n\nImages have weights (the column `weight` of `{}`, or `hieramp.open_set(…).weights`): the share of the real "
+    "images of its class that are in the cluster which an image stands for, 1 in all of a class."
+)
 _TIMM_ORDER = (
     "Labels are those that torchvision and `datasets` give the same classes in folders of your own, which they sort by "
     'their bytes. timm sorts class_2 before class_10: give it `class_map="class_map.txt"` with such folders.'
@@ -181,7 +186,13 @@ def _front_matter(manifest: dict[str, Any], storage: str, num_images: int) -> st
         ]
         return "\n".join([*head, *configs, "dataset_info:", "  features:", *columns, "---"])
     columns = [*feature("image", "image"), *label("label"), *feature("class_name", "string"), *feature("seed", "int64")]
+    if _is_weighed(manifest):
+        columns += feature(WEIGHT, "float64")
     return "\n".join([*head, *configs, "  features:", *columns, "---"])
+
+
+def _is_weighed(manifest: dict[str, Any]) -> bool:
+    return any(WEIGHT in row for row in manifest["images"][:1])
 
 
 def _label_names(manifest: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """What a distilled set looks like on disk: the names inside it, and the manifest (dataset.json).
 
     train/<class folder>/<index>.png    class folder: wnid where the model has them, else the label in five digits
-    train/metadata.csv                  file_name, label, class_name, seed
+    train/metadata.csv                  file_name, label, class_name, seed; weight, where the method has weights
     dataset.json  README.md  contact.svg  class_map.txt  labels/soft_labels.safetensors
 
 zip, folder and webdataset hold the same tree; a webdataset has its images in tars, each with its label beside it as
@@ -25,7 +25,7 @@ FORMAT = 1
 SHARD_FILES = 10_000  # images of one tar, so that any shard loads alike
 SHARD_INFO = "_info.json"
 MANIFEST, CARD, CONTACT, CLASS_MAP = "dataset.json", "README.md", "contact.svg", "class_map.txt"
-METADATA_COLUMNS = ("file_name", "label", "class_name", "seed")
+METADATA_COLUMNS, WEIGHT = ("file_name", "label", "class_name", "seed"), "weight"
 Format = Literal["zip", "folder", "webdataset", "rded"]
 FORMATS: tuple[Format, ...] = ("zip", "folder", "webdataset", "rded")
 MAX_IPC, MAX_SIDE = 1_000_000, 4096
@@ -96,6 +96,19 @@ def class_map(class_names: Sequence[str], folders: Sequence[str]) -> bytes:
     return "".join(" ".join(name.splitlines()) + "\n" for name in names).encode()
 
 
+def metadata_rows(
+    images: Sequence[dict[str, Any]], class_names: Sequence[str], format: str = "zip"
+) -> list[tuple[str, ...]]:
+    """metadata.csv, the line of the columns first, of the images of a manifest."""
+    before, weighed = places(format).images, bool(images) and WEIGHT in images[0]
+    rows = [
+        (row["file"].removeprefix(before), str(row["label"]), class_names[row["label"]], str(row["seed"]))
+        + ((repr(row[WEIGHT]),) if weighed else ())
+        for row in images
+    ]
+    return [METADATA_COLUMNS + ((WEIGHT,) if weighed else ()), *rows]
+
+
 def shard_name(number: int) -> str:
     return f"train-{number:06d}.tar"
 
@@ -131,8 +144,10 @@ def check_manifest(manifest: Any, where: str) -> dict[str, Any]:
     try:
         _check_head(manifest, where)
         _check_files(manifest, where)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{MANIFEST} of {where} is damaged: {error!r}") from error
+    except KeyError as error:
+        raise UserError(f"{MANIFEST} of {where} is damaged: it lacks {error.args[0]!r}") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{MANIFEST} of {where} is damaged: {error}") from error
     return manifest
 
 
@@ -155,7 +170,7 @@ def _check_head(manifest: dict[str, Any], where: str) -> None:
 def _check_files(manifest: dict[str, Any], where: str) -> None:
     num_classes = len(manifest["class_names"])
     depth = image_name("folder", 0, manifest.get("storage", "zip")).count("/")
-    seen = set()
+    seen, weighed = set(), 0
     _need(isinstance(manifest["images"], list) and isinstance(manifest["files"], dict), "images or files", where)
     for row in manifest["images"]:
         name, label = row["file"], row["label"]
@@ -169,6 +184,11 @@ def _check_files(manifest: dict[str, Any], where: str) -> None:
         _need(isinstance(row["sha256"], str) and bool(_SHA256.fullmatch(row["sha256"])), f"the hash of {name}", where)
         _need(_is_whole(row["seed"], 0, 2**63), f"the seed of {name}", where)
         seen.add(name)
+        if WEIGHT in row:
+            weight, weighed = row[WEIGHT], weighed + 1
+            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            _need(is_number and 0 <= weight <= 1, f"the weight of {name}", where)
+    _need(weighed in (0, len(manifest["images"])), "the weight of some images", where)
     for name, row in manifest["files"].items():
         check_name(name, where)
         _need(name not in seen and _is_whole(row["bytes"], 0, 2**40), f"the entry of {name}", where)

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from hieramp.errors import UserError
-from hieramp.imageset.layout import MANIFEST, check_manifest, places
+from hieramp.imageset.layout import MANIFEST, WEIGHT, check_manifest, places
 from hieramp.imageset.storage import Tree, open_tree
 
 MAX_MANIFEST_BYTES = 2**28  # of a million images
@@ -71,6 +71,12 @@ class ImageSet:
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(row["seed"] for row in self.manifest["images"])
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """Of each image the share of its class that it stands for, where the method says; 1 in all of a class."""
+        rows = self.manifest["images"]
+        return tuple(float(row[WEIGHT]) for row in rows) if rows and WEIGHT in rows[0] else None
 
     def read(self, name: str) -> bytes:
         """A file of the set that the manifest declares.
@@ -133,7 +139,9 @@ def open_set(path: str | Path) -> ImageSet:
             raise UserError(f"{MANIFEST} of {path} has {size} bytes, which cannot be right; it was not read")
         try:
             manifest = json.loads(tree.read(MANIFEST))
-        except (ValueError, RecursionError) as error:
+        except RecursionError as error:
+            raise UserError(f"{MANIFEST} of {path} is damaged: it is nested too deeply") from error
+        except ValueError as error:
             raise UserError(f"{MANIFEST} of {path} is damaged: {error}") from error
         return ImageSet(path, tree, check_manifest(manifest, str(path)))
     except ValueError:

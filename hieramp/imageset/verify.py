@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from hieramp.imageset.layout import MANIFEST, METADATA_COLUMNS, image_name, places
+from hieramp.imageset.layout import MANIFEST, image_name, metadata_rows, places
 from hieramp.imageset.reader import ImageSet
 
 
@@ -93,12 +93,8 @@ def _metadata(image_set: ImageSet) -> Iterator[str]:
     except (ValueError, csv.Error) as error:
         yield f"{where.metadata} cannot be read: {error}"
         return
-    names = image_set.class_names
-    expected = [
-        [row["file"].removeprefix(where.images), str(row["label"]), names[row["label"]], str(row["seed"])]
-        for row in image_set.manifest["images"]
-    ]
-    if rows != [list(METADATA_COLUMNS), *expected]:
+    expected = metadata_rows(image_set.manifest["images"], image_set.class_names, image_set.format)
+    if rows != [list(row) for row in expected]:
         yield f"{where.metadata} does not agree with {MANIFEST}"
 
 

@@ -7,7 +7,7 @@ a cluster that runs empty takes the point that is farthest from its centre.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -87,14 +87,26 @@ class AnchorsOf:
 
     of_class: dict[int, Tensor]  # label: (ipc, C, h, w)
     ipc: int
+    sizes: dict[int, Tensor] | None = None  # label: (ipc,), how many real images are in each cluster
 
     def __call__(self, items: Sequence[Item]) -> Tensor:
         return torch.stack([self.of_class[item.label][item.index % self.ipc] for item in items])
+
+    def weights(self, items: Sequence[Item]) -> dict[int, float]:
+        """By the item's index: the share of the real images of its class that are in its cluster; 1 in all of a class.
+
+        The weights of an optimal quantization (Tan & Slade, arXiv 2501.07681).
+        """
+        assert self.sizes is not None
+        share = {label: sizes / sizes.sum() for label, sizes in self.sizes.items()}
+        return {item.index: float(share[item.label][item.index % self.ipc]) for item in items}
 
 
 @dataclass(frozen=True)
 class Anchored(OfImages):
     """A method with an anchor for each image; the options of the clustering."""
+
+    weighs: ClassVar[bool] = True
 
     anchor: Annotated[
         str,
@@ -118,7 +130,8 @@ class Anchored(OfImages):
         jobs = {str(label): partial(self._clustered, work, label, z) for label, z in latents.items()}
         found = work.store.stage("k-means", about).get(jobs, torch.device("cpu"), "k-means")
         wanted = {"centroid": "centroids", "nearest": "nearest"}[self.anchor]
-        return AnchorsOf({label: found[str(label)][wanted] for label in latents}, work.ipc)
+        sizes = {label: found[str(label)]["sizes"].double() for label in latents}
+        return AnchorsOf({label: found[str(label)][wanted] for label in latents}, work.ipc, sizes)
 
     def _clustered(self, work: Work, label: int, z: Tensor) -> Tensors:
         """Of a class: centroids, the latents nearest to them (both (ipc, C, h, w)), and the clusters' sizes."""

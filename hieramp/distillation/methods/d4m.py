@@ -47,4 +47,6 @@ class D4M(Anchored):
     def prepare(self, work: Work) -> Parts:
         levels = self.levels(work)
         first = first_at(levels, log_snr_at(min(999, round(1000 * self.strength))))
-        return Parts(levels=levels, first=first, start=NoisedAnchors(self.anchors(work), levels[first]))
+        anchors = self.anchors(work)
+        start = NoisedAnchors(anchors, levels[first])
+        return Parts(levels=levels, first=first, start=start, weights=anchors.weights(work.items))

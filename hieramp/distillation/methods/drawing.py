@@ -35,6 +35,17 @@ class PartsDrawer(DiffusionDrawer):
         super().__init__(model, settings, image_size, classifier, candidates, soft_labels)
         self.parts = parts
 
+    def make(self, task: Task) -> Callable[[], Batch]:
+        finish, weights = super().make(task), self.parts.weights
+        if weights is None:
+            return finish
+
+        def weighed() -> Batch:
+            batch = finish()
+            return Batch([replace(made, weight=weights[made.index]) for made in batch.made], batch.doubtful)
+
+        return weighed
+
     def _drawn(self, items: Sequence[Item]) -> Share:
         size = GROUP.get(self.model.device.type, 4)
         groups = [items[start : start + size] for start in range(0, len(items), size)]

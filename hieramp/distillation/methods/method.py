@@ -36,6 +36,7 @@ class Parts:
     guide: Callable[[Sequence[Item]], Guide] | None = None
     refine: Callable[[Denoiser, Tensor, Sequence[Item]], Tensor] | None = None  # clean latents, before decoding
     offsets: Mapping[int, int] | None = None  # by the item's index: what is added to its seed
+    weights: Mapping[int, float] | None = None  # by the item's index: the share of its class that it stands for
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Method:
     kinds: ClassVar[tuple[str, ...]] = DIT  # of models that can do it
     because: ClassVar[str] = ""  # why the others cannot
     needs_data: ClassVar[bool] = True
+    weighs: ClassVar[bool] = False  # whether its images have weights
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -62,8 +62,9 @@ class Pulled(Anchored):
             raise UserError(f"pull from is {self.pull_from:g} and pull until {self.pull_until:g}: it must be less")
 
     def prepare(self, work: Work) -> Parts:
-        guide = Pull(self.anchors(work), self.pull, self.pull_from, self.pull_until)
-        return Parts(levels=self.levels(work), guide=guide if self.pull else None)
+        anchors = self.anchors(work)
+        guide = Pull(anchors, self.pull, self.pull_from, self.pull_until) if self.pull else None
+        return Parts(levels=self.levels(work), guide=guide, weights=anchors.weights(work.items))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 UNIMPORTED = {
     "tensorboard": ("hieramp/training/loop.py", 'log_with="tensorboard"'),
     "torch-fidelity": ("hieramp/analysis/inception.py", "torch-fidelity"),  # which torchmetrics' FID imports
+    "pytest-xdist": ("pyproject.toml", "-n 2 --dist loadfile"),
     "ruff": (".ci/run", "ruff check"),
     "mypy": (".ci/run", "mypy"),
 }

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from app import ablate, distill_requests, kinds, plots, view_models, view_requests
+from app import ablate, distill_requests, kinds, plots, view_models, view_requests, visitors
 from app.changed import choose_classes
 from app.context import DEVICE, STUDY, AppContext, sentences
 from app.jobs import Job
@@ -113,7 +113,7 @@ class Endpoints:
         return {"images": distill_request.num_images, "seconds": found.seconds, "bytes": found.bytes}
 
     def distill(self, **settings: Any) -> dict[str, Any]:
-        return job_answer(self.context.jobs.start(self._recipe(settings)))
+        return job_answer(self.context.jobs.start(self._recipe(settings), visitors.current()))
 
     def job(self, job_id: str) -> dict[str, Any]:
         return job_answer(self.context.jobs.get(job_id))

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import distill_requests
+from app import distill_requests, visitors
 from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, slider
 from app.controls import Controls
 from app.jobs import Job
@@ -100,7 +100,7 @@ class Actions:
             before = self.context.jobs.get(given[self.remembered])
             if before and before.is_active:
                 raise UserError("a set of yours is being made: stop it first, or wait for it")
-            job = self.context.jobs.start(self._recipe(given))
+            job = self.context.jobs.start(self._recipe(given), visitors.current())
         return [job.id, *_view(self.context, job)]
 
     def poll(self, job_id: str) -> list[Any]:

@@ -52,6 +52,7 @@ class Job:
     seconds_used: float = 0.0
     seen: float = field(default_factory=time.time)
     noted: float = 0.0  # the last look that is noted on disk
+    owner: str = ""  # whose it is, while the server runs; "": nobody's in particular
 
     @property
     def path(self) -> Path:
@@ -112,17 +113,19 @@ class JobBook:
             job.done = min(num_kept(job.path), job.distill_request.num_images)
         self._jobs[job.id] = job
 
-    def start(self, distill_request: DistillRequest) -> Job:
-        """Begin a set.
+    def start(self, distill_request: DistillRequest, owner: str = "") -> Job:
+        """Begin a set; `owner` is whose it is, by their address ("": nobody's in particular).
 
         Raises:
-            UserError: too many jobs are running, the sets kept here take too much, or the request cannot be followed.
+            UserError: too many jobs are running, or are kept of this owner, the sets kept here take too much, or the
+                request cannot be followed.
         """
         self.sweep()
         job_id = secrets.token_urlsafe(24)
-        job = Job(job_id, self.root / job_id, distill_request)
+        job = Job(job_id, self.root / job_id, distill_request, owner=owner)
         with self._changed:  # its room is taken before it is planned, which takes a while
-            self._check_room()
+            self._check_room(owner)
+            self._check_kept(owner)
             self._check_disk(distill_request)
             self._jobs[job.id] = job
         try:
@@ -146,7 +149,7 @@ class JobBook:
         with self._changed:  # of two clicks one finds it waiting
             if job.state not in ("stopped", "failed"):
                 return job
-            self._check_room()
+            self._check_room(job.owner)
             before = job.state, job.message
             job.state, job.message, job.is_to_stop, job.seconds_used = "waiting", "", False, 0.0
         try:
@@ -200,10 +203,22 @@ class JobBook:
         if self._worker:
             self._worker.join()
 
-    def _check_room(self) -> None:
-        running = sum(job.is_active for job in list(self._jobs.values()))
-        if running >= self.limits.jobs:
-            raise UserError(f"{running} sets are being made, as many as this server takes: try again later")
+    def _check_room(self, owner: str) -> None:
+        running = [job for job in self._jobs.values() if job.is_active]
+        if len(running) >= self.limits.jobs:
+            raise UserError(f"{len(running)} sets are being made, as many as this server takes: try again later")
+        own = sum(job.owner == owner for job in running) if owner else 0
+        if own >= self.limits.jobs_each:
+            raise UserError(f"{own} sets of yours are being made, as many as one visitor may: stop one, or wait for it")
+
+    def _check_kept(self, owner: str) -> None:
+        kept = [job for job in self._jobs.values() if owner and job.owner == owner]
+        unfinished = sum(job.state in ("stopped", "failed") for job in kept)
+        if unfinished >= self.limits.unfinished_each:
+            raise UserError(
+                f"{unfinished} sets of yours are kept unfinished, as many as one visitor may have: resume one, or wait "
+                f"until they are removed, {self.limits.keep_hours} hours after you last looked"
+            )
 
     def _check_disk(self, distill_request: DistillRequest) -> None:
         """By pixels, which a PNG hardly exceeds; a set that is being made lies there twice for a moment."""

@@ -4,7 +4,21 @@ from typing import Any
 
 import gradio as gr
 
-from app import ablate, api, changed, distill_tab, dose, explore, glossary, kinds, learn, mechanism, opinion, theme
+from app import (
+    ablate,
+    api,
+    changed,
+    distill_tab,
+    dose,
+    explore,
+    glossary,
+    kinds,
+    learn,
+    mechanism,
+    opinion,
+    theme,
+    visitors,
+)
 from app import controls as column
 from app.context import AppContext, html
 from app.visitor_limits import VisitorLimits
@@ -57,7 +71,10 @@ def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> 
 
 def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
-    demo.queue(max_size=256).launch(
+    demo.queue(max_size=256)
+    visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
+    demo.launch(
+        app_kwargs={"middleware": [(visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})]},
         theme=theme.THEME,
         css_paths=[theme.WEB / name for name in ("style.css", "mechanism.css", "names.css")],
         head=f"<script>{theme.read('page.js')}</script><script>{glossary.script()}</script>",

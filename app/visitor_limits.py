@@ -15,11 +15,15 @@ class VisitorLimits:
     disk_bytes: int = 20 * 2**30  # that all sets kept here may take together, by their pixels
     job_minutes: int = 12 * 60  # of computing, for one run of a job
     jobs: int = 16  # that run at once, of all visitors together
+    jobs_each: int = 4  # of one visitor
+    unfinished_each: int = 20  # that are kept of one visitor though they do not run
+    waiting: int = 40  # requests of one visitor in line
     keep_hours: int = 48  # a job that nobody has looked at is then removed
     samples: int = 64  # per class, when tokens are counted
     classes: int = 50  # compared at once
     count: int = MAX_COUNT  # pictures of either kind, drawn at once
-    upload_bytes: int = 20 * 2**20
+    upload_bytes: int = 20 * 2**20  # of one file
+    uploads_each: int = 200 * 2**20  # bytes that one visitor may send in an hour
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -33,7 +33,7 @@ from hieramp.diffusion.official import load_official as load_official_dit
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
-from hieramp.pickles import read_checkpoint
+from hieramp.pickles import read_checkpoint, unwrapped
 from hieramp.settings import defaults_in
 from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.model import VAR
@@ -158,7 +158,7 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     sizes = from_json(VQVAEConfig, config["vqvae"])
     vqvae = built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     var_config = from_json(VARConfig, config["var"])
-    state = read_checkpoint(Path(var_checkpoint)) if var_checkpoint else load_part(folder, "var")
+    state = unwrapped(read_checkpoint(Path(var_checkpoint))) if var_checkpoint else load_part(folder, "var")
     tokens, read_only = _class_tokens(folder, class_tokens)
     if tokens:
         var_config = replace(var_config, read_only_class_tokens=read_only)

@@ -14,7 +14,9 @@ from hieramp.checkpoints import read_safetensors
 from hieramp.errors import UserError
 
 # where trainers put the weights inside of what they save, the first that is there being taken
-WRAPPERS = ("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model", "ema", "model_ema", "module", "net")
+WRAPPERS = ("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model", "ema", "model_ema", "state_dict_ema")
+WRAPPERS += ("module", "net", "shadow")
+COUNTERS = ("n_averaged",)  # of torch's AveragedModel, beside the weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "var.")  # of DDP, torch.compile, Lightning, …
 # what torch's readers raise about files that are none, or are damaged; none of it is a fault of ours
 UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, ValueError, TypeError)
@@ -59,6 +61,7 @@ def unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
     if inner is not None:
         return unwrapped(inner)
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
+    tensors = {key: value for key, value in tensors.items() if key not in COUNTERS}
     while prefix := next((p for p in PREFIXES if tensors and all(key.startswith(p) for key in tensors)), ""):
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors

@@ -212,8 +212,10 @@ def test_pth_checkpoints(tmp_path: Path, model: hieramp.Model, folder: Path) -> 
     torch.save(model.var.state_dict(), tmp_path / "var.pth")
     shutil.rmtree(folder / "x", ignore_errors=True)
     (folder / "class_tokens.safetensors").unlink()
-    tuned = hieramp.load(folder, "cpu", var_checkpoint=tmp_path / "var.pth")
-    assert tuned.has_class_tokens
+    wrapped = {"model": {f"module.{key}": value for key, value in model.var.state_dict().items()}, "epoch": 3}
+    torch.save(wrapped, tmp_path / "trainer.pth")
+    for name in ("var.pth", "trainer.pth"):
+        assert hieramp.load(folder, "cpu", var_checkpoint=tmp_path / name).has_class_tokens
 
 
 def test_class_tokens_load_on_top(folder: Path, tmp_path: Path) -> None:

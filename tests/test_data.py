@@ -421,6 +421,8 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _table(tmp_path / "numbers", {"image": image, "label": number}, {"image": pictures, "label": [1, 0, 1]})
     _table(tmp_path / "words", {"image": image, "label": text}, {"image": pictures, "label": ["dog", "cat", "dog"]})
     _table(tmp_path / "odd", {"photo": image, "kind": text}, {"photo": pictures, "kind": ["dog", "cat", "dog"]})
+    deep = {"photo": image, "label": names}
+    _table(tmp_path / "converted" / "default" / "train", deep, {"photo": pictures, "label": [1, 0, 1]}, "0000")
     _table(tmp_path / "unlabelled", {"image": image, "label": number}, {"image": pictures, "label": [-1, -1, -1]})
     return tmp_path
 
@@ -434,6 +436,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("pets", "test", ("cat", "dog")),
         ("numbers", "train", ("0", "1")),
         ("words", "train", ("cat", "dog")),
+        ("converted", "train", ("cat", "dog")),
     ],
 )
 def test_columns_are_found_by_their_features(tables: Path, name: str, split: str, names: tuple[str, ...]) -> None:

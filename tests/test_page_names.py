@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import build_model
+from test_class_tokens import OWN
 from test_page import FINISHED, browser, opened, sources  # noqa: F401  (fixtures)
 
 import hieramp
@@ -35,8 +37,8 @@ def test_two_classes_of_one_name_are_told_apart(model: hieramp.Model) -> None:
 
 
 @pytest.fixture(scope="module")
-def address(model: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    odd = replace(model, class_names=NAMES, folder=None)
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    odd = replace(build_model(OWN), class_names=NAMES)  # its class tokens show what they believe
     demo = page.build(odd, VisitorLimits(), job_root=tmp_path_factory.mktemp("jobs"))
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     yield demo.local_url

@@ -37,6 +37,9 @@ WRAPPED: dict[str, Any] = {
     "Lightning": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
     "model_state_dict": lambda state: {"model_state_dict": state, "optimizer": {"state": {}}},
     "ema": lambda state: {"ema": state, "args": argparse.Namespace(depth=16)},
+    "timm's ema": lambda state: {"state_dict_ema": state, "epoch": 3, "arch": "resnet10t"},
+    "a shadow": lambda state: {"ema": {"shadow": state, "decay": 0.99}},
+    "AveragedModel": lambda state: {"n_averaged": torch.tensor(4), **{f"module.{k}": v for k, v in state.items()}},
     "trainer": lambda state: {"trainer": {"var_wo_ddp": state, "var_opt": {"state": {0: torch.ones(2)}}}, "iter": 7},
 }
 
@@ -148,6 +151,8 @@ def test_a_resnet_for_small_images_is_recognised(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "t.pth")
     with pytest.raises(ValueError, match="does not say which class is which"):
         load_teacher(f"resnet18={tmp_path / 't.pth'}")
+    with pytest.raises(ValueError, match="the teacher is empty: give a model"):
+        load_teacher("")
     with pytest.raises(ValueError, match="does not name its network"):
         load_teacher(str(tmp_path / "t.pth"))
     (tmp_path / "t.json").write_text('["cat", "dog"]')

@@ -1,5 +1,6 @@
 """Training on what strangers bring: small folders, models of before, too few test images."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tiny_train import PRESET, PRESETS
 from hieramp.analysis import measure
 from hieramp.checkpoints import read_config, write_config
 from hieramp.classifier import load_classifier
+from hieramp.commands import train
 from hieramp.commands.main import main
 from hieramp.data import batches, decode, open_source
 from hieramp.training import runs
@@ -44,14 +46,19 @@ def test_a_small_folder_is_trained_for_a_number_of_steps_that_is_told(
 
 
 def test_a_folder_is_decoded_once_for_all_parts(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read: list[int] = []
     decode = batches.decode
     monkeypatch.setattr(batches, "_LAST_DECODED", {})
     monkeypatch.setattr(batches, "decode", lambda source, size: read.append(size) or decode(source, size))
+    monkeypatch.setattr(train, "MIN_STEPS", 10**9)  # whatever this machine does in the time
     main([*TRAIN, "all", "--data", str(image_folder), "--out", str(tmp_path / "m"), "--budget", "5s"])
+    said = capsys.readouterr().err
     assert read == [32]
+    for name in ("vqvae", "var", "class_tokens-dropped", "classifier"):
+        assert re.search(rf"1 step teaches {name} next|\d+ steps teach {name} next", said), name
+    assert "next to nothing: give it more --budget, or none" in said
 
 
 def test_parts_of_a_model_keep_its_order_of_classes(image_folder: Path, trained: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ device.size = lambda: 0
 device.move = lambda callback=None: None
 
 import gradio_client  # noqa: E402
+import psutil  # noqa: E402
 import torch  # noqa: E402
 
 import hieramp  # noqa: E402
@@ -133,7 +134,9 @@ def main() -> None:
     }
     print("TOLD", json.dumps(told))
     sys.stdout.flush()
-    os._exit(0)  # the workers go with it
+    for worker in psutil.Process().children(recursive=True):
+        worker.kill()  # else they keep our output open, and whoever reads it waits for them
+    os._exit(0)
 
 
 if __name__ == "__main__":

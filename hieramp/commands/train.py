@@ -17,7 +17,7 @@ from hieramp.errors import UserError
 from hieramp.training import minimax, runs
 from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.loop import Outcome, RunSettings, progress_of
-from hieramp.training.presets import PRESETS
+from hieramp.training.presets import MIN_STEPS, PRESETS
 from hieramp.training.vqvae import LookOptions
 
 # of the budget of `train all`: the transformer decides most of what the pictures look like (docs/training.md)
@@ -264,6 +264,10 @@ def _report(args: argparse.Namespace, name: str, outcome: Outcome) -> None:
     values = ", ".join(f"{key} {value:.4g}" for key, value in outcome.last.items() if "/" not in key)
     how = "interrupted" if outcome.interrupted else "done"
     print(f"{how} after {outcome.steps} steps in {outcome.seconds / 60:.1f} min: {values}")
+    if not outcome.interrupted and outcome.steps < MIN_STEPS:
+        steps = "1 step teaches" if outcome.steps == 1 else f"{outcome.steps} steps teach"
+        way_out = "give it more --budget, or none" if args.budget else "train it for longer"
+        shared.say(f"{steps} {name} next to nothing: {way_out}")
     print(f"weights: {args.out}/{name}*.safetensors · samples: {args.out}/samples")
     print(f"losses: tensorboard --logdir {args.out}/logs")
     if outcome.interrupted:

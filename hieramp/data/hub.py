@@ -78,7 +78,7 @@ def _load(path: str) -> Any:
         return datasets.load_dataset(path)
     # whatever a data set's files make the library raise is about these files
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} is neither a folder here nor a readable Hugging Face data set: {reason}") from error
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hieramp.checkpoints import read_config
 from hieramp.class_names import composed, described_classes, keys_of
-from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, read_tar
+from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, holds_image, read_tar
 from hieramp.data.known import located
 from hieramp.data.layout import (
     ANNOTATIONS,
@@ -232,7 +232,10 @@ def _line(num_images: int, num_classes: int, where: str, left_out: str) -> str:
 def _is_table(path: Path) -> bool:
     """Whether a folder holds a Hugging Face data set as tables, not images."""
     patterns = ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow")
-    return any(next(path.glob(pattern), None) for pattern in patterns)
+    if any(next(path.glob(pattern), None) for pattern in patterns):
+        return True
+    # the Hub's own copies lie deeper, as default/train/0000.parquet; folders of images are not walked whole for it
+    return not holds_image(DiskFolder(path, LeftOut())) and next(path.rglob("*.parquet"), None) is not None
 
 
 def _table(spec: DataSpec, split: str) -> DataSource:

@@ -79,6 +79,8 @@ def load_teacher(spec: str) -> Teacher:
     Raises:
         UserError: nothing of the kind is there, or its weights or class names do not fit.
     """
+    if not spec.strip():
+        raise UserError("the teacher is empty: give a model with a classifier, NAME=FILE or timm/NAME (docs/data.md)")
     name, found, file = spec.partition("=")
     if spec.startswith("timm/"):
         network, name, class_names = _published(spec.removeprefix("timm/"))

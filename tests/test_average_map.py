@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_model
-from test_class_tokens import OWN
+from test_class_tokens import own_model
 
 import hieramp
 from app.average_map import view_of
@@ -19,16 +17,20 @@ from hieramp.errors import UserError
 from hieramp.var.class_tokens import is_class_token
 
 
-@pytest.fixture
-def looking(model_folder: Path, tmp_path: Path) -> hieramp.Model:
+def looking_model(model_folder: Path, folder: Path) -> hieramp.Model:
     """The tiny model in a folder, with class tokens of their own by default."""
-    folder = tmp_path / "tiny"
     shutil.copytree(model_folder, folder)
-    state = build_model(replace(OWN, class_token_width=64)).var.state_dict()
+    var = own_model(class_token_width=64).var
     (folder / "class_tokens.safetensors").unlink()
-    save_part(folder, "class_tokens-dropped", {key: value for key, value in state.items() if is_class_token(key)})
+    tokens = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
+    save_part(folder, "class_tokens-dropped", tokens)
     write_config(folder, class_tokens={"condition": "dropped", "read_only": True, "attention": "own"})
     return hieramp.load(folder, "cpu")
+
+
+@pytest.fixture
+def looking(model_folder: Path, tmp_path: Path) -> hieramp.Model:
+    return looking_model(model_folder, tmp_path / "tiny")
 
 
 def random_maps(model: hieramp.Model, count: int = 5) -> Maps:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import curated, examples, kinds, theme, view_models, view_requests
+from app import average_map, curated, examples, kinds, theme, view_models, view_requests
 from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, warn
 from app.controls import Controls, setting_events, user_triggers
 from app.distill_requests import has_classifier
@@ -26,6 +26,7 @@ PARTS = (
     "-input",
     "-mechanism",
     "-opinion",
+    "-average",
     "-opening",
     "-link",
 )  # of the viewer, in order
@@ -59,6 +60,7 @@ def build(context: AppContext) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         palette=b64encode(figures.palette()).decode(),
         kind=model.kind,
         legend=kinds.LEGEND[model.kind],
+        average=average_map.view_of(model),
         depth=model.depth,
         curated=bool(curated.examples_of(model)),
         heads=model.var.config.num_heads if is_var and model.has_class_tokens else 0,

@@ -319,6 +319,17 @@ def test_an_unknown_student_is_named_with_its_nearest() -> None:
         build_student("mobilnet", 10, 32)
 
 
+def test_a_saved_network_sees_images_at_the_size_it_was_trained_at(tmp_path: Path) -> None:
+    """A ConvNet of 16 pixels as a teacher, or a judge, of larger ones."""
+    torch.manual_seed(0)
+    student = build_student("convnet", len(NAMES), 16).eval()
+    save_network(tmp_path / "small.safetensors", student, "convnet", NAMES, 16)
+    network = load_teacher(str(tmp_path / "small.safetensors")).network
+    images = torch.rand(3, 3, 32, 32)
+    small = torch.nn.functional.interpolate(images, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
+    assert torch.allclose(network(images), student(small), atol=1e-6)
+
+
 def test_a_student_becomes_a_teacher(tmp_path: Path) -> None:
     student = build_student("convnet", 4, SIDE).eval()
     save_network(tmp_path / "t.safetensors", student, "convnet", NAMES, SIDE)

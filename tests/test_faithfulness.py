@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import hieramp
 from hieramp.analysis.faithfulness import (
@@ -9,7 +10,9 @@ from hieramp.analysis.faithfulness import (
     Pictures,
     another_of_class,
     attribution,
+    ceilings_of,
     centre_prior,
+    class_activation,
     delete,
     effects,
     fixed_share,
@@ -83,9 +86,42 @@ def test_a_judges_attribution_sums_to_what_blurring_costs_and_finds_the_spot() -
     assert torch.equal(on_grid(attribution_NHW, SIDE).argmax(1), truth_NL.argmax(1))
 
 
+class Pooled(nn.Module):
+    """A convolution, an average over all positions, a linear layer: what CAM (arXiv 1512.04150) was made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.relu = nn.Conv2d(3, 6, 8, stride=8), nn.ReLU(inplace=True)
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(6, 2)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.pool(self.relu(self.convolution(images_BCHW))).flatten(1))
+
+
+def test_a_class_activation_map_is_cam_where_the_network_pools() -> None:
+    """And it sums to the logit; a transformer over patches has none."""
+    network, (pictures, _) = Pooled().requires_grad_(False), spotted()
+    cam_NHW = class_activation(network, network, pictures)
+    images = pictures.images / 255
+    features_NCHW = network.relu(network.convolution(images))
+    wanted_NHW = torch.einsum("nchw,c->nhw", features_NCHW, network.fc.weight[1]) / SIDE**2
+    assert cam_NHW is not None
+    enlarged = nn.functional.interpolate(wanted_NHW[:, None], (32, 32), mode="bilinear")[:, 0]
+    assert torch.allclose(cam_NHW, enlarged, atol=1e-6)
+    assert torch.allclose(wanted_NHW.sum((1, 2)), network(images)[:, 1] - network.fc.bias[1], atol=1e-5)
+    assert set(ceilings_of(network, pictures, network)) == {"attribution", "CAM"}
+
+    patches = nn.Sequential(
+        nn.Conv2d(3, 6, 8, stride=8), nn.Flatten(2), nn.LayerNorm(16), nn.Flatten(), nn.Linear(96, 2)
+    )
+    assert class_activation(patches, patches, pictures) is None
+
+
 def test_all_rankings_are_judged() -> None:
     pictures, truth_NL = spotted()
-    found = judged(detail_judge, pictures, {"guidance": (truth_NL,)}, 0, 0.25, attribution(detail_judge, pictures))
+    ceilings = ceilings_of(detail_judge, pictures)  # without its network there is no CAM
+    found = judged(detail_judge, pictures, {"guidance": (truth_NL,)}, 0, 0.25, ceilings)
     assert set(found["over"]["guidance"]) == set(RIVALS)
     assert found["means"]["attribution"]["deletion"] == pytest.approx(found["means"]["guidance"]["deletion"], rel=0.1)
 

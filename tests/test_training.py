@@ -28,6 +28,7 @@ from hieramp.commands.card import write_card
 from hieramp.commands.main import main
 from hieramp.data import open_source
 from hieramp.errors import UserError
+from hieramp.evaluation.students import build_student, save_network
 from hieramp.training import loop, runs
 from hieramp.training.augment import randomly_shifted
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
@@ -430,7 +431,38 @@ def test_measure_writes_figures_and_card(trained: Path, image_folder: Path) -> N
     best = min(measured["drawings"][f"guidance {g}"]["fid"] for g in (1, 2, 3, 4, 6, 8))
     assert f"Best FID: **{best:.2f}**" in card and "what 8 real training images score" in card
     assert "## What the saliency follows" in card and "| 8×8 | guidance | insertion |" in card
+    assert json.loads((trained / "average_maps.json").read_text())["families"]["class tokens"]["images"] == 16
     assert "## What limits it" in card and "| first 3 scales real |" in card
+
+
+def test_a_second_judge_lies_beside_the_model_or_is_named(
+    trained: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `evaluate --save` wrote; each has its own ceilings."""
+    command = [
+        "measure",
+        "--model",
+        str(trained),
+        "--data",
+        str(image_folder),
+        "--only",
+        "saliency",
+        "--test-images",
+        "4",
+    ]
+    beside, other = trained / "judge2.safetensors", tmp_path / "other.safetensors"
+    save_network(beside, build_student("convnet", 2, 32), "convnet", ("blue", "red"), 32)
+    main(command)
+    beside.unlink()
+    row = json.loads((trained / "measured.json").read_text())["saliency"]["on"]["test images"]["rows"][-1]
+    assert set(row["judges"]) == {"classifier", "convnet"}
+    assert all({"attribution", "CAM"} < set(found["means"]) for found in row["judges"].values())
+    card = (trained / "README.md").read_text()
+    assert "By convnet, the map over" in card and "CAM minus map" in card and "after the semicolon, by convnet" in card
+    save_network(other, build_student("convnet", 2, 32), "convnet", ("red", "green"), 32)
+    with pytest.raises(SystemExit):
+        main([*command, "--judge2", str(other)])
+    assert "--judge2 convnet was trained on other classes than" in capsys.readouterr().err
 
 
 def test_every_top_p_at_every_guidance_and_a_sheet_of_the_clearest(trained: Path, image_folder: Path) -> None:

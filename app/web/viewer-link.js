@@ -1,6 +1,6 @@
 // The view in the address, and what is copied: link, Python, command line. Follows viewer-input.js; the last part.
 
-const SWITCHES = ["outline", "marks", "shared", "finished"];
+const SWITCHES = ["outline", "marks", "shared", "finished", "against"];
 
 // What is looked at as parameters of the address; null for what is as on a fresh page.
 function viewNow() {

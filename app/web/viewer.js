@@ -33,7 +33,7 @@ function mapOf(scale, side) {
       && closer.block === Number(part("block").value)) {
     return closer.maps[scale][side][Number(part("head").value)];
   }
-  return step(scale).maps[row(side)];
+  return againstAverage(scale, step(scale).maps[row(side)]); // viewer-average.js
 }
 
 function topOf(scale, side) {
@@ -111,7 +111,7 @@ function renderStage() {
     link.href = final.uri;
     link.download = final.file;
   });
-  part("top").textContent = `${topOf(scale, 1).toPrecision(2)}${props.kind === "var" ? " of its attention" : ""}`;
+  part("top").textContent = `${topOf(scale, 1).toPrecision(2)}${unitOf(scale, 1) || (props.kind === "var" ? " of its attention" : "")}`;
   renderBeliefs(scale);
   renderReadout(scale);
   paintHelp();
@@ -130,7 +130,7 @@ function renderReadout(scale) {
     const notes = [];
     if (chosenOf(scale, 1).includes(i)) notes.push("chosen");
     if (changed && changed.includes(i)) notes.push("token differs");
-    const unit = occlusionOf(scale, 1) ? " nats" : "";
+    const unit = unitOf(scale, 1);
     text = `Row ${Math.floor(i / n) + 1}, column ${i % n + 1}: ${values[0]}${unit} baseline, ${values[1]}${unit} amplified` +
       (notes.length ? ` (${notes.join(", ")})` : "");
   }

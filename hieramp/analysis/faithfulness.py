@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -23,7 +23,7 @@ from hieramp.generation.model import Model
 
 FAMILIES = ("class tokens", "guidance")  # where a map comes from
 RIVALS = ("another picture", "random", "centre", "average map")
-CEILING = "attribution"  # the judge's own: a map cannot be expected to know it better
+CEILINGS = ("attribution", "CAM")  # the judge's own: a map cannot be expected to know them better
 BATCH = 50
 Judge = Callable[[Tensor], Tensor]  # pictures in [0, 1], (N, 3, H, W), to class logits (N, K)
 
@@ -159,6 +159,46 @@ def attribution(judge: Judge, pictures: Pictures, steps: int = 6) -> Tensor:
     return torch.cat(parts)
 
 
+def class_activation(judge: Judge, network: nn.Module, pictures: Pictures) -> Tensor | None:
+    """Where the network behind a judge finds the class of each picture, (N, H, W): its class activation map, in logits.
+
+    Activation times gradient at the last feature map of more than one position, summed over channels (HiResCAM,
+    arXiv 2011.08891), enlarged bilinearly. Where a network averages that map and classifies linearly, it is CAM
+    (arXiv 1512.04150) up to a constant. None for a network that ends without such a map, as transformers do.
+    """
+    last: list[Tensor] = []
+
+    def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 3 or output.shape[1:].numel() == output.shape[1]:
+            return  # nothing that has positions
+        is_map = output.ndim == 4 and type(module) is not nn.LayerNorm  # else they are tokens, or channels come last
+        last[:] = [output] if is_map else []
+
+    hooks = [module.register_forward_hook(keep) for module in network.modules() if not list(module.children())]
+    parts = []
+    try:
+        for images, labels in zip(pictures.images.split(BATCH), pictures.labels.split(BATCH), strict=True):
+            last.clear()
+            with torch.enable_grad():
+                logits_B = judge((images / 255).requires_grad_()).float().cpu().gather(1, labels[:, None])
+                if not last:
+                    return None
+                gradient_BCHW = torch.autograd.grad(logits_B.sum(), last[0])[0]
+            found_BHW = (last[0].detach().float() * gradient_BCHW.float()).sum(1).cpu()
+            parts.append(F.interpolate(found_BHW[:, None], images.shape[-2:], mode="bilinear")[:, 0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(parts)
+
+
+def ceilings_of(judge: Judge, pictures: Pictures, network: nn.Module | None = None) -> dict[str, Tensor]:
+    """What a judge itself goes by, (N, H, W) each, by the names in CEILINGS; no CAM without its network."""
+    found = {"attribution": attribution(judge, pictures)}
+    cam_NHW = None if network is None else class_activation(judge, network, pictures)
+    return found if cam_NHW is None else found | {"CAM": cam_NHW}
+
+
 def on_grid(x_NHW: Tensor, side: int) -> Tensor:
     """Pixels to the mean of each of side × side positions, (N, side²)."""
     return F.adaptive_avg_pool2d(x_NHW[:, None], side).flatten(1)
@@ -220,9 +260,12 @@ def judged(
     maps: Mapping[str, tuple[Tensor, ...]],
     scale: int,
     rho: float,
-    attribution_NHW: Tensor,
+    ceilings: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """All of the test at one scale, for one judge: means of every ranking, and each family against its rivals."""
+    """All of the test at one scale, for one judge: means of every ranking, and each family against its rivals.
+
+    `ceilings` are the judge's own maps, (N, H, W) each (`ceilings_of`).
+    """
     rankings: dict[str, Tensor] = {}
     for family, per_scale in maps.items():
         rivals = rivals_of(per_scale[scale], pictures.labels)
@@ -231,7 +274,7 @@ def judged(
             rankings[f"{family}, {rival}"] = rivals[rival]
         rankings |= {rival: rivals[rival] for rival in ("random", "centre")}
     side = round(next(iter(maps.values()))[scale].shape[1] ** 0.5)
-    rankings[CEILING] = on_grid(attribution_NHW, side)
+    rankings |= {name: on_grid(ceiling_NHW, side) for name, ceiling_NHW in ceilings.items()}
     found = effects(judge, pictures, rankings, rho)
     against = {
         family: {rival: found[family].over(found.get(f"{family}, {rival}") or found[rival]) for rival in RIVALS}
@@ -259,15 +302,21 @@ def drawn_pictures(model: Model, per_class: int) -> Pictures:
 
 
 def saliency_figures(
-    model: Model, judges: Mapping[str, Judge], pictures: Pictures, rho: float
+    model: Model,
+    judges: Mapping[str, Judge],
+    pictures: Pictures,
+    rho: float,
+    maps: Maps | None = None,
+    networks: Mapping[str, nn.Module] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The whole test on one set of pictures, a row for every scale but the first, which has one position.
 
     Per row: how much of the maps is one fixed pattern; the share named by the class token; how much of the finest map
-    lies on the positions of each pass; and per judge what `judged` finds.
+    lies on the positions of each pass; and per judge what `judged` finds. `maps` are those of the pictures, where they
+    are known; `networks` are the networks behind the judges, by name, for their class activation maps.
     """
-    maps = maps_of(model, pictures)
-    own = {name: attribution(judge, pictures) for name, judge in judges.items()}
+    maps = maps or maps_of(model, pictures)
+    own = {name: ceilings_of(judge, pictures, (networks or {}).get(name)) for name, judge in judges.items()}
     for scale, side in enumerate(model.var.scales.sides):
         if scale == 0:
             continue

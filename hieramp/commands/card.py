@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hieramp.analysis.faithfulness import CEILING, RIVALS
+from hieramp.analysis.faithfulness import CEILINGS, RIVALS
 from hieramp.analysis.limits import Loss, losses, setting_of, worst_scale
 from hieramp.analysis.measure import baselines, most_accurate, setting_name
 from hieramp.checkpoints import read_config
@@ -209,15 +209,41 @@ def _saliency(measured: dict[str, Any] | None) -> str:
         "it looks at, the class hidden from it. Effects are in nats of the picture's class, mean ± standard error of "
         f"the paired differences: by how much more it costs a classifier when the {measured['rho']:.0%} most salient "
         "positions are blurred (deletion), and by how much more it has when they alone are not (insertion), than with "
-        "the same share by another ranking. The ceiling is the classifier's own attribution (integrated gradients). "
-        f"Judges: {judges}."
+        "the same share by another ranking. Ceilings are the judge's own attribution (integrated gradients, which know "
+        f"what blurring costs it) and its own class activation map (CAM). Judges: {judges}."
     )
-    parts = [intro]
+    parts = [intro, _ahead(measured)]
     for what, found in measured["on"].items():
         parts.append(f"### On {found['images']} {what}")
         parts.append(_shares(found["rows"]))
         parts += [_effects(found["rows"], judge) for judge in measured["judges"]]
     return "\n\n".join(parts)
+
+
+def _ahead(measured: dict[str, Any]) -> str:
+    """In short: the scales at which a map is ahead of its rivals beyond doubt, by every judge."""
+    judges, body = list(measured["judges"]), []
+    for what, found in measured["on"].items():
+        for family in found["rows"][0]["fixed_share"]:
+            for way in ("deletion", "insertion"):
+                cells = [
+                    "; ".join(_scales_ahead(found["rows"], judge, family, rival, way) for judge in judges)
+                    for rival in RIVALS
+                ]
+                body.append([what, family, way, *cells])
+    header = ["pictures", "map", "way", "another picture's", "random", "centre", "the average map"]
+    whose = "" if len(judges) == 1 else f", by {' and, after the semicolon, by '.join(judges)}"
+    return (
+        f"Scales at which the map is ahead by more than two standard errors{whose}; in brackets, where it is as far "
+        f"behind:\n\n{markdown_table(header, body)}"
+    )
+
+
+def _scales_ahead(rows: list[dict[str, Any]], judge: str, family: str, rival: str, way: str) -> str:
+    scores = {_grid(row): row["judges"][judge]["over"][family][rival][way] for row in rows}
+    ahead = ", ".join(grid for grid, (mean, error) in scores.items() if mean > 2 * error)
+    behind = ", ".join(grid for grid, (mean, error) in scores.items() if mean < -2 * error)
+    return " ".join(filter(None, [ahead, f"({behind})" if behind else ""])) or "–"
 
 
 def _shares(rows: list[dict[str, Any]]) -> str:
@@ -235,16 +261,19 @@ def _shares(rows: list[dict[str, Any]]) -> str:
 
 
 def _effects(rows: list[dict[str, Any]], judge: str) -> str:
-    header = ["scale", "map", "way", "another picture's", "random", "centre", "the average map", "ceiling minus map"]
+    known = [name for name in CEILINGS if name in rows[0]["judges"][judge]["means"]]
+    header = ["scale", "map", "way", "another picture's", "random", "centre", "the average map"]
+    header += [f"{name} minus map" for name in known]
     body = []
     for row in rows:
         figures = row["judges"][judge]
         for family in figures["over"]:
             for way in ("deletion", "insertion"):
                 rivals = [_over(figures, family, rival, way) for rival in RIVALS]
-                left = f"{figures['means'][CEILING][way] - figures['means'][family][way]:.3f}"
-                body.append([_grid(row), family, way, *rivals, left])
-    return f"By {judge}, the map over …\n\n{markdown_table(header, body)}"
+                means = figures["means"]
+                left = [f"{means[name][way] - means[family][way]:.3f}" for name in known]
+                body.append([_grid(row), family, way, *rivals, *left])
+    return f"<details><summary>By {judge}, the map over …</summary>\n\n{markdown_table(header, body)}\n\n</details>"
 
 
 def _grid(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import torch
 
 import hieramp
 from hieramp import figures
-from hieramp.analysis import faithfulness, measure
+from hieramp.analysis import average_map, faithfulness, measure
 from hieramp.analysis.limits import halves, measure_limits
 from hieramp.analysis.measure import most_accurate, setting_name
 from hieramp.checkpoints import model_folder
@@ -132,7 +132,10 @@ def _saliency(
         figures["judges"][name] = {"accuracy": faithfulness.accuracy_of(judge, real)}
     for what, pictures in {"test images": real, "drawings": drawn}.items():
         rows = []
-        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO):
+        maps = faithfulness.maps_of(model, pictures)
+        if what == "drawings":  # for the page, which shows maps of drawings
+            average_map.save(model, maps)
+        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO, maps, found):
             rows.append(row)
             shared.say(f"saliency on {what}, scale {row['scale']}: " + saliency_in_short(row))
         figures["on"][what] = {"images": len(pictures.labels), "rows": rows}

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hieramp.checkpoints import load_strictly, read_safetensors, save_safetensors
 from hieramp.classifier import Classifier
@@ -26,18 +27,24 @@ METADATA_KEY = "hieramp"
 
 
 class Normalized(nn.Module):
-    """A network behind ImageNet's normalisation."""
+    """A network behind ImageNet's normalisation; images of another size are brought to `size` pixels a side first.
+
+    `size` 0 leaves them as they are.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, size: int = 0) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.size = network, size
         for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
+        size = (self.size, self.size)
+        if self.size and images_BCHW.shape[-2:] != size:
+            images_BCHW = F.interpolate(images_BCHW, size, mode="bicubic", antialias=True).clamp(0, 1)
         return self.network((images_BCHW - self.mean) / self.std)
 
 
@@ -55,8 +62,8 @@ def build_student(name: str, num_classes: int, image_size: int) -> nn.Module:
             config = ClassifierConfig(image_size, num_classes, (1, 1, 1, 1), (32, 64, 128, 256), stem)
         return Classifier(config)
     if name == "convnet":
-        return Normalized(ConvNet(num_classes, image_size))
-    return Normalized(_from_timm(name, num_classes, image_size))
+        return Normalized(ConvNet(num_classes, image_size), image_size)
+    return Normalized(_from_timm(name, num_classes, image_size), image_size)
 
 
 class ConvNet(nn.Sequential):

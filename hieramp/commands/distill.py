@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import described_classes, split_names
-from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import matching
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
@@ -21,6 +20,7 @@ from hieramp.distillation.methods.method import Method, OfImages
 from hieramp.distillation.production import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.errors import UserError
+from hieramp.evaluation.teachers import load_teacher
 from hieramp.imageset.layout import FORMATS
 
 
@@ -37,7 +37,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--candidates", type=shared.positive, default=1, help="drawn for each image; the classifier keeps the surest"
     )
-    parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
+    parser.add_argument(
+        "--classifier",
+        help="model of the classifier (default: the model's own); for real images anything that --teacher takes",
+    )
     parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 32, 64 on a GPU)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
     parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")
@@ -124,7 +127,7 @@ def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
         size=args.size,
         seed=args.seed,
         soft_labels=args.soft_labels,
-        classifier=args.classifier,
+        classifier=args.classifier and model_folder(args.classifier),
         candidates=args.candidates,
         format=args.format,
         batch_size=args.batch_size,
@@ -161,20 +164,29 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
             f"--method {args.method} takes neither --engine ray nor --candidates"
             + " nor --factor" * (args.method != "rded")
         )
-    folder = args.classifier or model_folder(args.model)
+    spec = args.classifier or args.model
+    folder = model_folder(spec)
     source = open_source(data_spec(args, folder))
+    described = described_classes(source.class_names)
+    judge, known = None, None
+    if args.soft_labels or args.method == "rded":
+        teacher = load_teacher(spec).for_classes(described["class_names"], source.name, described.get("wnids", ()))
+        judge = teacher.network
+        known = None if list(teacher.class_names) == described["class_names"] else teacher.class_names
+    elif (folder / "config.json").is_file():
+        known = read_config(folder)["class_names"]
     return collect(
         args.method,
         source,
         args.ipc,
         args.out,
-        classes=_names(args, described_classes(source.class_names)["class_names"]),
+        classes=_names(args, described["class_names"]),
         size=args.size,
         seed=args.seed,
         factor=args.factor,
         soft_labels=args.soft_labels,
-        classifier=load_classifier(folder) if args.soft_labels or args.method == "rded" else None,
-        classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
+        classifier=judge,
+        classifier_classes=known,
         format=args.format,
         batch_size=args.batch_size,
         device=resolve_device(args.device),

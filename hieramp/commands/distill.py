@@ -8,10 +8,12 @@ from tqdm import tqdm
 
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import described_classes, split_names
+from hieramp.classifier import Classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import matching
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
+from hieramp.data.known import KNOWN
 from hieramp.devices import resolve_device
 from hieramp.distillation.distill import distill
 from hieramp.distillation.methods.anchors import Anchored
@@ -28,7 +30,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("distill", help="make a distilled set that everything loads")
     parser.add_argument("--ipc", type=shared.positive, required=True, help="images per class")
     parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
-    parser.add_argument("--classes", help="names, numbers or wnids, separated by semicolons or commas (default: all)")
+    parser.add_argument(
+        "--classes",
+        help="names, numbers or wnids, separated by semicolons or commas, or a data set of the papers by its name "
+        "(docs/datasets.md; default: all)",
+    )
     parser.add_argument(
         "--size", type=shared.positive, help="side of the saved images in pixels (default: the model's)"
     )
@@ -104,7 +110,10 @@ def _progress(args: argparse.Namespace) -> Iterable[Progress]:
 
 
 def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
-    return split_names(args.classes, known) if args.classes else None
+    if not args.classes:
+        return None
+    named = KNOWN.get(args.classes.strip().lower())
+    return list(named.classes) if named else split_names(args.classes, known)
 
 
 def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
@@ -168,7 +177,7 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
     folder = model_folder(spec)
     source = open_source(data_spec(args, folder))
     described = described_classes(source.class_names)
-    judge, known = None, None
+    judge, known, papers = None, None, KNOWN.get(args.data.lower())
     if args.soft_labels or args.method == "rded":
         teacher = load_teacher(spec).for_classes(described["class_names"], source.name, described.get("wnids", ()))
         judge = teacher.network
@@ -181,7 +190,7 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
         args.ipc,
         args.out,
         classes=_names(args, described["class_names"]),
-        size=args.size,
+        size=args.size or (papers.image_size if papers and not isinstance(judge, Classifier) else None),
         seed=args.seed,
         factor=args.factor,
         soft_labels=args.soft_labels,

@@ -76,8 +76,9 @@ def collect(
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": fingerprint_of_images(source)}
     if method == "rded":
-        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed
-        settings |= {"factor": factor, "crops": 2}
+        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed;
+        # "mosaic": which crops share a picture; in sets of before those of neighbouring ranks did
+        settings |= {"factor": factor, "crops": 2, **({"mosaic": 2} if factor > 1 else {})}
         settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
     plan = Plan(
         out=Path(out),
@@ -157,7 +158,10 @@ class RandomReal:
 
 
 class Rded:
-    """Realistic, diverse: the surest crop of each image, the surest images of a class, factor × factor to a picture."""
+    """Realistic, diverse: the surest crop of each image, the surest images of a class, factor × factor to a picture.
+
+    Picture k of `ipc` has the crops of ranks k, k + ipc, k + 2·ipc, … as in the authors' code: all are equally sure.
+    """
 
     def __init__(self, source: DataSource, plan: Plan, classifier: nn.Module, factor: int) -> None:
         self.mean = _mean_colour(classifier)
@@ -170,7 +174,7 @@ class Rded:
 
     def __call__(self, item: Item) -> Image.Image:
         count, k = self.factor**2, item.index % self.plan.ipc
-        patches = self.best(item.label)[k * count : (k + 1) * count]
+        patches = self.best(item.label)[k : self.plan.ipc * count : self.plan.ipc]
         mosaic = rearrange(patches, "(rows columns) c h w -> c (rows h) (columns w)", rows=self.factor)
         picture = vision.to_pil_image(mosaic)
         return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)

@@ -71,8 +71,8 @@ def collect(
     if classifier is not None:
         classifier = classifier.to(device)
     if size is None:
-        ours = isinstance(classifier, Classifier)
-        size = classifier.config.image_size if ours else min(read_image(source, 0).size)
+        ours = classifier if isinstance(classifier, Classifier) else None
+        size = ours.config.image_size if ours else min(read_image(source, 0).size)
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": fingerprint_of_images(source)}
     if method == "rded":

@@ -684,3 +684,32 @@ def test_soft_labels_never_see_tf32(
         list(several.map(lambda pair: pair[0].make(pair[1])(), zip(drawers * 2, tasks)))
     assert Watching.seen and not any(Watching.seen)
     assert torch.backends.cudnn.allow_tf32 == allowed
+
+
+def test_rded_takes_an_imagenet_network_and_spreads_the_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The classifier of real sets is any teacher; picture k of n has the crops of ranks k, k + n, k + 2n, …"""
+    import timm
+
+    for number, wnid in enumerate(("n01440764", "n01443537")):
+        (tmp_path / "train" / wnid).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (16, 16), (30 * i, 90 * number, 40)).save(tmp_path / "train" / wnid / f"{i}.png")
+    network = timm.create_model("resnet10t")
+    torch.save(network.state_dict(), tmp_path / "t.pth")
+    line = ["distill", "--method", "rded", "--data", str(tmp_path), "--classifier", f"resnet10t={tmp_path / 't.pth'}"]
+    main([*line, "--ipc", "2", "--size", "16", "--factor", "2", "--device", "cpu", "--out", str(tmp_path / "s.zip")])
+    assert "the 2 of" in capsys.readouterr().err
+    with hieramp.open_set(tmp_path / "s.zip") as made:
+        assert not list(problems(made)) and made.image_size == 16 and made.settings["mosaic"] == 2
+        assert made.class_names[1].startswith("goldfish")
+    source = open_source(str(tmp_path / "train"))
+    judge = Brightest(ClassifierConfig(num_classes=2, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)))
+    common = {"classifier": judge, "size": 16, "factor": 2}
+    list(collect("rded", source, 2, tmp_path / "reds.zip", **common))  # class 1 is the surer the redder a crop is
+    with hieramp.open_set(tmp_path / "reds.zip") as made:
+        reds = [np.asarray(made.image(k))[::8, ::8, 0].ravel() for k, label in enumerate(made.labels) if label == 1]
+    ranked = sorted((int(red) for picture in reds for red in picture), reverse=True)
+    assert [sorted(map(int, picture), reverse=True) for picture in reds] == [ranked[0::2], ranked[1::2]]
+    assert len(set(ranked)) == 8

@@ -2,8 +2,10 @@
 
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -202,7 +204,7 @@ def test_a_decoder_is_not_taken_for_the_one_of_another_tokenizer(image_folder: P
         (["vqvae", "--adversarial", "-1"], "adversarial is -1.0: give a number from 0 on"),
         (["vqvae", "--adversarial-from", "1"], "adversarial_from is 1.0: give a share of the run"),
         (["var", "--perceptual", "timm/resnet18"], "--perceptual is for vqvae and decoder; var draws no pixels"),
-        (["vqvae", "--perceptual", "lpips"], "--perceptual lpips needs the package lpips"),
+        (["vqvae", "--perceptual", "lpips"], "--perceptual lpips needs the package lpips (No module named"),
     ],
 )
 def test_bad_looks_are_told(
@@ -214,3 +216,32 @@ def test_bad_looks_are_told(
     with pytest.raises(SystemExit) as stopped:
         main(["train", *given, "--preset", "tiny", "--data", str(image_folder), "--out", str(tmp_path)])
     assert stopped.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_lpips_is_the_packages_own_or_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package: its weights of VGG16 come from the internet."""
+
+    class PerImage(nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert net == "vgg"
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return self.scale * (a - b).abs().mean((1, 2, 3), keepdim=True)
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=PerImage))
+    distance = load_perceptual("lpips")
+    assert isinstance(distance, nn.Module) and not any(p.requires_grad for p in distance.parameters())
+    made = torch.full((2, 3, 8, 8), 0.5, requires_grad=True)
+    value = distance(made, torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]))
+    assert value.shape == () and value.item() == pytest.approx(1.0)
+    value.backward()
+    assert made.grad is not None and made.grad.abs().sum() > 0
+
+    def offline(net: str, verbose: bool) -> nn.Module:
+        raise OSError("no network")
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=offline))
+    with pytest.raises(UserError, match=r"VGG16, which cannot be had \(no network\): put vgg16-397923af.pth into"):
+        load_perceptual("lpips")

@@ -8,11 +8,12 @@ from tqdm import tqdm
 
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import described_classes, split_names
-from hieramp.classifier import load_classifier
+from hieramp.classifier import Classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import matching
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
+from hieramp.data.known import KNOWN
 from hieramp.devices import resolve_device
 from hieramp.distillation.distill import distill
 from hieramp.distillation.methods.anchors import Anchored
@@ -21,6 +22,7 @@ from hieramp.distillation.methods.method import Method, OfImages
 from hieramp.distillation.production import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.errors import UserError
+from hieramp.evaluation.teachers import load_teacher
 from hieramp.imageset.layout import FORMATS
 
 
@@ -28,7 +30,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("distill", help="make a distilled set that everything loads")
     parser.add_argument("--ipc", type=shared.positive, required=True, help="images per class")
     parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
-    parser.add_argument("--classes", help="names, numbers or wnids, separated by semicolons or commas (default: all)")
+    parser.add_argument(
+        "--classes",
+        help="names, numbers or wnids, separated by semicolons or commas, or a data set of the papers by its name "
+        "(docs/datasets.md; default: all)",
+    )
     parser.add_argument(
         "--size", type=shared.positive, help="side of the saved images in pixels (default: the model's)"
     )
@@ -37,7 +43,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--candidates", type=shared.positive, default=1, help="drawn for each image; the classifier keeps the surest"
     )
-    parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
+    parser.add_argument(
+        "--classifier",
+        help="model of the classifier (default: the model's own); for real images anything that --teacher takes",
+    )
     parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 32, 64 on a GPU)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
     parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")
@@ -101,7 +110,10 @@ def _progress(args: argparse.Namespace) -> Iterable[Progress]:
 
 
 def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
-    return split_names(args.classes, known) if args.classes else None
+    if not args.classes:
+        return None
+    named = KNOWN.get(args.classes.strip().lower())
+    return list(named.classes) if named else split_names(args.classes, known)
 
 
 def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
@@ -124,7 +136,7 @@ def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
         size=args.size,
         seed=args.seed,
         soft_labels=args.soft_labels,
-        classifier=args.classifier,
+        classifier=args.classifier and model_folder(args.classifier),
         candidates=args.candidates,
         format=args.format,
         batch_size=args.batch_size,
@@ -161,20 +173,29 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
             f"--method {args.method} takes neither --engine ray nor --candidates"
             + " nor --factor" * (args.method != "rded")
         )
-    folder = args.classifier or model_folder(args.model)
+    spec = args.classifier or args.model
+    folder = model_folder(spec)
     source = open_source(data_spec(args, folder))
+    described = described_classes(source.class_names)
+    judge, known, papers = None, None, KNOWN.get(args.data.lower())
+    if args.soft_labels or args.method == "rded":
+        teacher = load_teacher(spec).for_classes(described["class_names"], source.name, described.get("wnids", ()))
+        judge = teacher.network
+        known = None if list(teacher.class_names) == described["class_names"] else teacher.class_names
+    elif (folder / "config.json").is_file():
+        known = read_config(folder)["class_names"]
     return collect(
         args.method,
         source,
         args.ipc,
         args.out,
-        classes=_names(args, described_classes(source.class_names)["class_names"]),
-        size=args.size,
+        classes=_names(args, described["class_names"]),
+        size=args.size or (papers.image_size if papers and not isinstance(judge, Classifier) else None),
         seed=args.seed,
         factor=args.factor,
         soft_labels=args.soft_labels,
-        classifier=load_classifier(folder) if args.soft_labels or args.method == "rded" else None,
-        classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
+        classifier=judge,
+        classifier_classes=known,
         format=args.format,
         batch_size=args.batch_size,
         device=resolve_device(args.device),

@@ -8,7 +8,8 @@ from hieramp.perceptual import Distance, PerceptualDistance
 
 
 def load_perceptual(spec: str) -> Distance:
-    """`lpips`, or what `--teacher` takes: a model with a classifier, NAME=FILE, timm/NAME, FILE.safetensors.
+    """`lpips` (Zhang et al., arXiv 1801.03924, on VGG16), or what `--teacher` takes: a model with a classifier,
+    NAME=FILE, timm/NAME, FILE.safetensors.
 
     Raises:
         UserError: nothing of the kind is there, or it has no stages.
@@ -26,8 +27,16 @@ def _lpips() -> Distance:
     try:
         import lpips
     except ImportError as error:
-        raise UserError("--perceptual lpips needs the package lpips: pip install lpips, or give timm/NAME") from error
-    network = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+        raise UserError(
+            f"--perceptual lpips needs the package lpips ({error}): pip install lpips, or give timm/NAME"
+        ) from error
+    try:
+        network = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+    except (OSError, RuntimeError) as error:  # the package brings its own layers; VGG16's weights it fetches
+        raise UserError(
+            f"--perceptual lpips needs torchvision's weights of VGG16, which cannot be had ({error}): put "
+            "vgg16-397923af.pth into the folder checkpoints of torch.hub.get_dir(), or give NAME=FILE"
+        ) from error
 
     class Lpips(nn.Module):
         def __init__(self) -> None:

@@ -58,10 +58,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="var, class-tokens: move images at random by up to so many pixels (default: the preset's)",
     )
     parser.add_argument(
+        "--min-crop",
+        type=shared.share,
+        metavar="SHARE",
+        help="random parts of images, of at least this share of their area, resized; 1: whole ones (default: the "
+        "preset's)",
+    )
+    parser.add_argument(
         "--shift-until",
         type=shared.share,
         metavar="SHARE",
-        help="var: of the run, from where on images stay where they are (default: 0.8; a long run needs less rest)",
+        help="of the run, from where on images are whole and stay in place (default: 0.8; a long run needs less rest)",
     )
     parser.add_argument(
         "--depth",
@@ -157,8 +164,11 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         recipe = replace(recipe, batch_size=args.batch_size)
     if args.learning_rate:
         recipe = replace(recipe, learning_rate=args.learning_rate)
-    if args.shift_until is not None:
-        recipe = replace(recipe, shift_until=args.shift_until)
+    for option in ("shift_until", "min_crop"):
+        if getattr(args, option) is not None:
+            recipe = replace(recipe, **{option: getattr(args, option)})
+    if recipe.min_crop <= 0:
+        raise UserError("--min-crop is 0: give a share of the area above 0, such as 0.5; 1 leaves images whole")
     if args.shift is not None:
         recipe = replace(recipe, shift=_shift(args, preset.vqvae.image_size))
     preset = replace(preset, **{recipe_name: recipe})

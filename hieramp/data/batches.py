@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,12 +108,12 @@ class EndlessBatches(Sampler[list[int]]):
 
 
 def endless_loader(
-    source: DataSource, size: int, batch_size: int, seed: int, start: int, device: torch.device
+    source: DataSource, size: int, batch_size: int, seed: int, start: int, device: torch.device, whole: bool = False
 ) -> DataLoader[Batch]:
     """Batches of uint8 images for training on `device`, from batch number `start` on.
 
     Sets that fit are decoded once, and lie on a GPU where they are small beside its memory; larger ones are read by
-    worker processes with a random crop.
+    worker processes, with a random crop where not `whole`.
     """
     dataset: Dataset[Any]
     if len(source) * 3 * size * size <= CACHE_BYTES:
@@ -121,19 +122,21 @@ def endless_loader(
         sampler = EndlessBatches(len(images), batch_size, seed, start)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=_as_is)
     sampler = EndlessBatches(len(source), batch_size, seed, start)
-    streamed: Dataset[Any] = StreamedImages(source, size)
+    streamed: Dataset[Any] = StreamedImages(source, size, whole)
     return DataLoader(streamed, batch_sampler=sampler, num_workers=torch.get_num_threads(), persistent_workers=True)
 
 
 class StreamedImages(Dataset[tuple[Tensor, int]]):
     """Images read when asked for, resized to 9/8 of `size` and cropped at random; a broken one gives way to the next.
 
-    The next is of the same class, unless it was the last: files lie in class order.
+    `whole` resizes to `size` and takes the centre. The next is of the same class, unless it was the last: files lie in
+    class order.
     """
 
-    def __init__(self, source: DataSource, size: int) -> None:
+    def __init__(self, source: DataSource, size: int, whole: bool = False) -> None:
         self.source = source
-        self.crop = v2.Compose([v2.Resize(round(size * 1.125)), v2.RandomCrop(size), v2.PILToTensor()])
+        random = v2.Compose([v2.Resize(round(size * 1.125)), v2.RandomCrop(size)])
+        self.crop = v2.Compose([partial(to_square, size=size) if whole else random, v2.PILToTensor()])
 
     def __len__(self) -> int:
         return len(self.source)

@@ -1,12 +1,19 @@
 """The data sets of the papers by name: `--data imagewoof` finds a folder of that name, or the set on the Hub.
 
-Where each comes from, and what it costs to use: docs/datasets.md.
+Where each comes from, how it is judged and what it costs to use: docs/datasets.md.
 """
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from timm.data import ImageNetInfo
+
+from hieramp.class_names import keys_of
+from hieramp.data.class_lists import CIFAR10, CIFAR100, IMAGENET100, IMAGENETTE, IMAGEWOOF, TINY_IMAGENET
+from hieramp.errors import UserError
 
 FOLDERS = "HIERAMP_DATA"  # environment variable: where folders of data sets lie; else ./data and here
 
@@ -16,51 +23,78 @@ class KnownSet:
     """A data set that papers on distillation use."""
 
     title: str
-    hub: str  # id on the Hugging Face Hub
-    num_classes: int
+    hub: str | None  # id on the Hugging Face Hub; None: not there in a form that is read here
+    classes: tuple[str, ...]  # names or ImageNet ids, in the papers' order; labels follow the sorted folders
     image_size: int  # that the papers work at, pixels
     preset: str  # for `train`
+    teacher: str  # the papers', which gives the soft labels
+    teacher_accuracy: float | None  # % on its test images, as the RDED authors tell it
     folders: tuple[str, ...] = ()  # other names that its folder has
-    wnids: tuple[str, ...] = ()  # its classes, where they are some of ImageNet's
 
 
 KNOWN = {
-    "cifar10": KnownSet("CIFAR-10", "uoft-cs/cifar10", 10, 32, "cifar10", ("CIFAR-10", "CIFAR10")),
-    "cifar100": KnownSet("CIFAR-100", "uoft-cs/cifar100", 100, 32, "cifar10", ("CIFAR-100", "CIFAR100")),
+    "cifar10": KnownSet(
+        "CIFAR-10", "uoft-cs/cifar10", tuple(CIFAR10.split()), 32, "cifar10", "resnet18", 93.86, ("CIFAR-10", "CIFAR10")
+    ),
+    "cifar100": KnownSet(
+        "CIFAR-100",
+        "uoft-cs/cifar100",
+        tuple(CIFAR100.split()),
+        32,
+        "cifar10",
+        "resnet18",
+        72.27,
+        ("CIFAR-100", "CIFAR100"),
+    ),
     "tiny-imagenet": KnownSet(
         "Tiny-ImageNet",
         "zh-plus/tiny-imagenet",
-        200,
+        tuple(TINY_IMAGENET.split()),
         64,
         "photos64",
+        "resnet18",
+        61.98,
         ("tiny-imagenet-200", "tiny_imagenet", "tinyimagenet"),
     ),
     "imagenette": KnownSet(
         "Imagenette",
         "frgfm/imagenette",
-        10,
+        tuple(IMAGENETTE.split()),
         224,
         "photos64-small",
+        "resnet18",
+        90.0,
         ("imagenette2", "imagenette2-320", "imagenette2-160"),
-        (
-            *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
-            *("n03394916", "n03417042", "n03425413", "n03445777", "n03888257"),
-        ),
     ),
     "imagewoof": KnownSet(
         "ImageWoof",
         "frgfm/imagewoof",
-        10,
+        tuple(IMAGEWOOF.split()),
         224,
         "photos64-small",
+        "resnet18",
+        75.0,
         ("imagewoof2", "imagewoof2-320", "imagewoof2-160"),
-        (
-            *("n02086240", "n02087394", "n02088364", "n02089973", "n02093754"),
-            *("n02096294", "n02099601", "n02105641", "n02111889", "n02115641"),
-        ),
+    ),
+    "imagenet100": KnownSet(
+        "ImageNet-100",
+        None,
+        tuple(IMAGENET100.split()),
+        224,
+        "imagenet256",
+        "resnet18",
+        83.4,
+        ("imagenet-100", "ImageNet-100"),
     ),
     "imagenet": KnownSet(
-        "ImageNet-1K", "ILSVRC/imagenet-1k", 1000, 224, "imagenet256", ("imagenet-1k", "imagenet1k", "ILSVRC2012")
+        "ImageNet-1K",
+        "ILSVRC/imagenet-1k",
+        tuple(ImageNetInfo().label_names()),
+        224,
+        "imagenet256",
+        "timm/resnet18.tv_in1k",
+        None,
+        ("imagenet-1k", "imagenet1k", "ILSVRC2012"),
     ),
 }
 
@@ -69,6 +103,9 @@ def located(name: str) -> str:
     """The folder of a known data set, else its id on the Hub; any other name as it is.
 
     A folder is looked for in $HIERAMP_DATA, in ./data and here. What was found is printed once.
+
+    Raises:
+        UserError: there is no such folder, and the set is not on the Hub.
     """
     known = KNOWN.get(name.lower())
     if known is None or Path(name).exists():
@@ -79,9 +116,24 @@ def located(name: str) -> str:
             if (root / folder).is_dir():
                 print(f"{known.title}: the folder {root / folder}", file=sys.stderr)
                 return str(root / folder)
-    print(
-        f"{known.title}: no folder {name.lower()} in {', '.join(map(str, roots))}; {known.hub} of the Hub is taken "
-        f"(set {FOLDERS} to the place of your data sets)",
-        file=sys.stderr,
-    )
+    missing = f"{known.title}: no folder {name.lower()} in {', '.join(map(str, roots))}"
+    hint = f"set {FOLDERS} to the place of your data sets"
+    if known.hub is None:
+        raise UserError(
+            f"{missing}, and it is not on the Hub; {hint}, with a folder for each of its {len(known.classes)} classes"
+        )
+    print(f"{missing}; {known.hub} of the Hub is taken ({hint})", file=sys.stderr)
     return f"hfds/{known.hub}"
+
+
+def difference(name: str, class_names: Sequence[str]) -> str:
+    """In what the classes of a folder or table differ from those of the data set that was asked for; "" where not."""
+    known = KNOWN.get(name.lower())
+    if known is None:
+        return ""
+    wanted, found = {key for key, _ in keys_of(known.classes)}, {key for key, _ in keys_of(class_names)}
+    if wanted == found:
+        return ""
+    strange = next((each for each in class_names if keys_of([each])[0][0] not in wanted), None)
+    count = f"{known.title} has {len(known.classes)} classes, of which {len(wanted & found)} are here"
+    return count if strange is None else f"{count}; {strange!r} is none of them"

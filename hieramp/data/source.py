@@ -15,7 +15,7 @@ from PIL import Image
 from hieramp.checkpoints import read_config
 from hieramp.class_names import composed, described_classes, keys_of
 from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, holds_image, read_tar
-from hieramp.data.known import located
+from hieramp.data.known import difference, located
 from hieramp.data.layout import (
     ANNOTATIONS,
     TAKEN_FOR,
@@ -153,9 +153,11 @@ def open_source(data: str | DataSpec, split: str = "train") -> DataSource:
         UserError: nothing is there, it holds no images, it has no classes, or not the split.
     """
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
-    spec = replace(spec, path=located(spec.path))
+    asked, spec = spec.path, replace(spec, path=located(spec.path))
     source = in_order_of_model(_opened(spec, spec.split or split), *spec.models)
     _tell(source.about)
+    if other := difference(asked, source.class_names):
+        _tell(f"warning: {other}")
     return source
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as vision
@@ -42,7 +43,7 @@ def collect(
     seed: int = 0,
     factor: int | None = None,
     soft_labels: bool = False,
-    classifier: Classifier | None = None,
+    classifier: nn.Module | None = None,
     classifier_classes: Sequence[str] | None = None,
     format: Format = "zip",
     batch_size: int | None = None,
@@ -52,7 +53,8 @@ def collect(
 
     "random-real": `ipc` images of each class, chosen by `seed`, resized and centre-cropped. "rded": of 300
     images a class the crops (5 of each) that the classifier is surest of, factor² of them to an image.
-    `classifier_classes` are its classes in its order, which is then that of the set.
+    The classifier takes images in [0, 1] and has the buffer `mean` (3, 1, 1), itself or in a part: a `Classifier`, or
+    the network of a `Teacher`. `classifier_classes` are its classes in its order, which is then that of the set.
 
     Raises:
         UserError: too few images, unknown classes, settings out of range.
@@ -69,12 +71,14 @@ def collect(
     if classifier is not None:
         classifier = classifier.to(device)
     if size is None:
-        size = classifier.config.image_size if classifier else min(read_image(source, 0).size)
+        ours = classifier if isinstance(classifier, Classifier) else None
+        size = ours.config.image_size if ours else min(read_image(source, 0).size)
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
     settings: dict[str, Any] = {"data": source.name, "images": fingerprint_of_images(source)}
     if method == "rded":
-        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed
-        settings |= {"factor": factor, "crops": 2}
+        # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed;
+        # "mosaic": which crops share a picture; in sets of before those of neighbouring ranks did
+        settings |= {"factor": factor, "crops": 2, **({"mosaic": 2} if factor > 1 else {})}
         settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
     plan = Plan(
         out=Path(out),
@@ -107,7 +111,7 @@ def _labels(classes: Sequence[str] | None, names: Sequence[str], wnids: Sequence
 class _Collector:
     """A maker of images that are chosen, not drawn."""
 
-    def __init__(self, choose: Callable[[Item], Image.Image], classifier: Classifier | None) -> None:
+    def __init__(self, choose: Callable[[Item], Image.Image], classifier: nn.Module | None) -> None:
         self.choose, self.classifier = choose, classifier
 
     def make(self, task: Task) -> Callable[[], Batch]:
@@ -154,9 +158,13 @@ class RandomReal:
 
 
 class Rded:
-    """Realistic, diverse: the surest crop of each image, the surest images of a class, factor × factor to a picture."""
+    """Realistic, diverse: the surest crop of each image, the surest images of a class, factor × factor to a picture.
 
-    def __init__(self, source: DataSource, plan: Plan, classifier: Classifier, factor: int) -> None:
+    Picture k of `ipc` has the crops of ranks k, k + ipc, k + 2·ipc, … as in the authors' code: all are equally sure.
+    """
+
+    def __init__(self, source: DataSource, plan: Plan, classifier: nn.Module, factor: int) -> None:
+        self.mean = _mean_colour(classifier)
         self.shuffled, self.plan, self.classifier, self.factor = _Shuffled(source, plan), plan, classifier, factor
         self.shuffled.check(plan.ipc * factor**2, "RDED")
         self.patch_size = plan.image_size // factor
@@ -166,7 +174,7 @@ class Rded:
 
     def __call__(self, item: Item) -> Image.Image:
         count, k = self.factor**2, item.index % self.plan.ipc
-        patches = self.best(item.label)[k * count : (k + 1) * count]
+        patches = self.best(item.label)[k : self.plan.ipc * count : self.plan.ipc]
         mosaic = rearrange(patches, "(rows columns) c h w -> c (rows h) (columns w)", rows=self.factor)
         picture = vision.to_pil_image(mosaic)
         return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)
@@ -188,8 +196,20 @@ class Rded:
     @torch.no_grad()
     def _loss(self, crops: torch.Tensor, label: int) -> torch.Tensor:
         """Cross-entropy of each crop, (N,); what a mosaic leaves to the other crops is the mean colour."""
-        device, mean = next(self.classifier.parameters()).device, self.classifier.mean
+        device, mean = self.mean.device, self.mean
         left = self.plan.image_size - self.patch_size
         sides = (left // 2, left - left // 2) * 2
         logits = self.classifier(F.pad(crops.to(device).float() / 255 - mean, sides) + mean)
         return F.cross_entropy(logits, torch.full((len(crops),), label, device=device), reduction="none").cpu()
+
+
+def _mean_colour(classifier: nn.Module) -> torch.Tensor:
+    """What a classifier's images are centred at, (3, 1, 1).
+
+    Raises:
+        UserError: neither it nor a part of it says so.
+    """
+    for name, buffer in classifier.named_buffers():
+        if name.rpartition(".")[2] == "mean" and buffer.shape == (3, 1, 1):
+            return buffer
+    raise UserError("rded needs a classifier that normalises its images itself: give a model folder, or timm/NAME")

@@ -18,6 +18,7 @@ LEARNING_RATES = (  # by the student's name; the first that it begins with count
 )
 BATCHES = ((1, 10), (10, 50), (50, 100))  # images per class → batch size, at the largest IPC not above the set's
 MANY_CLASSES = 100  # from here on batches are doubled
+TINY_IMAGENET = (200, 100)  # its number of classes, and its batch size whatever the IPC
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def training_of(
     small = image_size <= SMALL_SIDE
     return Training(
         epochs=epochs or _epochs(protocol, ipc, num_classes, small),
-        batch_size=min(batch_size or _batch_size(ipc, num_classes), num_images),
+        batch_size=min(batch_size or _batch_size(ipc, num_classes, small), num_images),
         learning_rate=learning_rate or next(lr for name, lr in LEARNING_RATES if student.startswith(name)),
         soft=protocol.soft,
         temperature=protocol.temperature,
@@ -126,6 +127,8 @@ def _epochs(protocol: Protocol, ipc: int, num_classes: int, small: bool) -> int:
     return protocol.epochs
 
 
-def _batch_size(ipc: int, num_classes: int) -> int:
+def _batch_size(ipc: int, num_classes: int, small: bool) -> int:
+    if small and num_classes == TINY_IMAGENET[0]:
+        return TINY_IMAGENET[1]
     size = [batch for least, batch in BATCHES if ipc >= least][-1]
     return size * 2 if num_classes >= MANY_CLASSES else size

@@ -29,6 +29,7 @@ from hieramp.errors import UserError
 from hieramp.generation.captured import CudaRecorder, Recorder
 from hieramp.seeds import seed_of
 from hieramp.state_file import SaveTimer, are_finite, load_state, read_about, save_state
+from hieramp.training.augment import resized_crops, side_to_crop_from
 from hieramp.training.recipe import Recipe, build_optimizers
 from hieramp.training.recorded import StepRecorder
 
@@ -151,7 +152,7 @@ class _Run:
     def __init__(
         self, objective: Objective, source: DataSource, size: int, recipe: Recipe, settings: RunSettings
     ) -> None:
-        self.objective, self.recipe, self.settings = objective, recipe, settings
+        self.objective, self.recipe, self.settings, self.size = objective, recipe, settings, size
         device = resolve_device(settings.device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # the one Accelerate takes; of several processes each takes its own
@@ -175,7 +176,9 @@ class _Run:
             self.keeper.refuse_to_overwrite()
         per_process = max(1, recipe.batch_size // num_processes)
         start = self.clock.step * num_processes
-        loader = endless_loader(source, size, per_process, recipe.seed, start, self.accelerator.device)
+        side, crops = side_to_crop_from(size, recipe.min_crop), recipe.min_crop < 1
+        where = self.accelerator.device
+        loader = endless_loader(source, side, per_process, recipe.seed, start, where, whole=crops)
         self.wrapped, self.loader, *self.optimizers = self.accelerator.prepare(objective, loader, *optimizers)
         self.accelerator.init_trackers(f"logs/{settings.part}")
         self.recorder: StepRecorder | None = None
@@ -212,7 +215,7 @@ class _Run:
 
     def _compile(self, images: Tensor, labels: Tensor) -> None:
         """A step that changes nothing, before the clock starts: else the rate's warm-up would pass in compiling."""
-        self._gradients(images, labels)
+        self._gradients(self._cropped(images, progress=0), labels)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
@@ -239,6 +242,10 @@ class _Run:
         """Every step has a seed of its own, so that a resumed run draws what the undisturbed one would."""
         torch.manual_seed(seed_of(self.recipe.seed, self.clock.step, self.accelerator.process_index))
 
+    def _cropped(self, images: Tensor, progress: float) -> Tensor:
+        """The batch as the objective sees it, uint8 (B, 3, size, size)."""
+        return resized_crops(images, self.size, self.recipe.min_crop if progress < self.recipe.shift_until else 1.0)
+
     def _step_recorder(self, new_recorder: Callable[[], Recorder]) -> StepRecorder:
         return StepRecorder(self._plain_gradients, self.objective, new_recorder, self._reseed)
 
@@ -262,7 +269,7 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * self.recipe.rate(progress)
         self.objective.before_step(progress)
-        losses = self._gradients(images, labels)
+        losses = self._gradients(self._cropped(images, progress), labels)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -13,6 +13,7 @@ from hieramp.training.vqvae import LookOptions
 PIXELS = LookOptions()
 # VQGAN's: a network that knows ImageNet, and a discriminator for the second half of the run
 PHOTOS = LookOptions(perceptual="timm/vgg16.tv_in1k", adversarial=0.1, adversarial_from=0.5)
+CROP = 0.5  # of photographs: random resized crops, which at half of the area still show what an object is
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ PRESETS = {
         var=VARConfig(sides=SMALL_SIDES, num_codes=4096, code_dim=32, depth=12, width=384, num_heads=6, last_passes=4),
         classifier=ClassifierConfig(image_size=64, layers=(2, 2, 2, 2), channels=(64, 128, 256, 512), stem="half"),
         dit=DiTConfig(depth=12, width=384, num_heads=6, dropout=0.1),
-        vqvae_recipe=Recipe(128, 20, 1e-3, "muon", hold=0.4, decay="linear"),
-        var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02, shift=4),
-        class_token_recipe=Recipe(256, 5, 4e-3, weight_decay=0.05),
-        classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear"),
-        dit_recipe=Recipe(256, 150, 2e-3, "muon", hold=0.4, decay="linear", final=0.02),
+        vqvae_recipe=Recipe(128, 20, 1e-3, "muon", hold=0.4, decay="linear", min_crop=CROP),
+        var_recipe=Recipe(256, 100, 2e-3, "muon", hold=0.3, decay="linear", final=0.02, min_crop=CROP),
+        class_token_recipe=Recipe(256, 5, 4e-3, weight_decay=0.05, min_crop=CROP),
+        classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear", min_crop=CROP),
+        dit_recipe=Recipe(256, 150, 2e-3, "muon", hold=0.4, decay="linear", final=0.02, min_crop=CROP),
         look=PHOTOS,
     ),
     # 64×64 photographs: a VQ-VAE that halves twice, the ten official scales, 680 tokens
@@ -87,11 +88,11 @@ PRESETS = {
         var=VARConfig(depth=12, width=512, num_heads=8, shared_adaln=True),
         classifier=ClassifierConfig(image_size=64, layers=(2, 2, 2, 2), channels=(64, 128, 256, 512), stem="half"),
         dit=DiTConfig(depth=12, width=512, num_heads=8, dropout=0.1),
-        vqvae_recipe=Recipe(128, 20, 1e-3, "muon", hold=0.4, decay="linear"),
-        var_recipe=Recipe(256, 100, 1.5e-3, "muon", hold=0.3, decay="linear", final=0.02, shift=4),
-        class_token_recipe=Recipe(256, 5, 4e-3, weight_decay=0.05),
-        classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear"),
-        dit_recipe=Recipe(256, 150, 2e-3, "muon", hold=0.4, decay="linear", final=0.02),
+        vqvae_recipe=Recipe(128, 20, 1e-3, "muon", hold=0.4, decay="linear", min_crop=CROP),
+        var_recipe=Recipe(256, 100, 1.5e-3, "muon", hold=0.3, decay="linear", final=0.02, min_crop=CROP),
+        class_token_recipe=Recipe(256, 5, 4e-3, weight_decay=0.05, min_crop=CROP),
+        classifier_recipe=Recipe(256, 30, 2e-3, "muon", hold=0.2, decay="linear", min_crop=CROP),
+        dit_recipe=Recipe(256, 150, 2e-3, "muon", hold=0.4, decay="linear", final=0.02, min_crop=CROP),
         look=PHOTOS,
     ),
     # the official geometry, with the recipe of the authors' release for the transformer

@@ -28,7 +28,8 @@ class Recipe:
     clip: float = 2.0  # of the gradient's norm
     ema: float = 0.999
     shift: int = 0  # pixels by which the transformer's images are moved at random
-    shift_until: float = 0.8  # of the run; then they stay where they are
+    min_crop: float = 1.0  # random parts of images, of at least this share of their area, resized; 1: whole images
+    shift_until: float = 0.8  # of the run; then images are neither moved nor cropped
     seed: int = 0
     min_steps: int = 1  # however few the images are
 

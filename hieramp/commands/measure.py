@@ -19,8 +19,9 @@ from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import measure_dit
-from hieramp.commands.card import saliency_in_short, write_card
+from hieramp.commands.card import write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.measure_dit import SALIENCY_RHO, saliency_of
 from hieramp.data import DecodedImages, decode, open_source
 from hieramp.devices import autocast_bf16_if_fast
 from hieramp.diffusion.model import DiffusionModel
@@ -32,7 +33,6 @@ from hieramp.generation.sampling import Sampling
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "saliency", "drawings", "limits")
 JUDGE2 = "judge2.safetensors"  # in the model folder: the second judge where none is named
-SALIENCY_RHO = 0.5  # what amplification takes by default
 SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
 
 
@@ -63,7 +63,10 @@ def run(args: argparse.Namespace) -> None:
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device, kind=args.kind)
     if isinstance(model, DiffusionModel):
-        measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args))
+        judges = {}
+        if "saliency" in args.only:
+            judges = _judges(model, load_classifier(folder).to(model.device), args.judge2)
+        measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args), judges)
         return
     default = model.defaults.sampling
     samplings = shared.sweep(args, default)
@@ -123,23 +126,21 @@ def _saliency(
     model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
 ) -> dict[str, Any]:
     """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
-    found = {"classifier": classifier.eval()} | _second_judge(model, args.judge2)
-    judges = {name: partial(_on, network, model.device) for name, network in found.items()}
+    judges = _judges(model, classifier, args.judge2)
     real = faithfulness.with_tokens(model, test.images, test.labels)
     drawn = faithfulness.drawn_pictures(model, -(-len(real.labels) // len(model.class_names)))
-    figures: dict[str, Any] = {"rho": SALIENCY_RHO, "judges": {}, "on": {}}
-    for name, judge in judges.items():
-        figures["judges"][name] = {"accuracy": faithfulness.accuracy_of(judge, real)}
-    for what, pictures in {"test images": real, "drawings": drawn}.items():
-        rows = []
-        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO):
-            rows.append(row)
-            shared.say(f"saliency on {what}, scale {row['scale']}: " + saliency_in_short(row))
-        figures["on"][what] = {"images": len(pictures.labels), "rows": rows}
-    return figures
+    on = {"test images": real, "drawings": drawn}
+    return saliency_of(judges, on, partial(faithfulness.saliency_figures, model, judges, rho=SALIENCY_RHO))
 
 
-def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.nn.Module]:
+def _judges(
+    model: hieramp.Model | DiffusionModel, classifier: Classifier, wanted: str | None
+) -> dict[str, faithfulness.Judge]:
+    found = {"classifier": classifier.eval()} | _second_judge(model, wanted)
+    return {name: partial(_on, network, model.device) for name, network in found.items()}
+
+
+def _second_judge(model: hieramp.Model | DiffusionModel, wanted: str | None) -> dict[str, torch.nn.Module]:
     assert model.folder is not None
     beside = model.folder / JUDGE2
     if wanted is None and not beside.is_file():

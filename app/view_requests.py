@@ -342,7 +342,8 @@ def caption(view_request: ViewRequest, model_kind: str = "var") -> str:
     said = ", ".join(f"{s} {v[1]:g} on {v[0]:.0%}" if v[1] != how.neutral else f"{s} off" for s, v in stages)
     by_hand = [str(scale) for scale in how.named_positions]
     painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
-    place = "".join(f" {words[0].upper()}{words[1:]}." for words in unusual(replace(how, positions=None), "location"))
+    located = unusual(replace(how, positions=None), "location", model_kind)
+    place = "".join(f" {words[0].upper()}{words[1:]}." for words in located)
     return f"{start} {greek_of(how.mode, model_kind)}: {said} of the positions.{place}{painted}"
 
 

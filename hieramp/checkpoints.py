@@ -32,7 +32,12 @@ ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.par
 DEFAULT_MODEL = "cifar10"
 CONDITIONS = ("dropped", "kept")  # of the class, where class tokens are trained
 SHARD_BYTES = 16_000_000
-BASES = {"var": "vqvae", **dict.fromkeys(("class_tokens", *(f"class_tokens-{c}" for c in CONDITIONS)), "var")}
+DIT_TOKEN = "dit_class_token"
+BASES = {
+    "var": "vqvae",
+    **dict.fromkeys(("class_tokens", *(f"class_tokens-{c}" for c in CONDITIONS)), "var"),
+    DIT_TOKEN: "dit",
+}
 SAVE = "save"  # metadata of a shard: the fingerprint of all that was saved with it
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
@@ -181,6 +186,8 @@ def has_other_base(folder: Path, part: str) -> bool:
 
 def _on_another_base(folder: Path, part: str) -> str:
     command = "class-tokens" if part.startswith("class_tokens") else part
+    if part == DIT_TOKEN:
+        command = "class-tokens --kind dit"
     files = "" if part == "var" else f", or remove {folder / part}.safetensors to do without"
     return (
         f"the part {part} in {folder} was trained on another {BASES[part]} than the one there now: train it again with "

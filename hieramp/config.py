@@ -123,12 +123,27 @@ class DiTConfig:
             raise UserError(f"width is {self.width}; it must be a multiple of 4 times {self.num_heads}, the heads")
 
 
-T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig, DiTConfig)
+@dataclass(frozen=True)
+class DiTClassTokenConfig:
+    """A class token that looks at one block of a diffusion transformer."""
+
+    width: int = 256  # of the transformer
+    own_width: int = 256  # of the token's keys and values
+    num_heads: int = 4
+    num_classes: int = 10
+    class_token_block: int = 5
+
+    def __post_init__(self) -> None:
+        if self.own_width % self.num_heads:
+            raise UserError(f"own_width is {self.own_width}; it must be a multiple of the {self.num_heads} heads")
+
+
+T = TypeVar("T", VQVAEConfig, VARConfig, ClassifierConfig, DiTConfig, DiTClassTokenConfig)
 # sizes that models of before do not name: they have the default
 LATER = {"last_passes", "class_token_attention", "class_token_block", "class_token_width"}
 
 
-def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig | DiTConfig) -> dict[str, Any]:
+def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig | DiTConfig | DiTClassTokenConfig) -> dict[str, Any]:
     return asdict(config)
 
 

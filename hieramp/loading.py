@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from timm.data import ImageNetInfo
@@ -13,18 +13,21 @@ from torch import Tensor
 from hieramp.checkpoints import (
     CONDITIONS,
     DEFAULT_MODEL,
+    DIT_TOKEN,
     built,
     class_token_part,
     class_token_variants,
+    has_part,
     load_part,
     model_folder,
     read_config,
     read_safetensors,
     shipped,
 )
-from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json
+from hieramp.config import DiTClassTokenConfig, DiTConfig, VARConfig, VQVAEConfig, from_json
 from hieramp.data import described_classes, open_source
 from hieramp.devices import resolve_device
+from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import VQLatents, basis_of
 from hieramp.diffusion.model import DiffusionModel
@@ -144,7 +147,19 @@ def load_dit(folder: Path) -> DiffusionModel:
     latents = VQLatents(vqvae.eval(), basis)
     defaults = defaults_in(config, "dit", str(folder / "config.json"))
     name = folder.resolve().name
-    return DiffusionModel(latents, dit.eval(), names, name=name, folder=folder, wnids=wnids, defaults=defaults)
+    token = _dit_class_token(folder, config, dit_config)
+    about = {"name": name, "folder": folder, "wnids": wnids, "defaults": defaults, "class_token": token}
+    return DiffusionModel(latents, dit.eval(), names, **about)
+
+
+def _dit_class_token(folder: Path, config: dict[str, Any], dit: DiTConfig) -> DiTClassToken | None:
+    if DIT_TOKEN not in config or not has_part(folder, DIT_TOKEN):
+        return None
+    sizes = from_json(DiTClassTokenConfig, config[DIT_TOKEN])
+    if (sizes.width, sizes.num_classes) != (dit.width, dit.num_classes) or sizes.class_token_block >= dit.depth:
+        raise UserError(f"the class token in {folder} is of another DiT: train it again, or remove {DIT_TOKEN}*")
+    state = load_part(folder, DIT_TOKEN)
+    return built(lambda: DiTClassToken(sizes), state, f"the class token of the DiT in {folder}").eval()
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:

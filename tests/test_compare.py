@@ -1,6 +1,7 @@
 """Studies: sets are made, rows measured, tables written, and a second call goes on where the first stopped."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -123,6 +124,34 @@ def test_a_study_trains_a_teacher_once(study: Path, image_folder: Path, teacher:
     assert own["set"]["sha256"] == given["set"]["sha256"]
     table = (out / "choice" / "table.md").read_text()
     assert "| random, teacher given |" in table and "| random, teacher own |" in table
+
+
+def test_rows_are_spread_over_two_workers(
+    study: Path,
+    image_folder: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Two processes of a cluster on this machine make the same table as one; what they stop at is told at the end."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    main(command(study, image_folder, teacher, tmp_path))
+    alone = (tmp_path / "out" / "choice" / "table.csv").read_text()
+    entries = json.loads(study.read_text())
+    entries["rows"]["wrong"] = "--method random-real --data {data} --classes cat"
+    study.write_text(json.dumps(entries))
+    on_ray = [*command(study, image_folder, teacher, tmp_path / "ray"), "--engine", "ray", "--workers", "2"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(on_ray)
+    told = capsys.readouterr().err
+    assert len(set(re.findall(r"process (\d+)\)", told))) == 2
+    assert "wrong · IPC 1" in told.splitlines()[-1] and "'cat'" in told.splitlines()[-1] and "1 more" in told
+    spread = (tmp_path / "ray" / "out" / "choice" / "table.csv").read_text().splitlines()
+    rows = [line for line in spread if not line.startswith("wrong")]
+    assert [line.rpartition(",")[0] for line in rows] == [line.rpartition(",")[0] for line in alone.splitlines()]
+    assert not list((tmp_path / "ray" / "out").glob(".seen-by-*"))
 
 
 def test_sets_that_are_there(image_folder: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

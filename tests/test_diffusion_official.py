@@ -78,7 +78,10 @@ def test_the_attentions_output_is_amplified_before_the_gate(ours: DiffusionModel
     by_hand = denoiser.predict(z, level, labels)
     handle.remove()
     assert torch.allclose(ours_out.eps, by_hand.eps, atol=1e-6) and not torch.allclose(ours_out.eps, plain.eps)
-    assert torch.equal(denoiser.predict(z, level, labels).eps, plain.eps)
+    seen: dict[int, torch.Tensor] = {}
+    watched = denoiser.predict(z, level, labels, watch=lambda block, x: seen.update({block: x}))
+    assert [x.shape[:2] for x in seen.values()] == [(2, 16)] * denoiser.depth
+    assert torch.equal(watched.eps, plain.eps) and torch.equal(denoiser.predict(z, level, labels).eps, plain.eps)
 
 
 def test_it_draws_and_is_amplified(ours: DiffusionModel) -> None:

@@ -31,16 +31,24 @@ from hieramp.distillation.methods.d4m import D4M
 from hieramp.distillation.methods.method import Method
 from hieramp.distillation.methods.mgd3 import MGD3, Pull
 from hieramp.distillation.methods.noise_levels import levels_of, log_snr_of, respaced
+from hieramp.distillation.methods.tgdd import TGDD, histograms, own_codes, structural_scores
 from hieramp.distillation.plan import Item
 from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
+from hieramp.scales import Scales
 from hieramp.training.minimax import Memory, folded, only_small_parts
 from hieramp.vqvae.model import VQVAE
 
 CPU = torch.device("cpu")
 SMALL = DiTConfig(side=8, channels=4, num_classes=2, depth=2, width=32, num_heads=2)
 OPTIONS = {"steps": 4, "guidance": 0.5}
-BY: dict[str, Method] = {"mgd3": MGD3(), "d4m": D4M(), "d3hr": D3HR(groups=50), "cao2": CaO2(refine_steps=3)}
+BY: dict[str, Method] = {
+    "mgd3": MGD3(),
+    "tgdd": TGDD(averaged=3),
+    "d4m": D4M(),
+    "d3hr": D3HR(groups=50),
+    "cao2": CaO2(refine_steps=3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +190,59 @@ def test_no_pull_is_no_guidance_bit_for_bit(small: DiffusionModel, source: DataS
     assert sets["none"] == sets["plain"] != sets["some"]
 
 
+def test_a_structural_score_is_high_far_from_the_class_spread_out_and_on_its_own_codes() -> None:
+    """Codes 0 to 5 at scales of 1, 2 and 3 positions a side: coarse weighs 3 (with scale 0), mid 1, fine 0.5."""
+    scales = Scales((1, 2, 3, 4))
+    tokens = torch.zeros(1, scales.num_tokens, dtype=torch.int64)
+    tokens[0, scales.spans[2]] = 1
+    tokens[0, scales.spans[3]] = torch.arange(16) % 2 + 2
+    wanted = np.array([[3, 1, 0.25, 0.25]]) / 4.5
+    assert np.allclose(histograms(tokens, scales, 4), wanted)
+    common, own = np.eye(10)[0], np.eye(10)[1]
+    p = np.stack([common, common, common, 0.5 * common + 0.5 * own])
+    mine = own_codes(p, np.array([0.0, *[1.4] * 9]))  # every image has code 0: it tells nothing
+    assert mine.tolist() == [False, True] + [False] * 8
+    scores = structural_scores(p, mine)
+    assert scores[3] > scores[0] and np.allclose(scores[:3], scores[0])
+    assert np.allclose(structural_scores(p[:3], mine), 0)  # images that are alike
+
+
+def test_a_var_is_given_the_anchors_first_scales(
+    model_folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Classes by name; the tokens of the first scales are the anchor's, those of the finer ones the model's own."""
+    data = tmp_path / "data"
+    for name, of in (("frog", "blue"), ("airplane", "red"), ("cat", "blue"), ("dog", "red")):
+        (data / name).mkdir(parents=True)
+        for path in (image_folder / "train" / of).iterdir():
+            (data / name / path.name).symlink_to(path.resolve())
+    common = ["distill", "--method", "tgdd", "--ipc", "2", "--model", str(model_folder), "--data", str(data)]
+    common += ["--classes", "frog;airplane", "--averaged", "1"]
+    main([*common, "--anchor-scales", "6", "--out", str(tmp_path / "all.zip")])
+    main([*common, "--anchor-scales", "2", "--out", str(tmp_path / "some.zip")])
+    model = hieramp.load(model_folder, "cpu")
+    anchors = store.read_safetensors(next((tmp_path / "prepared").glob("tgdd*")) / "0.safetensors")
+    tokens = [anchors["tokens"][:, span] for span in model.var.scales.spans]
+    whole = model.vqvae.to_images(model.vqvae.embed(tokens))
+    sets = {}
+    for name in ("all", "some"):
+        with open_set(tmp_path / f"{name}.zip") as image_set:
+            images = image_set.manifest["images"]
+            of_label = [i for i, image in enumerate(images) if image["label"] == 0]
+            sets[name] = [torch.as_tensor(np.array(image_set.image(i))).movedim(-1, 0) / 255 for i in of_label]
+            seeds = [images[i]["seed"] for i in of_label]
+    assert all((a - b).abs().max() < 0.01 for a, b in zip(sets["all"], whole, strict=True))
+    drawn = model.generate([0, 0], seeds, prefix_tokens=tokens[:2]).images
+    assert all((a - b).abs().max() < 0.01 for a, b in zip(sets["some"], drawn, strict=True))
+    for more, said in (
+        (["--anchor-scales", "7"], "anchor scales is 7"),
+        (["--pull", "1"], "pull of tgdd is for a diffusion transformer: leave it out for a VAR"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*common, *more, "--out", str(tmp_path / "t.zip")])
+        assert said in capsys.readouterr().err
+
+
 def test_ddpms_levels_are_the_same_noise_on_the_linear_path(small: DiffusionModel) -> None:
     levels = levels_of(small.denoiser, 50, "vp")
     assert levels[0].log_snr == pytest.approx(log_snr_at(980)) and levels[-1].noise == 0
@@ -307,8 +368,11 @@ def test_minimax_fine_tunes_and_its_sets_say_so(
         (["--method", "mgd3", "--data", "DATA", "--pull-until", "49/50"], "pull from is -10"),
         (["--method", "mgd3", "--data", "DATA", "--pull-until", "60/50"], "give a log-SNR such as -2.5, or a step"),
         (["--method", "d3hr", "--data", "DATA", "--ipc", "1"], "d3hr compares the spread of the images of a class"),
-        (["--method", "d4m", "--data", "DATA", "--pull", "1"], "--pull is of --method mgd3: leave it out for d4m"),
-        (["--pull", "1"], "--pull is of --method mgd3: leave it out for hieramp"),
+        (
+            ["--method", "d4m", "--data", "DATA", "--pull", "1"],
+            "--pull is of --method mgd3, tgdd",
+        ),
+        (["--pull", "1"], "--pull is of --method mgd3, tgdd: leave it out for hieramp"),
         (["--method", "cao2", "--data", "DATA"], "cao2 takes no real images"),
         (["--method", "cao2", "--candidates", "2"], "cao2 chooses among the images it draws"),
         (["--method", "d4m", "--data", "DATA", "--strength", "0"], "strength is 0"),

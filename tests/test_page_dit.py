@@ -67,6 +67,8 @@ def test_schedules_are_named_by_kind(dit: DiffusionModel) -> None:
         view_request = order_of(dit, **view_requests.schedule_values(name, "dit"))
         assert kinds.schedule_name(view_request.settings, "dit") == name
     assert "weak-mid" not in kinds.schedules("dit")
+    by_token = order_of(dit, map_from="class-token", **view_requests.schedule_values("all", "dit"))
+    assert view_requests.caption(by_token, "dit").endswith("Map from class-token.")
 
 
 def test_no_block_can_be_looked_into(dit: DiffusionModel) -> None:
@@ -78,6 +80,8 @@ def test_the_page_is_built_without_what_it_lacks(dit: DiffusionModel, tmp_path: 
     demo = page.build(dit, job_root=tmp_path)
     named = {block.elem_id for block in demo.blocks.values()}
     assert {"steps", "solver", "coarse_strength"} <= named and not {"mode", "scales", "stop-count", "kind"} & named
+    (map_from,) = (block for block in demo.blocks.values() if block.elem_id == "map_from")
+    assert not map_from.visible  # there is no class token that it could come from
     tabs = {str(block.id): block.visible for block in demo.blocks.values() if type(block).__name__ == "Tab"}
     assert [name for name, visible in tabs.items() if visible] == ["explore", "distill", "learn"]
     offered = {fn.api_name for fn in demo.fns.values()}

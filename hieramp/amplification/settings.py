@@ -13,14 +13,17 @@ from hieramp.scales import STAGES, Scales
 
 Mode = Literal["logit", "attention"]
 Where = Literal["salient", "least", "random"]
+MapFrom = Literal["guidance", "class-token"]
 Stage = tuple[float, float]
 NEUTRAL = {"logit": 0.0, "attention": 1.0}  # the strength that changes nothing
 
 BOTH = "var", "dit"  # kinds of model
+CLASS_TOKEN = "class-token"
 _SHARE = ShareStrength(
     Number(0, 1, shown=(0.01, 1), unit="share of the positions", over=True), Number(shown=(0, 10), step=0.1)
 )
 _MODES = Choice((("logit", "logit: add β, 0 is off"), ("attention", "attention: multiply by γ, 1 is off")))
+_MAPS = Choice((("guidance", "the difference of guidance"), (CLASS_TOKEN, "a class token")))
 _WHERE = Choice((("salient", "most salient"), ("least", "least salient"), ("random", "random")))
 
 
@@ -46,6 +49,8 @@ class Amplification:
     positions: {scale: positions}, row by row from 0, to be amplified there instead of the most salient ones.
     where: which share ρ is meant, the most salient positions or, as controls that tell what the saliency is worth,
     the least salient ones or random ones (drawn from an image's label and seed, other ones at every scale).
+    map_from: of a diffusion transformer, whether M is the difference of the two halves of guidance or what a class
+    token looks at that was trained for it. A VAR takes its class tokens where it has some.
 
     Raises:
         UserError: ρ outside (0, 1], a strength that is not finite (or γ under 0), an unknown mode or `where`, or no
@@ -123,6 +128,10 @@ class Amplification:
         Where,
         Knob(_WHERE, "Positions chosen", "Which share is amplified; least and random are controls.", "location", BOTH),
     ] = "salient"
+    map_from: Annotated[
+        MapFrom,
+        Knob(_MAPS, "Map from", "Of a diffusion transformer: what its map M is made of.", "location", ("dit",)),
+    ] = "guidance"
 
     def __post_init__(self) -> None:
         check_fields(self)

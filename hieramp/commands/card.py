@@ -12,6 +12,12 @@ from hieramp.files import markdown_table, write_text
 from hieramp.generation.sampling import Sampling
 from hieramp.settings import defaults_in
 
+M_ABOUT = (
+    "M of the diffusion transformer, at noise levels of each stage: the pictures' latents are noised, and the two "
+    "halves of guidance computed. Guidance is the difference of the halves, class tokens the class token that "
+    "`--map-from class-token` takes. "
+)
+
 
 def write_card(folder: Path, measured: dict[str, Any]) -> None:
     """Every figure comes from the two files; what was not measured is not mentioned."""
@@ -24,9 +30,10 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _transformer(measured.get("transformer"), config.get("var", {}).get("last_passes", 1)),
         _drawings(measured.get("drawings"), config["class_names"], defaults_in(config, "var").sampling),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
-        _saliency(measured.get("saliency")),
+        saliency_section(measured.get("saliency")),
         _samples(folder, measured.get("drawings")),
         dit_section(measured.get("dit"), config, folder),
+        saliency_section(measured.get("dit_saliency"), "What the map M follows", M_ABOUT),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(folder / "README.md", text)
@@ -197,13 +204,13 @@ def _over(figures: dict[str, Any], family: str, rival: str, way: str) -> str:
     return f"{mean:+.3f} ± {error:.3f}"
 
 
-def _saliency(measured: dict[str, Any] | None) -> str:
+def saliency_section(measured: dict[str, Any] | None, title: str = "What the saliency follows", about: str = "") -> str:
     """What the maps follow: a table of shares, then one of effects for each set of pictures and judge."""
     if not measured:
         return ""
     judges = ", ".join(f"{name} ({row['accuracy']:.1%} of the test images)" for name, row in measured["judges"].items())
     intro = (
-        "## What the saliency follows\n\n"
+        f"## {title}\n\n{about}"
         "Fixed share: how much of the maps' variance is one pattern of positions, the same for every picture; equal "
         "maps have 100%, maps with nothing in common 0%. Named: how many of the pictures the class token names by what "
         "it looks at, the class hidden from it. Effects are in nats of the picture's class, mean ± standard error of "
@@ -252,7 +259,7 @@ def _shares(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         named = f"{row['named']:.1%}" if "named" in row else "–"
         body.append([_grid(row), *(f"{row['fixed_share'][family]:.0%}" for family in families), named])
-    text = markdown_table(["scale", *(f"fixed share, {family}" for family in families), "named"], body)
+    text = markdown_table([_rows_are(rows), *(f"fixed share, {family}" for family in families), "named"], body)
     for row in rows:
         for family, shares in row.get("share_of_passes", {}).items():
             told = ", ".join(f"{share:.1%}" for share in shares)
@@ -260,9 +267,13 @@ def _shares(rows: list[dict[str, Any]]) -> str:
     return text
 
 
+def _rows_are(rows: list[dict[str, Any]]) -> str:
+    return "stage of noise" if "stage" in rows[0] else "scale"
+
+
 def _effects(rows: list[dict[str, Any]], judge: str) -> str:
     known = [name for name in CEILINGS if name in rows[0]["judges"][judge]["means"]]
-    header = ["scale", "map", "way", "another picture's", "random", "centre", "the average map"]
+    header = [_rows_are(rows), "map", "way", "another picture's", "random", "centre", "the average map"]
     header += [f"{name} minus map" for name in known]
     body = []
     for row in rows:
@@ -277,4 +288,4 @@ def _effects(rows: list[dict[str, Any]], judge: str) -> str:
 
 
 def _grid(row: dict[str, Any]) -> str:
-    return f"{row['side']}×{row['side']}"
+    return row.get("stage") or f"{row['side']}×{row['side']}"

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from hieramp.commands import arguments as shared
 from hieramp.commands import distill, evaluate
+from hieramp.commands.compare_ray import cluster, spread
 from hieramp.errors import UserError
 from hieramp.evaluation.results import read_result, write_result
 from hieramp.evaluation.studies import Cell, Study, filled, read_study, slug, study_of_sets
@@ -31,6 +32,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--student", nargs="+", help="resnet18, convnet, small (a preview) or timm's names")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for sets and results (default: {OUT})")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the study's markers there")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: rows side by side on a Ray cluster"
+    )
+    parser.add_argument(
+        "--workers",
+        type=shared.positive,
+        help="of the ray engine (default: one a GPU, else one a machine)",
+    )
     parser.add_argument("--table", action="store_true", help="only write the tables from what is there")
     evaluate.add_training(parser)
     parser.set_defaults(run=run, protocol=None, runs=None)
@@ -58,13 +67,48 @@ def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
     plans = {cell: _steps(args, study, cell, values) for cell in cells}  # a name that is missing is told now
     for steps in plans.values():
         _parsed(steps)  # and so is what a command does not take
+    if args.engine == "ray":
+        _measure_on_ray(args, study, plans, folder)
+        return
     for number, (cell, steps) in enumerate(plans.items(), 1):
         shared.say(f"[{number}/{len(plans)}] {cell.label}")
         _do(steps)
-        commands = ["python -m hieramp " + shlex.join(step) for step in steps]
-        where = _results(args, study, cell)
-        write_result(where, (read_result(where) or {}) | {"commands": commands})
+        _keep(args, study, cell, steps)
         _write(args, study, folder)
+
+
+def _measure_on_ray(args: argparse.Namespace, study: Study, plans: dict[Cell, list[list[str]]], folder: Path) -> None:
+    """The same, first the teachers that the study trains, then the sets, each with all students that learn from it."""
+    teachers = {tuple(step): None for steps in plans.values() for step in steps if "--save" in step}
+    of_set: dict[str, list[Cell]] = {}
+    for cell in plans:
+        of_set.setdefault(cell.set_slug, []).append(cell)
+    sets = list(of_set.values())
+    errors = []
+    with cluster() as ray:
+        how = _do, args.out, args.workers, args.device
+        for done in spread(ray, [[list(step)] for step in teachers], *how):
+            if done.error:
+                raise UserError(done.error)
+        for done in spread(ray, [[step for cell in cells for step in plans[cell]] for cells in sets], *how):
+            cells = sets[done.number]
+            labels = ", ".join(cell.label for cell in cells)
+            shared.say(f"{labels}: {done.error or 'done'} ({done.worker})")
+            if done.error:
+                errors.append(f"{labels}: {done.error}")
+                continue
+            for cell in cells:
+                _keep(args, study, cell, plans[cell])
+            _write(args, study, folder)
+    if errors:
+        raise UserError(errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
+
+
+def _keep(args: argparse.Namespace, study: Study, cell: Cell, steps: list[list[str]]) -> None:
+    """Put the commands of a cell beside its figures."""
+    commands = ["python -m hieramp " + shlex.join(step) for step in steps]
+    where = _results(args, study, cell)
+    write_result(where, (read_result(where) or {}) | {"commands": commands})
 
 
 def _chosen(cells: list[Cell], text: str) -> list[Cell]:

@@ -56,18 +56,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default="hieramp",
         help="how the images come about (docs/diffusion.md; default: hieramp)",
     )
-    real = parser.add_argument_group("real images, of random-real, rded and dm, and for mgd3, d4m and d3hr")
+    real = parser.add_argument_group("real images, of random-real, rded and dm, and for mgd3, tgdd, d4m and d3hr")
     real.add_argument("--data", help="image folder, tar or Hub id")
     real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
     real.add_argument(
         "--prepared", type=Path, metavar="FOLDER", help="where a method keeps what it prepares (default: beside --out)"
     )
     shared.add_settings(real, OfImages.table())
+    told = set(Anchored.own())
     for name, method in DRAWN_BY.items():
-        options = {row: field for row, field in method.own().items() if row not in Anchored.own()}
-        if options:
+        options = {row: field for row, field in method.own().items() if row not in told}
+        if options:  # of those that several methods have, the first one tells
             shared.add_settings(parser.add_argument_group(f"--method {name}: {method.title}"), options)
-    shared.add_settings(parser.add_argument_group("--method mgd3 and d4m"), Anchored.own())
+        told |= set(options)
+    shared.add_settings(parser.add_argument_group("--method mgd3, tgdd and d4m"), Anchored.own())
     matching.add_arguments(parser)
     add_data_arguments(parser)
     shared.add_drawing(parser, seed_help="of the whole set")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import measure_dit
-from hieramp.commands.card import saliency_in_short, write_card
+from hieramp.commands.card import write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.measure_dit import SALIENCY_RHO, saliency_of
 from hieramp.data import DecodedImages, decode, open_source
 from hieramp.devices import autocast_bf16_if_fast
 from hieramp.diffusion.model import DiffusionModel
@@ -32,7 +34,6 @@ from hieramp.generation.sampling import Sampling
 SHEET_PER_CLASS = 10
 FIGURES = ("autoencoder", "transformer", "saliency", "drawings", "limits")
 JUDGE2 = "judge2.safetensors"  # in the model folder: the second judge where none is named
-SALIENCY_RHO = 0.5  # what amplification takes by default
 SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right high; six sets are cheap
 
 
@@ -63,7 +64,11 @@ def run(args: argparse.Namespace) -> None:
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device, kind=args.kind)
     if isinstance(model, DiffusionModel):
-        measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args))
+        networks = {}
+        if "saliency" in args.only:
+            networks = _networks(model, load_classifier(folder).to(model.device), args.judge2)
+        judges = _judges(networks, model.device)
+        measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args), judges, networks)
         return
     default = model.defaults.sampling
     samplings = shared.sweep(args, default)
@@ -123,26 +128,32 @@ def _saliency(
     model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
 ) -> dict[str, Any]:
     """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
-    found = {"classifier": classifier.eval()} | _second_judge(model, args.judge2)
-    judges = {name: partial(_on, network, model.device) for name, network in found.items()}
+    networks = _networks(model, classifier, args.judge2)
+    judges = _judges(networks, model.device)
     real = faithfulness.with_tokens(model, test.images, test.labels)
     drawn = faithfulness.drawn_pictures(model, -(-len(real.labels) // len(model.class_names)))
-    figures: dict[str, Any] = {"rho": SALIENCY_RHO, "judges": {}, "on": {}}
-    for name, judge in judges.items():
-        figures["judges"][name] = {"accuracy": faithfulness.accuracy_of(judge, real)}
-    for what, pictures in {"test images": real, "drawings": drawn}.items():
-        rows = []
+
+    def figures_of(pictures: faithfulness.Pictures) -> Iterator[dict[str, Any]]:
         maps = faithfulness.maps_of(model, pictures)
-        if what == "drawings":  # for the page, which shows maps of drawings
+        if pictures is drawn:  # for the page, which shows maps of drawings
             average_map.save(model, maps)
-        for row in faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO, maps, found):
-            rows.append(row)
-            shared.say(f"saliency on {what}, scale {row['scale']}: " + saliency_in_short(row))
-        figures["on"][what] = {"images": len(pictures.labels), "rows": rows}
-    return figures
+        return faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO, maps, networks)
+
+    return saliency_of(judges, {"test images": real, "drawings": drawn}, figures_of)
 
 
-def _second_judge(model: hieramp.Model, wanted: str | None) -> dict[str, torch.nn.Module]:
+def _networks(
+    model: hieramp.Model | DiffusionModel, classifier: Classifier, wanted: str | None
+) -> dict[str, torch.nn.Module]:
+    """The networks that judge, by name."""
+    return {"classifier": classifier.eval()} | _second_judge(model, wanted)
+
+
+def _judges(networks: Mapping[str, torch.nn.Module], device: torch.device) -> dict[str, faithfulness.Judge]:
+    return {name: partial(_on, network, device) for name, network in networks.items()}
+
+
+def _second_judge(model: hieramp.Model | DiffusionModel, wanted: str | None) -> dict[str, torch.nn.Module]:
     assert model.folder is not None
     beside = model.folder / JUDGE2
     if wanted is None and not beside.is_file():

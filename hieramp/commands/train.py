@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import hieramp
-from hieramp.checkpoints import CONDITIONS, model_folder, read_config
+from hieramp.checkpoints import CONDITIONS, DIT_TOKEN, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.commands.looks import load_perceptual
@@ -82,6 +82,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="the model whose transformer they look at, an official one like var-d16 too; --out then gets the class "
         "tokens alone (default: the folder of --out)",
     )
+    tokens.add_argument(
+        "--kind",
+        choices=("var", "dit"),
+        help="what they look at (default: the VAR of --out, or its DiT where it has none)",
+    )
     tokens.add_argument("--with-backbone", action="store_true", help="train the transformer as well")
     tokens.add_argument(
         "--attention",
@@ -129,6 +134,12 @@ def run(args: argparse.Namespace) -> None:
     _look(args, LookOptions())
     if args.model is not None and args.part != "class-tokens":
         raise UserError(f"--model is for class-tokens; {args.part} is trained in --out: leave it out")
+    if args.kind is not None and args.part != "class-tokens":
+        raise UserError(
+            f"--kind is for class-tokens, which look at a VAR or a DiT; {args.part} takes none: leave it out"
+        )
+    if args.kind == "dit" and args.model is not None:
+        raise UserError("--model names a VAR; the class token of a DiT is trained in its own folder, --out")
     if args.objective != "velocity" and args.part != "dit":
         raise UserError(f"--objective {args.objective} is of dit, not of {args.part}: leave it out")
     _class_token_options(args)  # what cannot be is told before hours of training
@@ -148,7 +159,8 @@ def _plan(args: argparse.Namespace) -> list[tuple[str, str, float]]:
     """What to train in turn: the part, the name of its run, its share of the budget of `train all`."""
     if args.part != "all" and args.part not in SHARES:
         return [(args.part, args.part, 1.0)]
-    name_of = {part: part for part in SHARES} | {"class-tokens": f"class_tokens-{args.condition or 'dropped'}"}
+    tokens = DIT_TOKEN if _is_of_dit(args) else f"class_tokens-{args.condition or 'dropped'}"
+    name_of = {part: part for part in SHARES} | {"class-tokens": tokens}
     return [(part, name_of[part], SHARES[part]) for part in (SHARES if args.part == "all" else [args.part])]
 
 
@@ -176,6 +188,10 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         preset = replace(preset, var=replace(preset.var, depth=_depth(args, preset.var.depth)))
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
+        if _is_of_dit(args):
+            outcome = runs.train_dit_class_token(args.data, preset, settings, _class_token_options(args))
+            _report(args, name, outcome)
+            return outcome
         base = hieramp.load(args.model, "cpu", kind="var") if args.model else None
         outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args), base)
     elif part in LOOKING:
@@ -195,6 +211,14 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         outcome = train(args.data, preset, settings)
     _report(args, name, outcome)
     return outcome
+
+
+def _is_of_dit(args: argparse.Namespace) -> bool:
+    """Whether class tokens are for the diffusion transformer of --out: where it has no VAR, or --kind says so."""
+    if args.part != "class-tokens" or args.model is not None or args.kind == "var":
+        return False
+    config = read_config(args.out) if (args.out / "config.json").is_file() else {}
+    return args.kind == "dit" or ("dit" in config and "var" not in config)
 
 
 def _class_token_options(args: argparse.Namespace) -> ClassTokenOptions:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.output import OutputChange, RunningMap, guidance_difference
-from hieramp.amplification.settings import Amplification, ScaleStrength
+from hieramp.amplification.settings import CLASS_TOKEN, Amplification, ScaleStrength
+from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import chances
-from hieramp.diffusion.sampler import Denoiser, Prediction
+from hieramp.diffusion.sampler import Denoiser, Prediction, Watch
 
 
 def strength_at(amplification: Amplification, level: Level) -> ScaleStrength | None:
@@ -32,10 +33,16 @@ class Amplifier:
         seeds: Sequence[int],
         amplifications: Sequence[Amplification],
         watch: bool = False,
+        class_token: DiTClassToken | None = None,
     ) -> None:
+        """`class_token` is needed where an amplification takes its map from one; `watch` also where all are off."""
         self.labels, self.seeds, self.amplifications = labels, seeds, amplifications
         self.depth, self.side, self.device = denoiser.depth, denoiser.token_side, denoiser.device
         self.needs_unconditional = watch or any(not amplification.is_off for amplification in amplifications)
+        by_token = [amplification.map_from == CLASS_TOKEN for amplification in amplifications]
+        self.class_token = class_token if any(by_token) else None
+        self.is_token_B = torch.tensor(by_token, device=self.device)
+        self.looked_BT: Tensor | None = None  # what the class token saw in the step in hand
         self.map = RunningMap()
         self.chosen: Tensor | None = None  # (B, T) bool: what the step in hand amplifies
         self.changes: dict[str, OutputChange | None] = {}  # by stage
@@ -53,12 +60,25 @@ class Amplifier:
         self.chosen = torch.stack([factor != 1 for factor in factors.values()]).any(0)
         return factors
 
+    def watching(self, level: Level) -> Watch | None:
+        return None if self.class_token is None else partial(self._look, level)
+
+    def _look(self, level: Level, block: int, x_BTD: Tensor) -> None:
+        assert self.class_token is not None
+        if block == self.class_token.config.class_token_block:
+            rows = len(self.labels)
+            t_B = torch.full((rows,), level.t, device=x_BTD.device)
+            self.looked_BT = self.class_token(x_BTD[-rows:], t_B).map()
+
     def see(self, index: int, level: Level, conditional: Prediction, unconditional: Prediction | None) -> None:
         if unconditional is None:
             return
         difference = guidance_difference(conditional.velocity, unconditional.velocity)
         if difference.shape[-1] != self.side:  # a token of several positions of the latent
             difference = torch.nn.functional.adaptive_avg_pool2d(difference, self.side)
+        if self.class_token is not None and self.looked_BT is not None:
+            looked = self.looked_BT.unflatten(1, (self.side, self.side))
+            difference = torch.where(self.is_token_B[:, None, None], looked, difference)
         self.map.add(difference)
 
     def _settings(self, level: Level) -> dict[int, list[ScaleStrength | None]]:

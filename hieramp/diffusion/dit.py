@@ -5,7 +5,7 @@ is v = ε - x0 on the linear path z_t = (1 - t)·x0 + t·ε (SiT, arXiv 2401.087
 Letters: B rows, T tokens, D width, H heads, C channels of the latent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hieramp.config import DiTConfig
 from hieramp.diffusion.levels import Level, flow_levels
-from hieramp.diffusion.sampler import Prediction
+from hieramp.diffusion.sampler import Prediction, Watch
 
 EPS = 1e-6
 TIME_FEATURES, LONGEST_PERIOD = 256, 10_000.0
@@ -137,22 +137,50 @@ class DiT(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.label.weight.dtype
 
-    def forward(self, z_BCHW: Tensor, time_B: Tensor, labels_B: Tensor, factors: Factors | None = None) -> Tensor:
+    def forward(
+        self,
+        z_BCHW: Tensor,
+        time_B: Tensor,
+        labels_B: Tensor,
+        factors: Factors | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Velocity, (B, C, side, side); `time_B` from 0, the picture, to 1000, noise."""
-        x = self.embed(z_BCHW.flatten(2).transpose(1, 2)) + self.positions_TD
-        features = sinusoid(time_B, TIME_FEATURES).to(self.dtype)
-        condition_BD = F.silu(self.time_out(F.silu(self.time_in(features))) + self.label(labels_B))
+        x, condition_BD = self._entering(z_BCHW, time_B, labels_B)
         for index, block in enumerate(self.blocks):
+            if watch is not None:
+                watch(index, x)
             x = block(x, condition_BD, None if factors is None else factors.get(index))
         shift, scale = self.head_ada(condition_BD)[:, None].chunk(2, dim=-1)
         v_BTC = self.head(modulated(x, shift, scale))
         return v_BTC.transpose(1, 2).unflatten(-1, (self.config.side, self.config.side))
 
+    def tokens_at(self, block: int, z_BCHW: Tensor, time_B: Tensor, labels_B: Tensor) -> Tensor:
+        """The image tokens as they enter a block, (B, T, D)."""
+        x, condition_BD = self._entering(z_BCHW, time_B, labels_B)
+        before: Sequence[nn.Module] = list(self.blocks)[:block]
+        for one in before:
+            x = one(x, condition_BD)
+        return x
+
+    def _entering(self, z_BCHW: Tensor, time_B: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens as they enter the first block, and the condition."""
+        x = self.embed(z_BCHW.flatten(2).transpose(1, 2)) + self.positions_TD
+        features = sinusoid(time_B, TIME_FEATURES).to(self.dtype)
+        return x, F.silu(self.time_out(F.silu(self.time_in(features))) + self.label(labels_B))
+
     def levels(self, steps: int) -> list[Level]:
         return flow_levels(steps)
 
-    def predict(self, z_BCHW: Tensor, level: Level, labels_B: Tensor, factors: Factors | None = None) -> Prediction:
+    def predict(
+        self,
+        z_BCHW: Tensor,
+        level: Level,
+        labels_B: Tensor,
+        factors: Factors | None = None,
+        watch: Watch | None = None,
+    ) -> Prediction:
         """x0 = z - t·v and ε = z + (1 - t)·v, float32 whatever the weights are."""
         time_B = torch.full((len(z_BCHW),), level.time, device=z_BCHW.device)
-        v = self(z_BCHW.to(self.dtype), time_B, labels_B, factors).float()
+        v = self(z_BCHW.to(self.dtype), time_B, labels_B, factors, watch).float()
         return Prediction(z_BCHW - level.t * v, z_BCHW + (1 - level.t) * v)

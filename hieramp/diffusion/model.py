@@ -14,13 +14,16 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from hieramp.amplification.settings import CLASS_TOKEN
 from hieramp.class_conditional import ClassConditionalModel
 from hieramp.devices import prefer_flash, to_device_async
 from hieramp.diffusion.amplifier import Amplifier
+from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.latents import Latents
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Moment, sample
+from hieramp.errors import UserError
 from hieramp.settings import DEFAULTS, Settings, SettingsLike
 
 GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
@@ -124,6 +127,7 @@ class DiffusionModel(ClassConditionalModel):
     folder: Path | None = None
     wnids: tuple[str, ...] = ()  # ImageNet ids of the classes, where they have any
     defaults: Settings = DEFAULTS["dit"]  # what is drawn with where nothing is said
+    class_token: DiTClassToken | None = None  # for maps; it computes in float32 and changes no picture by itself
     kind: ClassVar[str] = "dit"  # which settings it has
 
     @property
@@ -144,6 +148,8 @@ class DiffusionModel(ClassConditionalModel):
         """Move to a device; the transformer computes in `dtype` (None: as it did), all else in float32."""
         self.latents.to(device)
         self.denoiser.to(device, dtype or self.dtype)
+        if self.class_token is not None:
+            self.class_token.to(device)
         if self.device.type == "cuda":
             prefer_flash()
         return self
@@ -162,6 +168,11 @@ class DiffusionModel(ClassConditionalModel):
         """Raise ValueError where settings are none of this model's."""
         settings.check_kind(self.kind)
         settings.resolved_blocks(self.depth)
+        if settings.map_from == CLASS_TOKEN and self.class_token is None:
+            raise UserError(
+                f"{self.name} has no class token for its map: train one with python -m hieramp train class-tokens "
+                "--kind dit, or leave map from at guidance"
+            )
         self.denoiser.levels(settings.steps)  # says so where there are not as many
 
     def generate(
@@ -226,7 +237,7 @@ class DiffusionModel(ClassConditionalModel):
     def _draw_group(self, request: _Request) -> Iterator[_GroupStep]:
         denoiser, device = self.denoiser, self.device
         how = request.settings[0]
-        amplifier = Amplifier(denoiser, request.labels, request.seeds, request.settings, request.maps)
+        amplifier = Amplifier(denoiser, request.labels, request.seeds, request.settings, request.maps, self.class_token)
         levels = denoiser.levels(how.steps)
         moments = sample(
             denoiser,

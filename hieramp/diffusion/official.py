@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.diffusion.sampler import Prediction
+from hieramp.diffusion.sampler import Prediction, Watch
 from hieramp.errors import UserError
 
 OFFICIAL = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
@@ -37,10 +37,16 @@ class DDPMTransformer:
         self.wanted = threading.local()
         for index, block in enumerate(transformer.transformer_blocks):
             block.attn1.register_forward_hook(partial(self._amplified, index))
+            block.register_forward_pre_hook(partial(self._seen, index))
 
     def _amplified(self, index: int, _module: nn.Module, _given: object, attended_BTD: Tensor) -> Tensor | None:
         factors: Mapping[int, Tensor] = getattr(self.wanted, "factors", None) or {}
         return attended_BTD * factors[index][..., None].to(attended_BTD.dtype) if index in factors else None
+
+    def _seen(self, index: int, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        watch: Watch | None = getattr(self.wanted, "watch", None)
+        if watch is not None:
+            watch(index, given[0])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,15 +87,20 @@ class DDPMTransformer:
         return ddpm_levels(steps, self.alpha_bar)
 
     def predict(
-        self, z_BCHW: Tensor, level: Level, labels_B: Tensor, factors: Mapping[int, Tensor] | None = None
+        self,
+        z_BCHW: Tensor,
+        level: Level,
+        labels_B: Tensor,
+        factors: Mapping[int, Tensor] | None = None,
+        watch: Watch | None = None,
     ) -> Prediction:
         """x0 = (z - s·ε) / a."""
         times_B = torch.full((len(z_BCHW),), int(level.time), device=z_BCHW.device)
-        self.wanted.factors = factors
+        self.wanted.factors, self.wanted.watch = factors, watch
         try:
             out = self.transformer(z_BCHW.to(self.dtype), timestep=times_B, class_labels=labels_B).sample
         finally:
-            self.wanted.factors = None
+            self.wanted.factors = self.wanted.watch = None
         eps = out[:, : z_BCHW.shape[1]].float()
         return Prediction((z_BCHW - level.noise * eps) / level.signal, eps)
 

@@ -18,6 +18,10 @@ Solver = Literal["euler", "heun"]
 SOLVERS: tuple[Solver, ...] = ("euler", "heun")
 
 
+# sees the number of a block and the tokens that enter it, (B, T, D)
+Watch = Callable[[int, Tensor], None]
+
+
 class Prediction(NamedTuple):
     """What a noised latent is made of, z = a·x0 + s·ε; both (B, C, h, w) float32."""
 
@@ -65,7 +69,12 @@ class Denoiser(Protocol):
         ...
 
     def predict(
-        self, z_BCHW: Tensor, level: Level, labels_B: Tensor, factors: Mapping[int, Tensor] | None = None
+        self,
+        z_BCHW: Tensor,
+        level: Level,
+        labels_B: Tensor,
+        factors: Mapping[int, Tensor] | None = None,
+        watch: Watch | None = None,
     ) -> Prediction:
         """`factors`: for some blocks, what the attention's output is multiplied by, (B, tokens)."""
         ...
@@ -92,6 +101,10 @@ class AttentionHook(Protocol):
         """For some blocks a factor on the attention's output, (B, tokens)."""
         ...
 
+    def watching(self, level: Level) -> Watch | None:
+        """What looks at the tokens of the unconditional half, the last rows of those it is shown."""
+        ...
+
     def see(self, index: int, level: Level, conditional: Prediction, unconditional: Prediction | None) -> None: ...
 
 
@@ -116,6 +129,7 @@ def _predict(
     factors: Mapping[int, Tensor] | None,
     both: bool,
     together: bool,
+    watch: Watch | None = None,
 ) -> tuple[Prediction, Prediction | None]:
     """Both halves of guidance, or the conditional one.
 
@@ -125,11 +139,15 @@ def _predict(
     null_B = torch.full_like(labels_B, denoiser.null_label)
     if both and together:
         doubled = None if factors is None else {block: torch.cat([factor] * 2) for block, factor in factors.items()}
-        found = denoiser.predict(torch.cat([z, z]), level, torch.cat([labels_B, null_B]), doubled)
+        found = denoiser.predict(torch.cat([z, z]), level, torch.cat([labels_B, null_B]), doubled, **_watched(watch))
         conditional, unconditional = (Prediction(*half) for half in zip(*(x.chunk(2) for x in found), strict=True))
         return conditional, unconditional
     conditional = denoiser.predict(z, level, labels_B, factors)
-    return conditional, denoiser.predict(z, level, null_B, factors) if both else None
+    return conditional, denoiser.predict(z, level, null_B, factors, **_watched(watch)) if both else None
+
+
+def _watched(watch: Watch | None) -> dict[str, Watch]:
+    return {} if watch is None else {"watch": watch}  # only some denoisers can be watched
 
 
 def _moved(z: Tensor, level: Level, following: Level, velocity: Tensor) -> Tensor:
@@ -152,7 +170,8 @@ def _step(
 ) -> Moment:
     both = guidance != 0 or (attention is not None and attention.needs_unconditional)
     factors = None if attention is None else attention.factors(index, level)
-    conditional, unconditional = _predict(denoiser, z, level, labels_B, factors, both, guidance != 0)
+    watch = None if attention is None else attention.watching(level)
+    conditional, unconditional = _predict(denoiser, z, level, labels_B, factors, both, guidance != 0, watch)
     now = guided(conditional, unconditional, guidance)
     moment = Moment(index, level, z, now, conditional, unconditional, z)
     for guide in guides if level.signal > 0 else ():

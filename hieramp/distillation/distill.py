@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from hieramp.amplification.settings import Amplification
+from hieramp.amplification.settings import CLASS_TOKEN, Amplification
 from hieramp.checkpoints import fingerprint, read_config
 from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.data import DataSource
@@ -192,8 +192,16 @@ def _identity(
         "device": model.device.type,
         "batch_size": None if dtype == "float32" else batch_size,
         SOFT: judged_by if soft_labels else None,
+        **_map_of(model, settings),
         **({"candidates": candidates, "chosen_by": judged_by} if candidates > 1 else {}),
     }
+
+
+def _map_of(model: Model | DiffusionModel, settings: Settings) -> dict[str, str]:
+    """Of a class token that decides what is amplified, its weights."""
+    if not isinstance(model, DiffusionModel) or settings.map_from != CLASS_TOKEN or model.class_token is None:
+        return {}
+    return {CLASS_TOKEN: fingerprint(model.class_token.state_dict())}
 
 
 def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifier:

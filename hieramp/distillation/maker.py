@@ -145,7 +145,8 @@ class Drawer:
     def _tokens(self, model: Model, task: Task) -> tuple[list[Tensor], list[bool]]:
         """Tokens per scale, (B, n²), and which images were drawn without doubt."""
         labels, seeds = [item.label for item in task.items], [item.seed for item in task.items]
-        steps = model.steps(labels, seeds, self.amplification, **self.sampling.options())
+        how = self.sampling.options()
+        steps = model.steps(labels, seeds, self.amplification, prefix_tokens=self._prefix(task.items), **how)
         checked = not task.exact and model.var.pos_start.dtype == torch.float32
         tokens, clear_B = [], torch.ones(len(labels), dtype=torch.bool)
         for step in steps:
@@ -153,6 +154,10 @@ class Drawer:
             if checked:
                 clear_B &= step.is_unambiguous.cpu()
         return tokens, clear_B.tolist()
+
+    def _prefix(self, items: Sequence[Item]) -> Sequence[Tensor]:
+        """Tokens of the first scales, per scale (B, n²), that are taken instead of drawn."""
+        return ()
 
     def _decode(self, tokens: Sequence[Tensor]) -> Tensor:
         """A few images, (B, 3, H, W) in [0, 1]; decoded in a batch of always the same shape."""

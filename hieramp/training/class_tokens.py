@@ -81,9 +81,9 @@ class OwnClassTokenObjective(Objective):
             span = self.model.scales.spans[scale]
             weights_BHL = reading.weights_BHSL[:, :, i, span]
             m_BL = weights_BHL.mean(1)
-            terms["fixed_share"].append(_share_in_common(m_BL))
+            terms["fixed_share"].append(share_in_common(m_BL))
             too_fixed.append((terms["fixed_share"][-1] - self.options.same_map).clamp_min(0))
-            terms["narrow"].append(_from_uniform(m_BL).mean())
+            terms["narrow"].append(from_uniform(m_BL).mean())
             if self.options.left_out:
                 terms["left_out"].append(self._left_out(weights_BHL, reading.values_BHLD[:, :, span], labels_B))
         means = {name: torch.stack(values).mean() for name, values in terms.items() if values}
@@ -97,9 +97,7 @@ class OwnClassTokenObjective(Objective):
 
     def _left_out(self, weights_BHL: Tensor, values_BHLD: Tensor, labels_B: Tensor) -> Tensor:
         """The chance of the right class in what is read with every head's map turned round."""
-        turned_BHL = weights_BHL.amax(-1, keepdim=True) - weights_BHL
-        turned_BHL = turned_BHL / turned_BHL.sum(-1, keepdim=True).clamp_min(1e-6)
-        read_BW = Reading(turned_BHL[:, :, None], values_BHLD.detach()).read()[:, 0]
+        read_BW = Reading(turned_round(weights_BHL)[:, :, None], values_BHLD.detach()).read()[:, 0]
         head = self.model.class_head
         chances_BK = F.linear(read_BW, head.weight.detach(), head.bias.detach()).float().softmax(-1)
         return chances_BK.gather(1, labels_B[:, None]).mean()
@@ -112,12 +110,18 @@ class OwnClassTokenObjective(Objective):
         return block_matrices(self)
 
 
-def _share_in_common(m_BL: Tensor) -> Tensor:
+def turned_round(weights_BHL: Tensor) -> Tensor:
+    """Weights that are highest where these are lowest; each row sums to 1."""
+    turned_BHL = weights_BHL.amax(-1, keepdim=True) - weights_BHL
+    return turned_BHL / turned_BHL.sum(-1, keepdim=True).clamp_min(1e-6)
+
+
+def share_in_common(m_BL: Tensor) -> Tensor:
     """The share, in [0, 1], of the maps' squared distances from uniform that their mean accounts for."""
     away_BL = m_BL - 1 / m_BL.shape[1]
     return away_BL.mean(0).square().mean() / away_BL.square().mean().clamp_min(1e-12)
 
 
-def _from_uniform(m_L: Tensor) -> Tensor:
+def from_uniform(m_L: Tensor) -> Tensor:
     """KL(map ‖ uniform) in nats over the last dimension."""
     return (m_L * (m_L * m_L.shape[-1]).clamp_min(1e-9).log()).sum(-1)

@@ -1,4 +1,4 @@
-"""The five trainings: from an image set to the parts of a model folder."""
+"""The trainings: from an image set to the parts of a model folder."""
 
 import os
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from torchvision.utils import make_grid
 
 from hieramp.amplification.settings import OFF
 from hieramp.checkpoints import (
+    DIT_TOKEN,
     built,
     class_token_part,
     class_token_variants,
@@ -30,9 +31,10 @@ from hieramp.checkpoints import (
 )
 from hieramp.class_names import keys_of
 from hieramp.classifier import Classifier
-from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
+from hieramp.config import DiTClassTokenConfig, DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
 from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
+from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis, hash_of
 from hieramp.diffusion.model import DiffusionModel
@@ -44,6 +46,7 @@ from hieramp.perceptual import Distance
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.dit import DiTObjective
+from hieramp.training.dit_class_token import DiTClassTokenObjective
 from hieramp.training.loop import Objective, Outcome, RunSettings, train
 from hieramp.training.minimax import NAME as MINIMAX
 from hieramp.training.minimax import MinimaxObjective, MinimaxOptions, folded
@@ -61,6 +64,7 @@ SHEET_IMAGES = 10
 DECODER = ("decoder.", "post_quant_conv.")  # names of the weights that come after the tokens
 FITTED_IMAGES = 1024  # that the basis of the latents is fitted to
 CALIBRATION_IMAGES = 400
+DIT_CALIBRATION_IMAGES = 100  # at every span of t
 CALIBRATION_NUMBERS = 2**28  # no more images than have so many numbers, a GB
 
 
@@ -245,6 +249,44 @@ def train_class_tokens(
     return train(
         objective, source, vqvae.config.image_size, preset.class_token_recipe, settings, _class_sheet(vqvae), write
     )
+
+
+def train_dit_class_token(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, options: ClassTokenOptions
+) -> Outcome:
+    """The folder's DiT, VQ-VAE and basis to dit_class_token.safetensors, a small file: maps for `map_from`.
+
+    Raises:
+        UserError: the folder has no DiT, the data has other classes, or something is asked for that only class tokens
+            of a VAR have.
+    """
+    if options.attention != "own" or options.with_backbone or settings.warm_start:
+        raise UserError(
+            "the class token of a DiT has projections of its own and begins anew: leave out --attention shared, "
+            "--with-backbone and --warm-start"
+        )
+    folder = settings.folder
+    vqvae = load_vqvae(folder)
+    sizes = from_json(DiTConfig, _config_with(folder, "dit")["dit"])
+    source = open_source(data).reordered(read_config(folder)["class_names"])
+    dit, basis = DiT(sizes), basis_of(load_part(folder, "latents"))
+    load_strictly(dit, load_part(folder, "dit"), f"the DiT in {folder}")
+    basis.check_belongs(vqvae, f"the DiT in {folder}")
+    block = (2 * sizes.depth - 1) // 3 if options.watch_block is None else options.watch_block
+    if block >= sizes.depth:
+        raise UserError(f"watch block is {block}: the DiT in {folder} has blocks 0 to {sizes.depth - 1}")
+    config = DiTClassTokenConfig(sizes.width, options.width or sizes.width, sizes.num_heads, sizes.num_classes, block)
+    size, recipe = vqvae.config.image_size, preset.class_token_recipe
+    objective = DiTClassTokenObjective(DiTClassToken(config), dit, vqvae, basis, options)
+    if not settings.resume:
+        objective.calibrate(decode(source, size, limit=DIT_CALIBRATION_IMAGES).images)
+
+    def write(model: Module, outcome: Outcome) -> None:
+        save_part(folder, DIT_TOKEN, model.state_dict(), torch.float32)
+        told = {name: getattr(options, name) for name in ("same_map", "left_out", "narrow")}
+        _write_about(settings, source, outcome, recipe, told, **{DIT_TOKEN: to_json(config)})
+
+    return train(objective, source, size, recipe, settings, None, write)
 
 
 def _with_class_tokens(plain: VARConfig, options: ClassTokenOptions) -> VARConfig:

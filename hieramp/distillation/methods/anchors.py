@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hieramp.distillation.methods.method import DIT, OfImages, Work
+from hieramp.distillation.methods.method import DIT, EITHER, OfImages, Work
 from hieramp.distillation.methods.store import Tensors
 from hieramp.distillation.plan import Item
 from hieramp.errors import UserError
@@ -110,7 +110,7 @@ class Anchored(OfImages):
 
     anchor: Annotated[
         str,
-        Knob(Choice(ANCHORS), "Anchor", "centroid of a cluster, or the real image nearest to it.", "methods", DIT),
+        Knob(Choice(ANCHORS), "Anchor", "centroid of a cluster, or the real image nearest to it.", "methods", EITHER),
     ] = "centroid"
     cluster_pca: Annotated[
         int,
@@ -142,13 +142,18 @@ class Anchored(OfImages):
         for cluster in np.argsort(-sizes, kind="stable"):
             members = np.flatnonzero(found.cluster == cluster)
             centroids.append(flat[members].mean(0))
-            nearest.append(members[((flat[members] - centroids[-1]) ** 2).sum(1).argmin()])
+            nearest.append(nearest_to(flat, members, centroids[-1]))
         shape = z.shape[1:]
         return {
             "centroids": torch.from_numpy(np.stack(centroids)).float().unflatten(1, shape),
-            "nearest": z[torch.tensor(np.array(nearest))],
+            "nearest": z[torch.tensor(nearest)],
             "sizes": torch.from_numpy(np.sort(sizes)[::-1].copy()),
         }
+
+
+def nearest_to(points: np.ndarray, members: np.ndarray, centre: np.ndarray) -> int:
+    """Of points (N, D) the member that is nearest to a centre."""
+    return int(members[((points[members] - centre) ** 2).sum(1).argmin()])
 
 
 def projected(points: np.ndarray, components: int) -> np.ndarray:

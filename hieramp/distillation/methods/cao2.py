@@ -25,14 +25,13 @@ from hieramp.diffusion.levels import Level
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser
-from hieramp.distillation.methods.method import DIT, Method, Parts, Work
+from hieramp.distillation.methods.method import DIT, EITHER, Method, Parts, Work
 from hieramp.distillation.methods.noise_levels import LogSNR, log_snr_of, respaced
 from hieramp.distillation.methods.store import Tensors
 from hieramp.distillation.plan import MAX_IPC, Item
 from hieramp.errors import UserError
 from hieramp.fields import Choice, Knob, Number
 
-EITHER = ("var", "dit")
 ORDERS = (("auto", "surest to 10 images a class, then least sure"), ("surest", "surest"), ("least-sure", "least sure"))
 SUREST_UNTIL = 10  # images per class
 CHUNK = 64  # images of the pool at once

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class PartsDrawer(DiffusionDrawer):
             to_device_async(torch.tensor(labels), device),
             solver=how.solver,
             guidance=how.guidance,
-            attention=Amplifier(denoiser, labels, seeds, [how] * len(items)),
+            attention=Amplifier(denoiser, labels, seeds, [how] * len(items), class_token=model.class_token),
             guides=[] if parts.guide is None else [parts.guide(items)],
             first=parts.first,
         )
@@ -80,6 +81,17 @@ class PartsDrawer(DiffusionDrawer):
         if parts.refine is not None:
             z = parts.refine(denoiser, z, items)
         return model.latents.decode(z)
+
+
+class PrefixDrawer(Drawer):
+    """Draws with a VAR that is given the tokens of the first scales."""
+
+    def __init__(self, *how: Any, prefix: Callable[[Sequence[Item]], list[Tensor]]) -> None:
+        super().__init__(*how)
+        self.prefix = prefix
+
+    def _prefix(self, items: Sequence[Item]) -> list[Tensor]:
+        return self.prefix(items)
 
 
 class Selected:

@@ -38,6 +38,15 @@ class RealImages:
             indices = np.sort(np.random.default_rng(seed_of(seed, label)).permutation(indices)[:limit])
         return indices.tolist()
 
+    def chunks(self, label: int, limit: int = 0, seed: int = 0) -> dict[str, list[int]]:
+        """The same, a few hundred at a time, each with a name."""
+        indices = self.indices(label, limit, seed)
+        return {f"{label}-{start}": indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)}
+
+    def pixels(self, indices: Sequence[int], size: int) -> Tensor:
+        """Images as squares of this side, uint8 (N, 3, size, size)."""
+        return torch.stack([vision.pil_to_tensor(to_square(read_image(self.source, i), size)) for i in indices])
+
     def check_count(self, needed: int, limit: int, what: str) -> None:
         """Raise UserError where a class has fewer images than are needed."""
         for label in self.classes:
@@ -68,8 +77,7 @@ class RealImages:
         jobs: dict[str, Any] = {}
         of_class: dict[int, list[str]] = {}
         for label in self.classes:
-            indices = self.indices(label, limit, seed)
-            chunks = {f"{label}-{start}": indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)}
+            chunks = self.chunks(label, limit, seed)
             jobs |= {key: partial(self._encoded, model, some) for key, some in chunks.items()}
             of_class[label] = list(chunks)
         found = stage.get(jobs, model.device, "latents of the real images")
@@ -79,8 +87,7 @@ class RealImages:
     def _encoded(self, model: DiffusionModel, indices: Sequence[int]) -> Tensors:
         size, latents = model.image_size, []
         for start in range(0, len(indices), ENCODED_AT_ONCE):
-            pictures = [to_square(read_image(self.source, i), size) for i in indices[start : start + ENCODED_AT_ONCE]]
-            pixels = torch.stack([vision.pil_to_tensor(picture) for picture in pictures])
+            pixels = self.pixels(indices[start : start + ENCODED_AT_ONCE], size)
             with _full_float32():
                 latents.append(model.latents.encode(to_device_async(pixels, model.device).float() / 255).float().cpu())
         return {"z": torch.cat(latents)}

@@ -6,5 +6,6 @@ from hieramp.distillation.methods.d4m import D4M
 from hieramp.distillation.methods.method import Method
 from hieramp.distillation.methods.mgd3 import MGD3
 from hieramp.distillation.methods.minimax import Minimax
+from hieramp.distillation.methods.tgdd import TGDD
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (MGD3, D4M, D3HR, CaO2, Minimax)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (MGD3, TGDD, D4M, D3HR, CaO2, Minimax)}

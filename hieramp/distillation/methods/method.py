@@ -23,7 +23,8 @@ from hieramp.fields import Choice, Field, Knob, Number, check_fields
 from hieramp.generation.model import Model
 from hieramp.settings import MODEL_KINDS, Settings
 
-DIT = ("dit",)
+VAR, DIT = ("var",), ("dit",)
+EITHER = (*VAR, *DIT)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Parts:
     refine: Callable[[Denoiser, Tensor, Sequence[Item]], Tensor] | None = None  # clean latents, before decoding
     offsets: Mapping[int, int] | None = None  # by the item's index: what is added to its seed
     weights: Mapping[int, float] | None = None  # by the item's index: the share of its class that it stands for
+    # of a VAR: the tokens of the first scales, per scale (B, n²), which are taken instead of drawn
+    prefix: Callable[[Sequence[Item]], list[Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ class Method:
             )
         for name, row in self.table().items():
             if model.kind not in row.models and getattr(self, name) != row.default:
-                raise UserError(f"{row.spoken} of {self.name} is for a diffusion transformer: leave it out for a VAR")
+                theirs = " or ".join(MODEL_KINDS[kind] for kind in row.models)
+                kind = MODEL_KINDS[model.kind]
+                raise UserError(f"{row.spoken} of {self.name} is for {theirs}: leave it out for {kind}")
 
     def check(self, work: Work) -> None:
         """Raise UserError where the set cannot be made so; nothing is written before."""
@@ -137,7 +142,7 @@ class OfImages(Method):
             "Images per class",
             "So many real images of each class, chosen by the seed; 0: all.",
             "methods",
-            DIT,
+            EITHER,
         ),
     ] = 0
     grid: Annotated[

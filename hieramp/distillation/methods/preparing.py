@@ -14,7 +14,7 @@ from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
 from hieramp.distillation.maker import Drawer, Task
-from hieramp.distillation.methods.drawing import PartsDrawer, Selected
+from hieramp.distillation.methods.drawing import PartsDrawer, PrefixDrawer, Selected
 from hieramp.distillation.methods.images import RealImages, fingerprint_of_images, of_model
 from hieramp.distillation.methods.method import Method, Parts, Work
 from hieramp.distillation.methods.store import Store
@@ -93,7 +93,8 @@ class Preparation:
             if parts == Parts(offsets=parts.offsets):
                 return DiffusionDrawer(self.model, self.settings, *how)
             return PartsDrawer(self.model, self.settings, *how, parts)
-        return Drawer(self.model, self.settings.amplification, self.settings.sampling, *how)
+        of_var = self.model, self.settings.amplification, self.settings.sampling, *how
+        return Drawer(*of_var) if parts.prefix is None else PrefixDrawer(*of_var, prefix=parts.prefix)
 
     def _logits(self, items: Sequence[Item]) -> list[Tensor]:
         """What the judge says of the pictures of these items, float32."""

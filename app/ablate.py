@@ -1,92 +1,182 @@
-"""The third room: one class and seed under many settings, as a labelled sheet of pictures, each of them a link."""
+"""The third room: a sheet along any two fields, its baseline first, a figure under every tile."""
 
+import json
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
-from PIL import Image
 
-from app import orders, scenes, sheets
+from app import axes, orders, scenes, sheet_files, sheets, study
 from app.controls import Controls
-from app.desk import STUDYING, Desk, html, sentences, stale_note
+from app.desk import CHEAP, Desk, html, sentences, slider, stale_note
+from app.judging import judge_of
 from app.orders import Order
 from app.sheets import Sheet
 from hieramp import Model
 from hieramp.scales import STAGES
 
 ABOUT = (
-    "<h2>Ablate</h2><p>The class and first seed of the controls, under the eight schedules of the paper, or under a "
-    "grid of strength and ρ for one stage while the others stay put. Every picture is a link to its settings.</p>"
+    "<h2>Ablate</h2><p>Any setting across, any other down, once for each of some seeds; what is on neither axis is as "
+    "the controls say. Point at a tile to see how it differs from its baseline, click it to see it large.</p>"
 )
-SCHEDULES = "schedules"
-KINDS = [("The eight schedules", SCHEDULES), *((f"Strength × ρ, {stage}", stage) for stage in STAGES)]
+EMPTY = "Nothing is drawn until you ask."
+BEGUN = "Drawing: the first pictures are on their way …"
+ONE_ROW = ""  # no second axis
+FORMS: dict[str, tuple[str, str, str]] = {
+    "schedules": ("The seven schedules", axes.SCHEDULE, ONE_ROW),
+    **{stage: (f"Strength × ρ, {stage}", f"{stage}_strength", f"{stage}_rho") for stage in STAGES},
+    "guidance": ("Guidance", "guidance", ONE_ROW),
+    "classes": ("Classes × schedules", axes.SCHEDULE, axes.CLASS),
+}
 
 
 def build(desk: Desk, controls: Controls) -> None:
+    model, first = desk.model, orders.first_order(desk.model)
     html(ABOUT, elem_classes="prose-line")
+    forms = [(label, name) for name, (label, *_) in FORMS.items()]
+    form = gr.Radio(forms, value="schedules", show_label=False, container=False, elem_classes="chips", elem_id="kind")
+    fields = axes.choices(model)
     with gr.Row(elem_classes="ask"):
-        kind = gr.Radio(KINDS, value=SCHEDULES, show_label=False, container=False, elem_classes="chips", elem_id="kind")
-        draw = gr.Button("Draw the sheet", variant="primary", scale=0, min_width=160)
-    start = sheets.schedule_sheet(orders.first_order(desk.model))
-    sheet = html(as_html(desk.model, start, "", asked=False), elem_id="sheet")
+        columns = gr.Dropdown(fields, value=axes.SCHEDULE, label="Columns", interactive=True, elem_id="columns")
+        column_values = _values(model, axes.SCHEDULE, first, "Values of the columns", "column-values")
+    with gr.Row(elem_classes="ask"):
+        none = ("Nothing but the seeds", ONE_ROW)
+        rows = gr.Dropdown([none, *fields], value=ONE_ROW, label="Rows", interactive=True, elem_id="row-field")
+        row_values = _values(model, ONE_ROW, first, "Values of the rows", "row-values")
+    with gr.Row(elem_classes="ask"):
+        seeds = slider(1, orders.MAX_COUNT, 1, 1, "Seeds, a row each", precision=0, elem_id="sheet-seeds")
+        draw = gr.Button("Draw the sheet", variant="primary", scale=0, min_width=150)
+        stop = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-sheet")
+    words = html(study.said(EMPTY), elem_classes="prose-line")
+    sheet = html("", elem_id="sheet")
+    asked = {"columns": columns, "column_values": column_values, "rows": rows, "row_values": row_values}
 
-    def drawn(given: dict[Any, Any]) -> Iterator[str]:
+    def drawn(given: dict[Any, Any]) -> Iterator[study.Found]:
         with sentences():
-            order = orders.read_order(desk.model, controls.values(given))
-            empty = plan(order, given[kind])
-            about = orders.short_name(desk.model.class_names[order.label])
-            yield as_html(desk.model, empty, about)
-            for found in desk.device.in_gaps(sheets.draw_sheet(desk.model, empty)):
-                yield as_html(desk.model, found, about)
+            order = orders.read_order(model, controls.values(given))
+            wanted = {name: given[component] for name, component in asked.items()}
+            empty = plan(model, order, **wanted, seeds=given[seeds])
+            of = stale_of(model, order, [wanted["columns"], wanted["rows"]])
+            yield 0, len(empty.orders), study.said(BEGUN), (as_html(model, empty),)
+            for found in desk.device.in_gaps(sheets.draw_sheet(model, empty, judge_of(model))):
+                said = sheet_files.title(model, found) + ("." if found.is_finished else " …")
+                links = saved_links(model, found) if found.is_finished else ""
+                words = f'<p role="status">{escape(said)}</p>{stale_note(of)}<p class="plain links">{links}</p>'
+                yield found.num_done, len(found.orders), words, (as_html(model, found),)
 
-    draw.click(drawn, {kind, *controls.inputs}, sheet, trigger_mode="once", **STUDYING)
+    def fill(name: str, given: dict[Any, Any]) -> list[Any]:
+        _, across, down = FORMS[name]
+        order = _order_or_first(model, controls.values(given))
+        return [across, _values_of(model, across, order), down, _values_of(model, down, order)]
+
+    def choose(name: str, given: dict[Any, Any]) -> Any:
+        return _values_of(model, name, _order_or_first(model, controls.values(given)))
+
+    inputs = {seeds, *asked.values(), *controls.inputs}
+    study.run(desk, "sheet", (draw, stop), drawn, inputs, [words, sheet], EMPTY, BEGUN)
+    filled = [columns, column_values, rows, row_values]
+    form.input(lambda given: fill(given[form], given), {form, *controls.inputs}, filled, **CHEAP)
+    columns.input(lambda given: choose(given[columns], given), {columns, *controls.inputs}, column_values, **CHEAP)
+    rows.input(lambda given: choose(given[rows], given), {rows, *controls.inputs}, row_values, **CHEAP)
 
 
-def plan(order: Order, kind: str) -> Sheet:
-    """An empty sheet.
+def _values(model: Model, name: str, order: Order, label: str, elem_id: str) -> gr.Textbox:
+    text, info = ("", " ") if name == ONE_ROW else (axes.suggestion(model, name, order), axes.hint(model, name))
+    is_there = name != ONE_ROW
+    return gr.Textbox(text, label=label, info=info, interactive=is_there, max_length=2000, elem_id=elem_id)
+
+
+def _values_of(model: Model, name: str, order: Order) -> gr.Textbox:
+    """The box of values, for a field that was chosen."""
+    if name == ONE_ROW:
+        return gr.Textbox(value="", info=" ", interactive=False)
+    return gr.Textbox(value=axes.suggestion(model, name, order), info=axes.hint(model, name), interactive=True)
+
+
+def _order_or_first(model: Model, values: dict[str, Any]) -> Order:
+    try:
+        return orders.read_order(model, values)
+    except ValueError:  # it is said when the sheet is asked for
+        return orders.first_order(model)
+
+
+def plan(
+    model: Model, order: Order, columns: Any, column_values: Any, rows: Any, row_values: Any, seeds: Any = 1
+) -> Sheet:
+    """The empty sheet that a form asks for.
 
     Raises:
-        ValueError: it is neither "schedules" nor a stage.
+        UserError: a field that is not there, a value that it cannot have, or too many pictures.
     """
-    return sheets.schedule_sheet(order) if kind == SCHEDULES else sheets.grid_sheet(order, kind)
+    across = axes.read_axis(model, columns, column_values, order)
+    down = axes.read_axis(model, rows, row_values, order) if rows else None
+    return sheets.plan(model, order, across, down, orders.whole("the number of seeds", seeds, 1, orders.MAX_COUNT))
 
 
-def as_html(model: Model, sheet: Sheet, name: str, asked: bool = True) -> str:
-    """The sheet as far as it has come: a grid of links with the place of those to come kept."""
-    order = sheet.orders[0]
-    heading = f"{name}, seed {order.seeds[0]}" if asked else "Nothing is drawn until you ask."
-    of = stale_note({"class": orders.to_query(model, order)["class"], "seed": str(order.seeds[0])}) if asked else ""
-    tiles = "".join(_tile(model, sheet, i, name) for i in range(len(sheet.orders)))
-    busy = str(asked and not sheet.is_finished).lower()
-    body = f'<p role="status">{escape(heading)}</p>{of}<div class="tiles">{tiles}</div>'
-    saved = f'<p class="plain links">{_save(model, sheet)}</p>'
-    return f'<section class="sheet" aria-busy="{busy}">{body}{saved}</section>'
+def stale_of(model: Model, order: Order, fields: list[str]) -> dict[str, str | None]:
+    """The part of an address that a sheet follows: what is on its axes may change."""
+    of = orders.address(model, order)
+    gone = {"count", *map(orders.in_address, fields)}
+    if axes.SCHEDULE in fields:
+        gone |= {orders.in_address(name) for name in orders.schedule_values("all")}
+    return {name: value for name, value in of.items() if name not in gone}
 
 
-def _tile(model: Model, sheet: Sheet, i: int, name: str) -> str:
-    label, order = sheet.label(i).replace("-", " "), sheet.orders[i]
-    if i >= len(sheet.pictures):
-        return f'<figure><div class="empty"></div><figcaption>{escape(label)}</figcaption></figure>'
-    source = scenes.data_uri(scenes.thumb(sheet.pictures[i]))
-    alt = escape(f"{name}, seed {order.seeds[0]}, {label}")
-    address = escape("?" + urlencode(orders.to_query(model, order)))
-    picture = f'<a href="{address}" target="_self"><img src="{source}" alt="{alt}"></a>'
-    return f"<figure>{picture}<figcaption>{escape(label)}</figcaption></figure>"
+def as_html(model: Model, sheet: Sheet) -> str:
+    """The sheet as far as it has come, with the place of tiles to come kept."""
+    busy, measure = str(not sheet.is_finished).lower(), sheet_files.first_measure(sheet)
+    options = "".join(
+        f'<option value="{name}"{" selected" if name == measure else ""}>{escape(text)}</option>'
+        for name, text in sheet_files.MEASURES.items()
+        if name != "probability" or sheet.is_judged
+    )
+    head = f'<label class="measure">Under each tile <select data-measure>{options}</select></label>'
+    lines = ["<span></span>", *(f'<b class="column">{escape(name)}</b>' for name in sheet.columns)]
+    width = len(sheet.columns)
+    for k, row in enumerate(sheet.rows):
+        lines.append(f'<b class="row">{escape(row)}</b>')
+        lines += [_tile(model, sheet, i, measure) for i in range(k * width, (k + 1) * width)]
+    hint = '<p class="hint" role="status" aria-live="polite">Point at a tile: its difference from the baseline.</p>'
+    about = f'class="tiles" style="--columns:{width}" tabindex="0" role="group" aria-label="Tiles"'
+    tiles = f"<div {about}>{''.join(lines)}</div>"
+    section = f'<section class="sheet" aria-busy="{busy}">{head}{tiles}{hint}</section>'
+    return f'<div class="sheet-and-tile">{section}<aside class="beside" aria-label="The tile" hidden></aside></div>'
 
 
-def saved(model: Model, sheet: Sheet) -> tuple[Image.Image, dict[str, Any]]:
-    """A finished sheet that says what it is, and the settings inside: those of its first picture, and all labels."""
-    order = sheet.orders[0]
-    about = f"{orders.short_name(model.class_names[order.label])}, seed {order.seeds[0]}, {model.name}"
-    return sheet.as_picture(about), orders.described(model, order) | {orders.SHEET: sheet.labels}
+def _tile(model: Model, sheet: Sheet, i: int, measure: str) -> str:
+    tile, order = sheet.tiles[i] if sheet.tiles else None, sheet.orders[i]
+    if tile is None:
+        return '<figure><div class="empty"></div><figcaption>&nbsp;</figcaption></figure>'
+    name = orders.short_name(model.class_names[order.label])
+    label = f"{name}, seed {order.seeds[0]}, {sheet.labels[i]}"
+    about = {
+        "label": label,
+        "query": "?" + urlencode(orders.to_query(model, order)),
+        "caption": orders.caption(order),
+        "named": tile.named,
+        "isBaseline": sheet.is_baseline(i),
+        "numbers": {name: sheet_files.number(sheet, i, name) for name in sheet_files.MEASURES},
+    }
+    size = model.image_size
+    source = scenes.data_uri(scenes.thumb(tile.picture))
+    picture = f'<img src="{source}" alt="{escape(label)}" width="{size}" height="{size}">'
+    data = f'data-index="{i}" data-baseline="{sheet.baselines[i]}" data-tile="{escape(json.dumps(about))}"'
+    caption = f"<figcaption>{sheet_files.number(sheet, i, measure)}</figcaption>"
+    return f'<figure><button type="button" class="tile" {data}>{picture}</button>{caption}</figure>'
 
 
-def _save(model: Model, sheet: Sheet) -> str:
-    if not sheet.is_finished:
-        return ""
-    order = sheet.orders[0]
-    source = scenes.data_uri(*saved(model, sheet))
-    name = scenes.file_name(model.class_names[order.label], f"seed{order.seeds[0]}-sheet.png")
-    return f'<a download="{name}" href="{source}">Save the sheet as PNG</a>'
+def saved_links(model: Model, sheet: Sheet) -> str:
+    """A finished sheet to take away."""
+    measure = sheet_files.first_measure(sheet)
+    files = {
+        "png": (sheet_files.png(model, sheet, measure), "image/png"),
+        "svg": (sheet_files.svg(model, sheet, measure), "image/svg+xml"),
+        "csv": (sheet_files.as_csv(model, sheet).encode(), "text/csv;charset=utf-8"),
+        "json": (sheet_files.as_json(model, sheet).encode(), "application/json"),
+    }
+    return "".join(
+        study.file_link(sheet_files.file_name(model, sheet, ending), data, kind, f"Save {ending.upper()}")
+        for ending, (data, kind) in files.items()
+    )

@@ -6,14 +6,15 @@ Every endpoint takes the settings under the names that the page has, as the tabl
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
-from app import ablate, handlers, orders, plots, recipes, scenes, sheets
+from app import ablate, axes, handlers, orders, plots, recipes, scenes, sheet_files, sheets
 from app.changed import choose_classes
 from app.desk import DEVICE, STUDY, Desk, sentences
 from app.jobs import Job
+from app.judging import judge_of
 from hieramp import Model, Settings
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.distillation.distill import estimate
@@ -21,7 +22,6 @@ from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.scales import STAGES
 
-Kind = Literal["schedules", "coarse", "mid", "fine"]
 REQUIRED = inspect.Parameter.empty
 
 
@@ -113,10 +113,15 @@ class Endpoints:
         *_, found = self.desk.device.in_gaps(compared)
         return {"csv": plots.risen_csv(found)}
 
-    def ablate(self, kind: str, **settings: Any) -> dict[str, Any]:
+    def ablate(
+        self, columns: str, column_values: str, rows: str, row_values: str, seeds: int, **settings: Any
+    ) -> dict[str, Any]:
         order = self._order(settings)
-        *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, ablate.plan(order, kind)))
-        return {"sheet": scenes.data_uri(*ablate.saved(self.model, found)), "labels": found.labels}
+        empty = ablate.plan(self.model, order, columns, column_values, rows, row_values, seeds)
+        *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, empty, judge_of(self.model)))
+        picture = sheet_files.png(self.model, found, sheet_files.first_measure(found))
+        answer = {"sheet": scenes.png_uri(picture), "labels": list(found.labels)}
+        return answer | {"csv": sheet_files.as_csv(self.model, found)}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         recipe = self._recipe(settings)
@@ -157,7 +162,14 @@ def build(desk: Desk) -> None:
     sampled = {part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts}
     sampling = tuple(argument for argument in settings if argument.name in sampled)
     one = (CLASS, SEED, *settings)
-    kind = Argument("kind", Kind, "schedules", "The eight schedules, or strength by ρ of one stage.")
+    fields = ", ".join(name for _, name in axes.choices(desk.model))
+    plane = (
+        Argument("columns", str, axes.SCHEDULE, f"The field across: {fields}."),
+        Argument("column_values", str, "", "Its values, separated by commas; none for a choice of them."),
+        Argument("rows", str, "", "The field down, or none."),
+        Argument("row_values", str, "", "Its values, as those of the columns."),
+        Argument("seeds", int, 1, f"Seeds, a row each, 1 to {orders.MAX_COUNT}."),
+    )
     samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
     several = Argument("classes", int, min(10, num_classes), f"How many classes, at most {limits.classes}.")
     job_id = Argument("job_id", str, REQUIRED, "What distil answered.")
@@ -180,8 +192,8 @@ def build(desk: Desk) -> None:
          "csv per scale and stage; changed: per scale the share of samples whose token differs."),
         (does.compare_schedules, studying, (several, samples, SEED, *sampling),
          "The share of classes whose entropy or coverage rises under each schedule.", "csv per schedule and stage."),
-        (does.ablate, studying, (kind, *one), "One class and seed under many settings, as a sheet.",
-         "sheet: data: address of a PNG; labels of its pictures, row by row."),
+        (does.ablate, studying, (*plane, *one), "Pictures along any two fields, as a sheet with its baselines.",
+         "sheet: data: address of a PNG; labels of its pictures, row by row; csv of settings and figures."),
         (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
         (does.distil, asking, made, "Make a distilled set in the background.", stands),
         (does.job, cheap, (job_id,), "Where a job stands.", stands),

@@ -54,8 +54,8 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
     demo.queue(max_size=256).launch(
         theme=theme.THEME,
-        css_paths=theme.WEB / "style.css",
-        head=f"<script>{theme.read('page.js')}</script>",
+        css_paths=[theme.WEB / "style.css", theme.WEB / "figures.css"],
+        head=f"<script>{theme.read('page.js')}</script><script>{theme.read('sheet.js')}</script>",
         footer_links=["api"],
         show_error=False,
         ssr_mode=False,

@@ -24,7 +24,6 @@ from PIL import Image
 
 import hieramp
 from app import (
-    ablate,
     changed,
     desk,
     distil,
@@ -35,7 +34,6 @@ from app import (
     plots,
     recipes,
     scenes,
-    sheets,
     words,
 )
 from app.jobs import Job, JobBook
@@ -278,33 +276,6 @@ def test_names_of_files_suit_every_system() -> None:
 
 
 # Sheets and counts
-
-
-def test_a_sheet_shows_the_schedules_as_they_are_alone(model: hieramp.Model) -> None:
-    order = an_order(model)
-    *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(order))
-    assert sheet.is_finished and [sheet.label(i) for i in range(8)] == list(SCHEDULES)
-    for i, name in enumerate(SCHEDULES):
-        alone = hieramp.figures.to_picture(model.generate([1], [7], SCHEDULES[name]).images[0])
-        # a batch of another size may round a pixel to the next level; another token changes whole patches by many
-        away = [np.abs(np.int16(picture) - np.int16(alone)).max() for picture in sheet.pictures]
-        assert away[i] <= 1 and sum(a > 10 for a in away) >= 5
-    html = ablate.as_html(model, sheet, "cat")
-    assert html.count("<img ") == 8 and 'alt="cat, seed 7, weak mid"' in html
-    link = re.findall(r'href="\?([^"]+)"', html)[6].replace("&amp;", "&")
-    query = dict(part.split("=") for part in link.split("&"))
-    assert orders.from_query(model, query).settings.mid == (0.5, 0.5)
-    assert sheet.as_picture().width > 8 * 128
-
-
-def test_a_grid_varies_one_stage_only(model: hieramp.Model) -> None:
-    sheet = sheets.grid_sheet(an_order(model, coarse_strength=1.0), "mid")
-    amplifications = [order.settings for order in sheet.orders]
-    assert len({amp.mid for amp in amplifications}) == len(amplifications) == 16
-    assert {(amp.coarse, amp.fine) for amp in amplifications} == {((0.5, 1.0), (0.5, 5.0))}
-    assert sheet.label(5) == "mid ρ 25%, β 2.5" and sheet.orders[5].settings.mid == (0.25, 2.5)
-    with pytest.raises(ValueError, match="stage is 'x'"):
-        ablate.plan(an_order(model), "x")
 
 
 def test_counts_are_those_of_the_tokens_drawn(model: hieramp.Model) -> None:
@@ -673,8 +644,7 @@ def test_what_a_toast_warns_of_is_escaped(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_names_in_tables_links_and_sheets_are_escaped(model: hieramp.Model) -> None:
-    sheet = sheets.schedule_sheet(an_order(model))
-    html = ablate.as_html(model, sheet, HOSTILE) + changed.said(HOSTILE, "", {"class": HOSTILE})
+    html = changed.said(HOSTILE, "", {"class": HOSTILE})
     html += changed.link(HOSTILE, "", {"class": HOSTILE})
     assert "<form" not in html and "<img src=x" not in html
 
@@ -789,16 +759,6 @@ def test_a_picture_of_a_set_opens_as_what_it_was_drawn_by(model: hieramp.Model, 
     drawn = model.generate([1], order.seeds, order.settings).images[0]
     assert hieramp.figures.to_picture(drawn).tobytes() == Image.open(path).convert("RGB").tobytes()
     assert orders.values_on_page(model, order)["seed"] == order.seeds[0]
-
-
-def test_a_sheet_says_what_it_is_and_that_its_first_picture_is_opened(model: hieramp.Model) -> None:
-    *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(an_order(model)))
-    picture, stored = ablate.saved(model, sheet)
-    assert picture.height == sheet.as_picture().height + 28
-    stored = json.loads(json.dumps(stored))
-    first = orders.from_picture(model, stored)
-    assert (first.label, first.seeds, first.settings.is_off) == (1, (7,), True)
-    assert orders.remarks(model, stored) == ["This is a sheet of 8 pictures: the first of them, off, is shown."]
 
 
 def test_scenes_say_where_painting_acts(model: hieramp.Model) -> None:

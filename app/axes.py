@@ -1,0 +1,169 @@
+"""The axis of a sheet: one field of an order with the values that it takes in turn. Pure, without Gradio."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app import orders
+from app.orders import Order
+from hieramp import SCHEDULES, Model, Settings
+from hieramp.errors import UserError
+from hieramp.fields import Choice, Indices, Number, Part, Positions
+
+SCHEDULE, CLASS, SEED = "schedule", "class_name", "seed"
+NAMES = {SCHEDULE: "Schedule", CLASS: "Class", SEED: "Seed"}
+AS_USUAL = "default"  # among values: what is meant where none are named
+MOST_VALUES = 64
+SHARES = (0.1, 0.25, 0.5, 0.75)
+STRENGTHS = {"logit": (1.0, 2.5, 5.0, 10.0), "attention": (0.2, 0.5, 2.0, 5.0)}
+STEPS = 5  # values that a number gets where nothing is said
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field and its values, as the controls hold them; `labels` say each on a sheet."""
+
+    name: str
+    values: tuple[Any, ...]
+    labels: tuple[str, ...]
+
+    def apply(self, model: Model, order: Order, i: int) -> Order:
+        """The order with value number i.
+
+        Raises:
+            UserError: no picture can be drawn by it.
+        """
+        value = self.values[i]
+        if self.name == SCHEDULE:
+            return replace(order, settings=orders.with_schedule(order.settings, value))
+        values = orders.values_of(model, order)
+        if self.name == "mode" and value != values["mode"]:
+            values |= orders.in_mode(values, value)[0]
+        if self.name.endswith("_rho"):  # positions chosen by hand would take its place
+            values["positions"] = ""
+        return orders.read_order(model, values | {self.name: value})
+
+
+def choices(model: Model) -> list[tuple[str, str]]:
+    """What an axis can be: what the page calls it, and its name."""
+    parts = [(_plain_label(model, part, "logit"), part.name) for part in Settings.parts(model.kind)]
+    return [*((label, name) for name, label in NAMES.items()), *parts]
+
+
+def hint(model: Model, name: str) -> str:
+    """How the values of a field are written."""
+    kind = _kind(model, name)
+    if isinstance(kind, Number):
+        return "Numbers, separated by commas."
+    if isinstance(kind, Indices):
+        return f"Lists like 4,5, separated by semicolons; {AS_USUAL}: {kind.default}."
+    if isinstance(kind, Positions):
+        return f"Like 3:1f, separated by spaces; {AS_USUAL}: chosen by saliency."
+    if name == SEED:
+        return "Whole numbers, separated by commas."
+    if name == CLASS:
+        return "Names or numbers, separated by commas."
+    words = SCHEDULES if name == SCHEDULE else kind.words if isinstance(kind, Choice) else ()
+    return f"Separated by commas, of {', '.join(words)}." if words else "Separated by commas."
+
+
+def suggestion(model: Model, name: str, order: Order) -> str:
+    """The values that a field has where a visitor names none, as text that `read_axis` reads."""
+    kind = _kind(model, name)
+    if name == SCHEDULE:
+        return ", ".join(word for word in SCHEDULES if word != "off")  # which is the baseline
+    if name == CLASS:
+        return ", ".join(str(label) for label in range(min(6, len(model.class_names))))
+    if name == SEED:
+        return ", ".join(str(order.seeds[0] + i) for i in range(6))
+    if isinstance(kind, Choice):
+        return ", ".join(kind.words)
+    if isinstance(kind, Indices):
+        count = len(model.var.scales) if name == "scales" else model.var.config.depth
+        return "; ".join([AS_USUAL, *map(str, sorted({round(i * (count - 1) / 4) for i in range(1, 5)}))])
+    if isinstance(kind, Number):
+        return ", ".join(map(kind.text, _numbers(model, name, kind, order)))
+    return AS_USUAL
+
+
+def _numbers(model: Model, name: str, kind: Number, order: Order) -> tuple[float, ...]:
+    if name.endswith("_rho"):
+        return SHARES
+    if name.endswith("_strength"):
+        return STRENGTHS[order.settings.mode]
+    low, high = orders.slider_range(model, kind)
+    found = [low + (high - low) * i / (STEPS - 1) for i in range(STEPS)]
+    found = [round(x) if kind.whole else round(x, 4) for x in found]
+    return tuple(x for x in dict.fromkeys(found) if not kind.over or x > kind.low)
+
+
+def read_axis(model: Model, name: Any, text: Any, order: Order) -> Axis:
+    """A field and the values that a visitor wrote; those of `suggestion` where the text is empty.
+
+    Raises:
+        UserError: no such field, or a value that it cannot have.
+    """
+    known = {name: label for label, name in choices(model)}
+    if name not in known:
+        raise UserError(f"no field is called {str(name)[:40]!r}; it must be one of {', '.join(known)}")
+    text = str(text or "")[:2000].strip() or suggestion(model, name, order)
+    kind = _kind(model, name)
+    separator = None if isinstance(kind, Positions) else ";" if isinstance(kind, Indices) else ","
+    items = [item.strip() for item in text.split(separator) if item.strip()]
+    values = list(dict.fromkeys(_value(model, name, kind, item) for item in items))
+    if len(values) > MOST_VALUES:
+        raise UserError(f"{known[name]} has {len(values)} values; give at most {MOST_VALUES}")
+    axis = Axis(name, tuple(values), tuple(_label(model, name, value, order) for value in values))
+    for i in range(len(values)):  # each must be one that can be drawn
+        axis.apply(model, order, i)
+    return axis
+
+
+def _value(model: Model, name: str, kind: Any, item: str) -> Any:
+    if name == SCHEDULE:
+        word = item.replace(" ", "-")
+        if word not in SCHEDULES:
+            raise UserError(f"there is no schedule {item[:40]!r}; it must be one of {', '.join(SCHEDULES)}")
+        return word
+    if name == CLASS:
+        return orders.read_class(model, item)
+    spoken = name.replace("_", " ")
+    if name == SEED:
+        return orders.whole("the seed", Number().parse("the seed", item), 0, orders.MAX_SEED)
+    if isinstance(kind, Number):
+        return kind.parse(spoken, item)
+    if item == AS_USUAL:
+        return "" if kind.type is str else kind.words[0]
+    return kind.text(kind.parse(spoken, item))
+
+
+def _label(model: Model, name: str, value: Any, order: Order) -> str:
+    if name == SCHEDULE:
+        return str(value).replace("-", " ")
+    if name == CLASS:
+        return orders.short_name(model.class_names[value])
+    if name == SEED:
+        return f"seed {value}"
+    part = _part(model, name)
+    text = value if isinstance(value, str) else part.kind.text(value)
+    if name.endswith("_rho"):
+        text = f"{100 * value:.4g}%"
+    return f"{_plain_label(model, part, order.settings.mode)} {text or AS_USUAL}"
+
+
+def _plain_label(model: Model, part: Part, mode: str) -> str:
+    """The label of a control, without what is in brackets."""
+    return orders.label_of(model, part, mode).split(" (")[0]
+
+
+def _part(model: Model, name: str) -> Part:
+    return _parts(model)[name]
+
+
+def _kind(model: Model, name: str) -> Any:
+    part = _parts(model).get(name)
+    return part.kind if part else None
+
+
+def _parts(model: Model) -> Mapping[str, Part]:
+    return {part.name: part for part in Settings.parts(model.kind)}

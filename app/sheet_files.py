@@ -1,0 +1,130 @@
+"""A finished sheet as files: a labelled figure (PNG, SVG), a table (CSV) and all of its settings (JSON). Pure."""
+
+import io
+import json
+import textwrap
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+import hieramp
+from app import orders, scenes
+from app.sheets import Sheet
+from hieramp import Model, figures
+from hieramp.files import csv_text
+
+TILE = 1.05  # inches a side
+MEASURES = {
+    "probability": "classifier’s probability of the class",
+    "distance": "difference from the baseline (RMS of the pixels, 0 to 1)",
+    "changed": "share of the tokens that differ from the baseline’s",
+}
+
+
+def number(sheet: Sheet, i: int, measure: str) -> str:
+    """A figure of a tile in short: "93 %"."""
+    tile = sheet.tiles[i]
+    value = None if tile is None else getattr(tile, measure)
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if measure == "distance" else f"{value:.0%}"
+
+
+def first_measure(sheet: Sheet) -> str:
+    """What stands under the tiles at first."""
+    return "probability" if sheet.is_judged else "distance"
+
+
+def title(model: Model, sheet: Sheet) -> str:
+    order = sheet.order
+    name, seed = orders.short_name(model.class_names[order.label]), order.seeds[0]
+    return f"{sheet.about or 'Sheet'}: {name}, seed {seed}, {model.name}"
+
+
+def file_name(model: Model, sheet: Sheet, ending: str) -> str:
+    order = sheet.order
+    axes = "-".join(filter(str.isalnum, sheet.about.lower().replace("ρ", "rho").replace("β", "beta").split()))
+    return scenes.file_name(model.class_names[order.label], f"seed{order.seeds[0]}-{axes or 'sheet'}-sheet.{ending}")
+
+
+def described(model: Model, sheet: Sheet) -> dict[str, Any]:
+    """The settings of the first picture, and the labels of all: what a saved PNG carries, and what opens it again."""
+    return orders.described(model, sheet.orders[0]) | {orders.SHEET: list(sheet.labels)}
+
+
+def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
+    """A finished sheet with its labels, a figure under each picture, and its settings in words."""
+    height, width, step, across = len(sheet.rows), len(sheet.columns), 1.28, 1.06  # in tiles, with their gaps
+    margin = 0.25 + max(min(len(row), 26) for row in sheet.rows) * 0.075
+    wide = max(margin + width * across, 4.5)
+    caption = f"As the controls say, where it is not on an axis: {orders.caption(sheet.order)} "
+    lines = textwrap.wrap(f"{caption}Under each picture: {MEASURES[measure]}.", int(wide * TILE * 16))
+    limits = {"xlim": (-margin, wide - margin), "ylim": (height * step + 0.16 + 0.13 * len(lines), -0.62)}
+    made = Figure(figsize=(wide * TILE, (limits["ylim"][0] + 0.62) * TILE))
+    axes = made.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    about = textwrap.shorten(title(model, sheet), int(wide * TILE * 11), placeholder=" …")
+    axes.text(0.05 - margin, -0.56, about, fontsize=10, va="top", fontweight="bold")
+    axes.text(0.05 - margin, height * step + 0.04, "\n".join(lines), fontsize=7, va="top", color="#55504b")
+    for j, column in enumerate(sheet.columns):
+        axes.text(j * across + 0.5, -0.05, textwrap.fill(column, 15), fontsize=8, ha="center", va="bottom")
+    for k, row in enumerate(sheet.rows):
+        axes.text(-0.08, k * step + 0.5, textwrap.fill(row, 26), fontsize=8, ha="right", va="center")
+    for i, tile in enumerate(sheet.tiles):
+        if tile is None:
+            continue
+        x, y = i % width * across, i // width * step
+        picture = figures.enlarged(scenes.thumb(tile.picture))
+        axes.imshow(picture, extent=(x, x + 1, y + 1, y), interpolation="none", aspect="auto")
+        axes.text(x + 0.5, y + 1.03, number(sheet, i, measure), fontsize=7.5, ha="center", va="top")
+    axes.set(**limits)
+    return made
+
+
+def png(model: Model, sheet: Sheet, measure: str) -> bytes:
+    """The figure as PNG, with the settings where the page finds them."""
+    buffer = io.BytesIO()
+    metadata = {figures.SETTINGS_KEY: json.dumps(described(model, sheet))}
+    figure(model, sheet, measure).savefig(buffer, format="png", dpi=128, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
+
+
+def svg(model: Model, sheet: Sheet, measure: str) -> bytes:
+    """The figure as SVG, its text as text, with the settings as its description."""
+    buffer = io.BytesIO()
+    metadata = {"Description": json.dumps(described(model, sheet)), "Date": None, "Creator": "hieramp"}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hieramp"}):
+        figure(model, sheet, measure).savefig(buffer, format="svg", facecolor="white", metadata=metadata)
+    return buffer.getvalue()
+
+
+def as_json(model: Model, sheet: Sheet) -> str:
+    """Every tile with all of its settings and figures."""
+    tiles = [
+        {
+            "row": sheet.rows[i // len(sheet.columns)],
+            "column": sheet.columns[i % len(sheet.columns)],
+            "is_baseline": sheet.is_baseline(i),
+            "baseline": sheet.baselines[i],
+            "address": "?" + "&".join(f"{k}={v}" for k, v in orders.to_query(model, order).items()),
+            **{m: getattr(tile, m) for m in (*MEASURES, "named")},
+            "settings": orders.described(model, order),
+        }
+        for i, (order, tile) in enumerate(zip(sheet.orders, sheet.tiles, strict=True))
+    ]
+    about = {"hieramp": hieramp.__version__, "model": model.name, "axes": sheet.about, "measures": MEASURES}
+    return json.dumps({**about, "tiles": tiles}, ensure_ascii=False, indent=1) + "\n"
+
+
+def as_csv(model: Model, sheet: Sheet) -> str:
+    """A line for each tile: its place, its figures, and every field of its order."""
+    fields = list(orders.defaults(model))
+    rows: list[list[Any]] = [["row", "column", "is_baseline", *MEASURES, "named", *fields]]
+    for i, (order, tile) in enumerate(zip(sheet.orders, sheet.tiles, strict=True)):
+        values = orders.values_of(model, order)
+        values["class_name"] = orders.short_name(model.class_names[order.label])
+        place = [sheet.rows[i // len(sheet.columns)], sheet.columns[i % len(sheet.columns)], sheet.is_baseline(i)]
+        found = [getattr(tile, measure) for measure in (*MEASURES, "named")]
+        rows.append([*place, *found, *(values[name] for name in fields)])
+    return csv_text(rows)

@@ -1,0 +1,96 @@
+"""Studies: what takes longer than a moment. Each says at once that it began, how far it is and how long it takes yet,
+and has a button that ends it after the batch in hand."""
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.desk import CHEAP, STUDYING, Desk, stale_note
+from app.recipes import time_words
+
+NOTHING = "Nothing is counted until you ask."
+BEGUN = "Counting: the first samples are being drawn …"
+Found = tuple[int, int, str, tuple[Any, ...]]  # done, of how many, the words as HTML, the other outputs
+
+
+def run(
+    desk: Desk,
+    name: str,
+    buttons: tuple[gr.Button, gr.Button],
+    study: Callable[[dict[Any, Any]], Iterator[Found]],
+    inputs: set[Any],
+    outputs: list[Any],
+    nothing: str = NOTHING,
+    begun: str = BEGUN,
+) -> None:
+    """A study on two buttons: the first begins it, the second ends it. `outputs` begin with the words, as HTML."""
+    button, end = buttons
+
+    def key(request: gr.Request) -> str:
+        return f"{request.session_hash}/{name}"
+
+    def ask(request: gr.Request) -> tuple[int, str, gr.Button]:
+        return desk.turns.take(key(request)), said(begun), gr.Button(interactive=True)
+
+    def stop(request: gr.Request) -> gr.Button:
+        desk.turns.take(key(request))
+        return gr.Button(interactive=False)
+
+    def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        mine, begin = given[ticket], time.monotonic()
+        try:
+            with closing(study(given)) as found:  # type: ignore[type-var]
+                for done, wanted, words, others in found:
+                    has_stopped = desk.turns.is_stale(key(request), mine)
+                    more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
+                    if not has_stopped:
+                        more = progress(done, wanted, time.monotonic() - begin)
+                    yield dict(zip(outputs, (more + words, *others), strict=True))
+                    if has_stopped:
+                        return
+        except gr.Error:
+            yield {outputs[0]: said(nothing)}
+            raise
+        finally:
+            desk.turns.forget(key(request))
+
+    ticket = gr.Number(0, visible=False, precision=0)
+    asked = button.click(ask, None, [ticket, outputs[0], end], trigger_mode="once", **CHEAP)
+    studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
+    studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
+    end.click(stop, None, end, **CHEAP)
+
+
+def progress(done: int, wanted: int, seconds: float) -> str:
+    """A bar and the time left, by what has passed; nothing once all is done."""
+    if done >= wanted or not done:
+        return ""
+    left, share = time_words(seconds / done * (wanted - done)), 100 * done / wanted
+    label = (
+        f'role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"'
+    )
+    words = f"{done} of {wanted}, about {left} left."
+    return f'<div class="study"><div class="bar" {label}><i style="width:{share:.1f}%"></i></div><p>{words}</p></div>'
+
+
+def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None) -> str:
+    note = stale_note(of) if of else ""
+    return f'<p role="status">{escape(words)}</p>{note}<p class="plain links">{links}</p>'
+
+
+def link(name: str, text: str, about: Mapping[str, Any]) -> str:
+    """A table to take away, inside its link; `about`, what it was made by, is above it in lines that begin with #."""
+    text = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items()) + text
+    return file_link(name, text.encode(), "text/csv;charset=utf-8")
+
+
+def file_link(name: str, data: bytes, kind: str, text: str = "") -> str:
+    """A file inside its link."""
+    source = f"data:{kind};base64," + b64encode(data).decode()
+    return f'<a download="{escape(name)}" href="{source}">{escape(text or name)}</a> '

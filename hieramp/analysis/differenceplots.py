@@ -1,0 +1,101 @@
+"""Figures of paired differences with their intervals, for papers and for the page. Pure functions to matplotlib."""
+
+import io
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hieramp.analysis.bootstrap import Interval, UsageDifference, mean_interval
+
+UP, DOWN, OPEN = "#c2570c", "#2f6f9f", "#98928b"
+COLORS = {"up": UP, "down": DOWN, "open": OPEN}
+NOTE = "Dots: difference to the baseline. Lines: 95 % bootstrap interval."
+ON_PAGE = "#8a847d"  # an ink that can be read on light and on dark pages
+
+
+def usage_difference_figure(found: Mapping[str, UsageDifference], title: str) -> Figure:
+    """Entropy and coverage of one class: a row for each stage and scale."""
+    figure = Figure(figsize=(8, 1.35 + 0.24 * len(found)), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    _rows(both[0], {name: one.entropy for name, one in found.items()}, "entropy, nats")
+    coverage = {name: _scaled(one.coverage, 100) for name, one in found.items()}
+    _rows(both[1], coverage, "coverage, points of % of the codebook")
+    return _titled(figure, title)
+
+
+def classes_figure(found: Mapping[str, Mapping[str, Interval]], title: str, label: str = "entropy, nats") -> Figure:
+    """A panel for each name of `found`, in it a row for each class and their mean, its interval over the classes."""
+    rows = max(len(classes) for classes in found.values()) + 1
+    figure = Figure(figsize=(max(4.0, 2.9 * len(found)), 1.45 + 0.22 * rows), layout="constrained")
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, (name, classes) in zip(panels, found.items(), strict=True):
+        mean = mean_interval([one.value for one in classes.values()])
+        _rows(axes, {**classes, "mean": mean}, label)
+        axes.axhline(len(classes) - 0.5, color="#8a847d", linewidth=0.5)
+        axes.set_title(name, fontsize=9)
+    return _titled(figure, title)
+
+
+def schedules_figure(found: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """Schedule → stage → the difference of each class: a panel for each stage, in it the mean of each schedule."""
+    stages = list(next(iter(found.values())))
+    figure = Figure(figsize=(max(4.0, 2.9 * len(stages)), 1.6 + 0.24 * len(found)), layout="constrained")
+    for axes, stage in zip(figure.subplots(1, len(stages), sharey=True, squeeze=False)[0], stages, strict=True):
+        for i, by_stage in enumerate(found.values()):
+            values = by_stage[stage]
+            axes.plot(values, [i] * len(values), "|", color=OPEN, alpha=0.6, markersize=6, zorder=1)
+        means = {name.replace("-", " "): mean_interval(by_stage[stage]) for name, by_stage in found.items()}
+        _rows(axes, means, "entropy, nats")
+        axes.set_title(f"tokens of {stage}", fontsize=9)
+    return _titled(figure, title)
+
+
+def _scaled(one: Interval, factor: float) -> Interval:
+    return Interval(one.value * factor, one.low * factor, one.high * factor, one.count)
+
+
+def _rows(axes: Axes, found: Mapping[str, Interval], label: str) -> None:
+    """A dot and a line for each, the first on top."""
+    for i, one in enumerate(found.values()):
+        color = COLORS[one.verdict]
+        axes.plot([one.low, one.high], [i, i], color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
+        axes.plot([one.value], [i], "o", color=color, markersize=4, zorder=3)
+    axes.axvline(0, color="#8a847d", linewidth=0.8)
+    axes.set_yticks(range(len(found)), list(found), fontsize=8)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_xlabel(f"difference in {label}", fontsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _titled(figure: Figure, title: str) -> Figure:
+    width = int(figure.get_figwidth() * 14)
+    figure.suptitle("\n".join(textwrap.wrap(title, width) + textwrap.wrap(NOTE, width)), fontsize=8.5, x=0.01, ha="left")
+    return figure
+
+
+def saved(figure: Figure, kind: str, about: Mapping[str, Any], ink: str | None = None) -> bytes:
+    """A figure as "png" or "svg" that carries `about`; with an `ink`, for a page: in that ink, on nothing."""
+    metadata: dict[str, Any] = {"hieramp": json.dumps(about)}
+    if kind == "svg":
+        metadata = {"Description": metadata["hieramp"], "Date": None, "Creator": "hieramp"}
+    if ink:
+        for axes in figure.axes:
+            axes.set_facecolor("none")
+            axes.tick_params(colors=ink)
+            axes.spines["bottom"].set_color(ink)
+            for text in (axes.xaxis.label, axes.title, *axes.get_yticklabels()):
+                text.set_color(ink)
+        for text in figure.texts:
+            text.set_color(ink)
+        if figure._suptitle:  # type: ignore[attr-defined]
+            figure._suptitle.set_color(ink)  # type: ignore[attr-defined]
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path" if ink else "none", "svg.hashsalt": "hieramp"}):
+        figure.savefig(buffer, format=kind, dpi=200, facecolor="none" if ink else "white", metadata=metadata)
+    return buffer.getvalue()

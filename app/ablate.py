@@ -11,7 +11,6 @@ import gradio as gr
 from app import axes, orders, scenes, sheet_files, sheets, study
 from app.controls import Controls
 from app.desk import CHEAP, Desk, html, sentences, slider, stale_note
-from app.judging import judge_of
 from app.orders import Order
 from app.sheets import Sheet
 from hieramp import Model
@@ -60,7 +59,7 @@ def build(desk: Desk, controls: Controls) -> None:
             empty = plan(model, order, **wanted, seeds=given[seeds])
             of = stale_of(model, order, [wanted["columns"], wanted["rows"]])
             yield 0, len(empty.orders), study.said(BEGUN), (as_html(model, empty),)
-            for found in desk.device.in_gaps(sheets.draw_sheet(model, empty, judge_of(model))):
+            for found in desk.study("ablate", order, empty):
                 said = sheet_files.title(model, found) + ("." if found.is_finished else " …")
                 links = saved_links(model, found) if found.is_finished else ""
                 words = f'<p role="status">{escape(said)}</p>{stale_note(of)}<p class="plain links">{links}</p>'

@@ -10,17 +10,13 @@ from typing import Any
 
 import gradio as gr
 
-from app import ablate, axes, handlers, orders, plots, recipes, scenes, sheet_files, sheets
+from app import ablate, axes, kinds, orders, plots, recipes, scenes, sheet_files
 from app.changed import choose_classes
 from app.desk import DEVICE, STUDY, Desk, sentences
 from app.jobs import Job
-from app.judging import judge_of
 from hieramp import Model, Settings
-from hieramp.analysis.schedules import compare_schedules, count_tokens
-from hieramp.distillation.distill import estimate
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
-from hieramp.scales import STAGES
 
 REQUIRED = inspect.Parameter.empty
 
@@ -82,26 +78,19 @@ class Endpoints:
         self.desk, self.model, self.limits = desk, desk.model, desk.limits
 
     def classes(self) -> dict[str, Any]:
-        scales = self.model.var.scales
-        stages = {stage: list(scales.stages[stage]) for stage in STAGES}
-        names = list(self.model.class_names)
-        return {"model": self.model.name, "classes": names, "sides": list(scales.sides), "stages": stages}
+        return kinds.about(self.model)
 
     def generate(self, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
-        with self.desk.device.drawing():
-            return handlers.generate(self.model, order)
+        return self.desk.answer("generate", order)
 
     def saliency(self, **settings: Any) -> dict[str, Any]:
         order = self._order(settings)
-        with self.desk.device.drawing():
-            return handlers.saliency(self.model, order)
+        return self.desk.answer("saliency", order)
 
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
         order, wanted = self._order(settings), self._samples(samples)
-        how, first = order.settings, order.seeds[0]
-        counts = count_tokens(self.model, order.label, wanted, how.amplification, first, how.sampling)
-        *_, found = self.desk.device.in_gaps(counts)
+        *_, found = self.desk.study("count_tokens", order, wanted)
         return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
 
     def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
@@ -109,8 +98,7 @@ class Endpoints:
         num_classes = len(self.model.class_names)
         chosen = orders.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
         labels = choose_classes(num_classes, chosen, order.seeds[0])
-        compared = compare_schedules(self.model, labels, wanted, order.seeds[0], order.settings.sampling)
-        *_, found = self.desk.device.in_gaps(compared)
+        *_, found = self.desk.study("compare_schedules", order, wanted, labels)
         return {"csv": plots.risen_csv(found)}
 
     def ablate(
@@ -118,15 +106,14 @@ class Endpoints:
     ) -> dict[str, Any]:
         order = self._order(settings)
         empty = ablate.plan(self.model, order, columns, column_values, rows, row_values, seeds)
-        *_, found = self.desk.device.in_gaps(sheets.draw_sheet(self.model, empty, judge_of(self.model)))
+        *_, found = self.desk.study("ablate", order, empty)
         picture = sheet_files.png(self.model, found, sheet_files.first_measure(found))
         answer = {"sheet": scenes.png_uri(picture), "labels": list(found.labels)}
         return answer | {"csv": sheet_files.as_csv(self.model, found)}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         recipe = self._recipe(settings)
-        with self.desk.device.drawing():
-            found = estimate(self.model, recipe.num_images, recipe.settings, recipe.soft_labels)
+        found = self.desk.answer("estimate", recipe)
         return {"images": recipe.num_images, "seconds": found.seconds, "bytes": found.bytes}
 
     def distil(self, **settings: Any) -> dict[str, Any]:
@@ -200,7 +187,10 @@ def build(desk: Desk) -> None:
         (does.stop_job, cheap, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
         (does.resume_job, asking, (job_id,), "Go on with a job that stopped.", stands),
     ]  # fmt: skip
+    of_tokens = (does.count_tokens, does.compare_schedules, does.ablate)
     for function, event, arguments, about, returns in table:
+        if desk.model.kind != "var" and function in of_tokens:
+            continue
         endpoint(function, function.__name__, about, arguments, returns, **event)
 
 

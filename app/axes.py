@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app import orders
+from app import kinds, orders
 from app.orders import Order
 from hieramp import SCHEDULES, Model, Settings
 from hieramp.errors import UserError
@@ -35,7 +35,7 @@ class Axis:
         """
         value = self.values[i]
         if self.name == SCHEDULE:
-            return replace(order, settings=orders.with_schedule(order.settings, value))
+            return replace(order, settings=kinds.with_schedule(order.settings, value, model.kind))
         values = orders.values_of(model, order)
         if self.name == "mode" and value != values["mode"]:
             values |= orders.in_mode(values, value)[0]

@@ -15,7 +15,6 @@ from app import orders, plots, scenes
 from app.controls import Controls
 from app.desk import CHEAP, STUDYING, Desk, html, sentences, slider, stale_note
 from hieramp import Settings
-from hieramp.analysis.schedules import compare_schedules, count_tokens
 
 ABOUT = (
     "<h2>What changed</h2><p>Samples of the class are drawn as the controls say, plain and amplified from the "
@@ -105,10 +104,7 @@ def _connect(desk: Desk, controls: Controls, inputs: list[Any], outputs: list[An
             order = orders.read_order(desk.model, controls.values(given))
             wanted = orders.whole("the number of samples", given[samples], 1, desk.limits.samples)
             name = orders.short_name(desk.model.class_names[order.label])
-            counts = count_tokens(
-                desk.model, order.label, wanted, order.settings.amplification, order.seeds[0], order.settings.sampling
-            )
-            for found in desk.device.in_gaps(counts):
+            for found in desk.study("count_tokens", order, wanted):
                 links = ""
                 if found.is_finished:
                     about = orders.described(desk.model, order) | {"samples": found.num_samples}
@@ -133,8 +129,7 @@ def _connect_classes(desk: Desk, controls: Controls, inputs: list[Any], outputs:
             wanted = orders.whole("the number of classes", given[classes], 1, most)
             each = orders.whole("the number of samples", given[per_class], 1, desk.limits.samples)
             labels = choose_classes(len(desk.model.class_names), wanted, order.seeds[0])
-            found = compare_schedules(desk.model, labels, each, order.seeds[0], order.settings.sampling)
-            for comparison in desk.device.in_gaps(found):
+            for comparison in desk.study("compare_schedules", order, each, labels):
                 links, seed = "", order.seeds[0]
                 if comparison.is_finished:
                     about = {"model": desk.model.name, "classes": labels, "samples": each, "seed": seed}

@@ -11,12 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from app import handlers, orders
+from app import handlers, kinds, orders
 from app.desk import ASKING, CHEAP, Desk, as_given, sentences, slider, warn
-from hieramp import SCHEDULES, Model, Settings
+from hieramp import Model, Settings
 from hieramp.fields import Choice, Number, Part, Positions
 
-SCHEDULE_NAMES = [(name.replace("-", " "), name) for name in SCHEDULES]
 FOLDED = {"location": "Blocks and positions", "sampling": "Sampling"}  # groups of settings that are folded away
 
 
@@ -53,13 +52,14 @@ class Controls:
 
 
 def build(desk: Desk) -> Controls:
-    model, named = desk.model, dict[str, Any]()
+    model, named, fresh = desk.model, dict[str, Any](), orders.defaults(desk.model)
     classes = [(name, label) for label, name in enumerate(model.class_names)]
+    schedule_names = [(name.replace("-", " "), name) for name in kinds.schedules(model.kind)]
     with gr.Row(elem_classes="with-button"):
         named["class_name"] = as_given(
             gr.Dropdown(
                 classes,
-                value=0,
+                value=fresh["class_name"],
                 label="Class",
                 filterable=True,
                 allow_custom_value=True,
@@ -70,12 +70,12 @@ def build(desk: Desk) -> Controls:
         )
         random_class = gr.Button("Random", size="sm", min_width=72, scale=0, elem_id="random-class")
     with gr.Row(elem_classes="with-button"):
-        named["seed"] = as_given(gr.Number(0, label="Seed", min_width=80, interactive=True, elem_id="seed"))
+        named["seed"] = as_given(gr.Number(fresh["seed"], label="Seed", min_width=80, interactive=True, elem_id="seed"))
         is_locked = gr.Checkbox(False, label="Lock", min_width=64, scale=0, elem_id="lock", interactive=True)
         dice = gr.Button("Dice", size="sm", min_width=72, scale=0, elem_id="random-seed")
     named["count"] = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0, elem_id="count")
     generate = gr.Button("Generate", variant="primary", elem_id="generate")
-    schedule = gr.Radio(SCHEDULE_NAMES, value="all", label="Schedule", interactive=True, elem_id="preset")
+    schedule = gr.Radio(schedule_names, value="all", label="Schedule", interactive=True, elem_id="preset")
     for group, rows in groupby(Settings.table(model.kind).values(), key=lambda row: row.group):
         with _folded(group):
             for row in rows:
@@ -113,6 +113,8 @@ def _control(model: Model, part: Part) -> Any:
 
 def _connect(desk: Desk, controls: Controls) -> None:
     """What needs no drawing."""
+    if "mode" not in controls.named:
+        return
     lettered = [part for part in Settings.parts(desk.model.kind) if "{greek}" in part.label]
 
     def relabel(mode: str) -> dict[Any, Any]:
@@ -125,7 +127,7 @@ def _connect(desk: Desk, controls: Controls) -> None:
 def user_triggers(controls: Controls) -> list[Any]:
     """What asks for a new drawing as it is; the mode sets the strengths first."""
     texts = [c for c in controls.outputs if isinstance(c, gr.Textbox)]  # not while they are being typed
-    set_first = [*texts, controls.named["mode"]]
+    set_first = [*texts, controls.named.get("mode")]
     moved = [component.input for component in controls.outputs if component not in set_first]
     typed = [event for text in texts if text.visible for event in (text.submit, text.blur)]
     return [*moved, *typed]
@@ -133,9 +135,9 @@ def user_triggers(controls: Controls) -> list[Any]:
 
 def setting_events(desk: Desk, controls: Controls) -> list[Any]:
     """Events that set fields by themselves; a drawing follows each."""
-    seed, class_name, mode = (controls.named[name] for name in ("seed", "class_name", "mode"))
-    strengths = [controls.named[part.name] for part in Settings.parts() if "{greek}" in part.label]
-    scheduled = [controls.named[name] for name in orders.schedule_values("all")]
+    seed, class_name, mode = controls.named["seed"], controls.named["class_name"], controls.named.get("mode")
+    strengths = [controls.named[part.name] for part in Settings.parts(desk.model.kind) if "{greek}" in part.label]
+    scheduled = [controls.named[name] for name in orders.schedule_values("all", desk.model.kind)]
 
     def dice(seed: Any) -> int:
         return handlers.random_seed(seed)
@@ -157,12 +159,12 @@ def setting_events(desk: Desk, controls: Controls) -> list[Any]:
         return controls.updates(changed)
 
     def choose(name: str) -> dict[Any, Any]:
-        return controls.updates(orders.schedule_values(name))
+        return controls.updates(orders.schedule_values(name, desk.model.kind))
 
     return [
         controls.random_class.click(another_class, class_name, class_name, **CHEAP),
         controls.dice.click(dice, seed, seed, **CHEAP),
         controls.generate.click(maybe_dice, [controls.is_locked, seed], seed, **ASKING),
-        mode.input(change_mode, controls.inputs, strengths, **ASKING),
+        *([mode.input(change_mode, controls.inputs, strengths, **ASKING)] if mode else []),
         controls.schedule.input(choose, controls.schedule, scheduled, **CHEAP),
     ]

@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from app import handlers
+from app import lent, scenes
 from app.jobs import JobBook
 from app.limits import Limits
 from app.orders import Order
+from app.recipes import Recipe
 from app.scenes import Scene
 from app.turns import Device, Turns
 from app.words import shown
-from app.zero import gpu
+from app.zero import is_lent
 from hieramp import Model
 from hieramp.errors import UserError
-from hieramp.generation.memory import RecentDrawings
 
 DEVICE, STUDY = "device", "study"  # events that draw take turns; so do those that count
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -45,23 +45,35 @@ class Desk:
     limits: Limits
     device: Device
     jobs: JobBook
-    memory: RecentDrawings
+    served: lent.Served
     turns: Turns = field(default_factory=Turns)
 
     @classmethod
     def make(cls, model: Model, limits: Limits | None = None, job_root: Path | None = None) -> "Desk":
         limits, device = limits or Limits(), Device()
         root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs"
-        return cls(model, limits, device, JobBook(model, root, device, limits), RecentDrawings())
+        served = lent.Served(model)
+        return cls(model, limits, device, JobBook(model, root, device, limits, served), served)
 
     def grow(self, order: Order) -> Generator[Scene, None, None]:
         """The scene after every scale, in turn with the jobs."""
+        return self.device.taken_for(lent.grow(self.served, order))
 
-        @gpu
-        def drawn(order: Order) -> Generator[Scene, None, None]:
-            yield from handlers.grow(self.model, order, self.memory)
+    def first_scene(self, order: Order) -> Scene:
+        """What the page opens with: the finished drawing, or where the GPU is lent the scene before it."""
+        if is_lent:
+            return scenes.scene_of(self.model, order)
+        *_, scene = self.grow(order)
+        return scene
 
-        return self.device.taken_for(drawn(order))
+    def answer(self, what: str, asked: Order | Recipe, *more: Any) -> Any:
+        """`lent.answer`, in turn with the jobs."""
+        with self.device.drawing():
+            return lent.answer(self.served, what, asked, *more)
+
+    def study(self, what: str, order: Order, *more: Any) -> Generator[Any, None, None]:
+        """`lent.study`, in the gaps between drawings."""
+        return self.device.in_gaps(lent.study(self.served, what, order, *more))
 
 
 def warn(text: str) -> None:

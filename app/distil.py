@@ -11,7 +11,6 @@ from app.controls import Controls
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, slider
 from app.jobs import Job
 from app.words import without_folders
-from hieramp.distillation.distill import estimate
 from hieramp.errors import UserError
 
 ABOUT = (
@@ -82,8 +81,7 @@ class Actions:
     def estimate(self, given: dict[Any, Any]) -> str:
         with sentences():
             recipe = self._recipe(given)
-            with self.desk.device.drawing():
-                found = estimate(self.desk.model, recipe.num_images, recipe.settings, recipe.soft_labels)
+            found = self.desk.answer("estimate", recipe)
         return f"<p role='status'>{escape(recipes.estimate_words(recipe, found))}</p>"
 
     def recount(self, given: dict[Any, Any]) -> str:

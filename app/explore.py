@@ -11,13 +11,24 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import handlers, orders, scenes, theme
+from app import curated, examples, kinds, orders, scenes, theme
 from app.controls import Controls, setting_events, user_triggers
 from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
+from app.recipes import has_classifier
 from hieramp import figures
 from hieramp.errors import UserError
 
 CLOSER = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-closer', { detail: props.value })));"
+PARTS = (
+    "",
+    "-draw",
+    "-strip",
+    "-input",
+    "-mechanism",
+    "-opinion",
+    "-opening",
+    "-link",
+)  # of the viewer, in order
 SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
 MARK = "wrong => window.hieramp.mark(JSON.parse(wrong))"
 # What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
@@ -26,26 +37,34 @@ HIDDEN = (
     "label hidden and is not told which class was asked for, so it may be wrong."
 )
 TOLD = (
-    "The likeliest classes in the eyes of this scale’s class token. It knows which class was asked for, so this says "
-    "little about the picture."
+    "This scale’s class token is told which class was asked for, as the blocks that it shares are. So what it believes "
+    "says little about the picture, and is not shown."
 )
 
 
 def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """The viewer, the channel of closer looks, and the line that tells one's place."""
-    config = desk.model.var.config
-    *_, first = desk.grow(orders.first_order(desk.model))
+    model = desk.model
+    is_var = model.kind == "var"
+    first = desk.first_scene(orders.first_order(model))
     place = html("", elem_id="place")
+    if curated.examples_of(desk.model):
+        html(examples.links(desk.model), elem_id="examples")
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
-        js_on_load="".join(theme.read(f"viewer{part}.js") for part in ("", "-draw", "-strip", "-input", "-link")),
+        js_on_load="".join(theme.read(f"viewer{part}.js") for part in PARTS),
         apply_default_css=False,
         elem_id="viewer",
         palette=b64encode(figures.palette()).decode(),
-        depth=config.depth,
-        heads=config.num_heads if desk.model.has_class_tokens else 0,
-        judges=HIDDEN if config.own_class_tokens else TOLD,
+        kind=model.kind,
+        legend=kinds.LEGEND[model.kind],
+        depth=model.depth,
+        curated=bool(curated.examples_of(model)),
+        heads=model.var.config.num_heads if is_var and model.has_class_tokens else 0,
+        believes=is_var and model.var.config.own_class_tokens,
+        classifier=is_var and has_classifier(model),
+        judges=HIDDEN if is_var and model.var.config.own_class_tokens else TOLD,
     )
     closer = gr.HTML(None, html_template="", js_on_load=CLOSER, apply_default_css=False, elem_id="closer")
     return viewer, closer, place
@@ -82,7 +101,11 @@ class Drawing:
         with sentences():  # a request that cannot be drawn ends no other
             order = orders.read_order(self.desk.model, self.controls.values(given))
         ticket = self.desk.turns.take(str(request.session_hash))
-        return ticket, json.dumps(orders.address(self.desk.model, order)), order.settings.schedule
+        return (
+            ticket,
+            json.dumps(orders.address(self.desk.model, order)),
+            kinds.schedule_name(order.settings, self.desk.model.kind),
+        )
 
     def _blame(self, given: dict[Any, Any]) -> str:
         """The fields that hold what cannot be drawn, for the page to mark."""
@@ -143,8 +166,7 @@ def connect(
     def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
         with sentences():
             order, asked = orders.read_order(desk.model, controls.values(given)), event._data
-            with desk.device.drawing():
-                closer = handlers.block_view(desk.model, order, asked.get("sample"), asked.get("block"), desk.memory)
+            closer = desk.answer("block_view", order, asked.get("sample"), asked.get("block"))
         return {**closer, "key": orders.address(desk.model, order)}
 
     def leave(request: gr.Request) -> None:
@@ -153,13 +175,14 @@ def connect(
     def paint(event: gr.EventData) -> str:
         return str(event._data.get("text", ""))
 
-    painted = drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)
+    painting = "positions" in controls.named
+    painted = [drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)] if painting else []
     restoring = [*controls.outputs, tabs]
     opened = demo.load(from_address, None, restoring, **ASKING)
     shown = controls.opened.upload(from_picture, controls.opened, restoring, **ASKING)
     again = drawing.viewer.restore(restored, None, restoring, **ASKING)
     drawing.after(*user_triggers(controls))
-    for event in (opened, shown, again, painted, *setting_events(desk, controls)):
+    for event in (opened, shown, again, *painted, *setting_events(desk, controls)):
         drawing.then_after(event)
     for button in (controls.generate, controls.dice, controls.random_class):  # what they draw is in Explore
         button.click(lambda: gr.Tabs(selected="explore"), None, tabs, **CHEAP)

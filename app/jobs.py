@@ -4,6 +4,7 @@ One thread gives every running job a batch in turn. A job is known by an unguess
 name, and what is inside (the recipe, the set as far as it is drawn) outlives the server too.
 """
 
+import atexit
 import logging
 import os
 import secrets
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import hieramp
+from app import zero
+from app.lent import Served, distil, planned
 from app.limits import Limits
 from app.recipes import Recipe
 from app.turns import Device
 from app.words import without_folders
 from hieramp import Model, Progress
+from hieramp.distillation.parts import is_being_written, num_kept
 from hieramp.errors import UserError
 
 State = Literal["waiting", "running", "stopped", "done", "failed"]
@@ -59,6 +62,13 @@ class Job:
     def is_active(self) -> bool:
         return self.state in ACTIVE
 
+    @property
+    def last_look(self) -> float:
+        """When somebody asked for it last, of this server or of another one on the same folder."""
+        with suppress(OSError):
+            return max(self.seen, (self.folder / STORED).stat().st_mtime)
+        return self.seen
+
     def note_look(self) -> None:
         """Keep it from being removed, also by a server that is started later."""
         self.seen = time.time()
@@ -71,14 +81,16 @@ class Job:
 class JobBook:
     """All jobs of a server."""
 
-    def __init__(self, model: Model, root: Path, device: Device, limits: Limits) -> None:
-        self.model, self.root, self.device, self.limits = model, root, device, limits
+    def __init__(self, model: Model, root: Path, device: Device, limits: Limits, served: Served | None = None) -> None:
+        self.model, self.served = model, served or Served(model)
+        self.root, self.device, self.limits = root, device, limits
         self._jobs: dict[str, Job] = {}
         self._running: deque[tuple[Job, Iterator[Progress]]] = deque()
         self._changed = threading.Condition(threading.RLock())  # also the lock of all jobs' fields
         self._is_closed = False
         self._worker: threading.Thread | None = None
         root.mkdir(parents=True, exist_ok=True)
+        atexit.register(self.close)  # an interpreter that ends under a thread at work aborts
         for path in sorted(root.glob(f"*/{STORED}")):
             self._find(path)
 
@@ -93,6 +105,7 @@ class JobBook:
             job.state, job.done = "done", job.recipe.num_images
         else:
             job.state, job.message = "stopped", "The server was started anew; resume to go on."
+            job.done = min(num_kept(job.path), job.recipe.num_images)
         self._jobs[job.id] = job
 
     def start(self, recipe: Recipe) -> Job:
@@ -167,7 +180,8 @@ class JobBook:
         """Remove jobs that nobody has looked at for long and that do not run."""
         oldest = time.time() - 3600 * self.limits.keep_hours
         with self._changed:
-            left = [job for job in self._jobs.values() if job.seen < oldest and not job.is_active]
+            left = [job for job in self._jobs.values() if not job.is_active and job.last_look < oldest]
+            left = [job for job in left if not is_being_written(job.path)]
             for job in left:
                 del self._jobs[job.id]
         for job in left:
@@ -175,6 +189,7 @@ class JobBook:
 
     def close(self) -> None:
         """End the worker after the batch in hand; the jobs can be resumed."""
+        atexit.unregister(self.close)
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -208,17 +223,9 @@ class JobBook:
 
     def _make(self, job: Job) -> Iterator[Progress]:
         recipe, batch = job.recipe, BATCH_ON_CPU if self.model.device.type == "cpu" else None
-        distillation = hieramp.distill(
-            self.model,
-            recipe.ipc,
-            job.path,
-            recipe.settings,
-            classes=list(recipe.labels),
-            seed=recipe.seed,
-            soft_labels=recipe.soft_labels,
-            batch_size=batch,
-        )
-        return iter(distillation)
+        if zero.is_lent:
+            return distil(self.served, recipe, job.path, batch)
+        return iter(planned(self.model, recipe, job.path, batch))  # what cannot be is told now
 
     def _work(self) -> None:
         while True:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import orders, theme
+from app import glossary, orders, theme
 from app.controls import Controls
 from app.desk import CHEAP, Desk, html
 from app.explore import Drawing
@@ -76,22 +76,32 @@ def build_card() -> tuple[gr.Column, gr.HTML, gr.Button, gr.Button, gr.Button]:
     return card, text, back, onward, end
 
 
-def build() -> gr.Button:
-    start = gr.Button("Start the tour", variant="primary", scale=0, min_width=160, elem_id="start-tour")
+def build(has_tour: bool = True) -> gr.Button:
+    options: dict[str, Any] = {"variant": "primary", "scale": 0, "min_width": 160, "elem_id": "start-tour"}
+    start = gr.Button("Start the tour", visible=has_tour, **options)
     gr.Markdown(theme.read("learn.md"), latex_delimiters=LATEX, elem_id="learn")
+    html(glossary.as_html())
     return start
 
 
 def connect(desk: Desk, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Any, start: gr.Button) -> None:
     column, text, back, onward, end = card
     at = gr.State(0)
-    outputs = [at, column, text, tabs, back, onward, *(controls.named[name] for name in orders.schedule_values("all"))]
+    outputs = [
+        at,
+        column,
+        text,
+        tabs,
+        back,
+        onward,
+        *(controls.named[name] for name in orders.schedule_values("all", desk.model.kind)),
+    ]
 
     def show(i: int) -> dict[Any, Any]:
         i = max(0, min(len(STOPS) - 1, i))
         shown = {at: i, column: gr.Column(visible=True), text: as_html(i), tabs: gr.Tabs(selected="explore")}
         shown |= {back: gr.Button(interactive=i > 0), onward: gr.Button(interactive=i < len(STOPS) - 1)}
-        return shown | controls.updates(orders.schedule_values(STOPS[i].schedule))
+        return shown | controls.updates(orders.schedule_values(STOPS[i].schedule, desk.model.kind))
 
     shown = start.click(lambda: show(0), None, outputs, **CHEAP)
     earlier = back.click(lambda i: show(i - 1), at, outputs, **CHEAP)

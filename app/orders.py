@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hieramp import SCHEDULES, Model, Settings
+from app import kinds
+from app.curated import opening
+from app.kinds import AnyModel
+from hieramp import Model, Settings
 from hieramp.class_names import short_name
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 from hieramp.generation.model import DESCRIBED
 from hieramp.scales import STAGES
-from hieramp.settings import PAPER
+from hieramp.settings import FOR_SETS, set_settings
 
 MAX_COUNT = 8
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact up to here
@@ -42,12 +45,12 @@ class Order:
         return [self.label] * 2 * count, self.seeds * 2, [self.settings.plain] * count + [self.settings] * count
 
 
-def defaults(model: Model) -> dict[str, Any]:
+def defaults(model: AnyModel) -> dict[str, Any]:
     """All values as a fresh page has them, in the order of every door."""
-    return REQUEST | PAPER.to_parts(model.kind)
+    return REQUEST | opening(model) | set_settings(model.kind, model.defaults).to_parts(model.kind)
 
 
-def read_order(model: Model, values: Mapping[str, Any]) -> Order:
+def read_order(model: AnyModel, values: Mapping[str, Any]) -> Order:
     """The values of the page, checked.
 
     Raises:
@@ -61,7 +64,7 @@ def read_order(model: Model, values: Mapping[str, Any]) -> Order:
     return Order(label, seeds, settings)
 
 
-def read_class(model: Model, name: Any) -> int:
+def read_class(model: AnyModel, name: Any) -> int:
     """The label of a class field.
 
     Raises:
@@ -79,13 +82,13 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     return int(found)
 
 
-def values_of(model: Model, order: Order) -> dict[str, Any]:
+def values_of(model: AnyModel, order: Order) -> dict[str, Any]:
     """An order as the values that give it."""
     request = {"class_name": order.label, "seed": order.seeds[0], "count": len(order.seeds)}
     return request | order.settings.to_parts(model.kind)
 
 
-def values_on_page(model: Model, order: Order) -> dict[str, Any]:
+def values_on_page(model: AnyModel, order: Order) -> dict[str, Any]:
     """The same, for the controls of the page.
 
     Raises:
@@ -101,36 +104,33 @@ def values_on_page(model: Model, order: Order) -> dict[str, Any]:
     return values
 
 
-def slider_range(model: Model, kind: Number) -> tuple[float, float]:
+def slider_range(model: AnyModel, kind: Number) -> tuple[float, float]:
     """What the slider of a number spans."""
     low, high = kind.shown
-    return low, max(high, getattr(model.vqvae.config, kind.upto)) if kind.upto else high
+    if kind.upto and isinstance(model, Model):
+        high = max(high, getattr(model.vqvae.config, kind.upto))
+    return low, high
 
 
-def first_order(model: Model) -> Order:
+def first_order(model: AnyModel) -> Order:
     """What a visitor sees without a click."""
     return read_order(model, defaults(model))
 
 
-def schedule_values(name: str) -> dict[str, Any]:
+def schedule_values(name: str, model_kind: str = "var") -> dict[str, Any]:
     """What choosing a schedule of the paper sets: its stages and its mode, and no positions by hand."""
-    rows = [row for row in Settings.table().values() if row.group in ("stages", "mode") or row.name == "positions"]
-    values = Settings.of(SCHEDULES[name]).to_parts()
+    table = Settings.table(model_kind).values()
+    rows = [row for row in table if row.group in ("stages", "mode") or row.name == "positions"]
+    values = Settings.of(kinds.schedules(model_kind)[name]).to_parts(model_kind)
     return {part.name: values[part.name] for row in rows for part in row.parts}
-
-
-def with_schedule(settings: Settings, name: str) -> Settings:
-    """These settings with the stages and the mode of a schedule; blocks and the choice of positions stay."""
-    stages: dict[str, Any] = {stage: getattr(SCHEDULES[name], stage) for stage in STAGES}
-    return replace(settings, **stages, mode=SCHEDULES[name].mode, positions=None)
 
 
 # Addresses
 
 
-def to_query(model: Model, order: Order) -> dict[str, str]:
-    """The order as the parameters of an address; what came later is named only where it is not as on a fresh page."""
-    values, fresh = values_of(model, order), defaults(model)
+def to_query(model: AnyModel, order: Order) -> dict[str, str]:
+    """The order as the parameters of an address; what came later is named only where it is not the table's default."""
+    values, table = values_of(model, order), FOR_SETS[model.kind].to_parts(model.kind)
     query = {
         "class": _name_of(model, order.label),
         "seed": str(values["seed"]),
@@ -140,12 +140,12 @@ def to_query(model: Model, order: Order) -> dict[str, str]:
         for part in row.parts:
             value = values[part.name]
             text = value if isinstance(value, str) else part.kind.text(value)
-            if text and (row.always or value != fresh[part.name]):
+            if text and (row.always or value != table[part.name]):
                 query[in_address(part.name)] = text
     return query
 
 
-def address(model: Model, order: Order) -> dict[str, str | None]:
+def address(model: AnyModel, order: Order) -> dict[str, str | None]:
     """The same with every parameter there is; None is one that the address is to lose."""
     query = to_query(model, order)
     return {in_address(name): query.get(in_address(name)) for name in defaults(model)}
@@ -155,13 +155,24 @@ def in_address(name: str) -> str:
     return IN_ADDRESS.get(name, name)
 
 
-def from_query(model: Model, query: Mapping[str, str]) -> Order:
-    """The order that an address names; what it leaves out is as on a fresh page.
+def left_out(model: AnyModel, query: Mapping[str, str]) -> dict[str, Any]:
+    """What an address means by the values that it leaves out.
+
+    One that a page wrote names all of the sampling that is always named: the rest of it is the table's default,
+    whatever the model's own was then and is now. Any other is as on a fresh page.
+    """
+    rows = [row for row in Settings.table(model.kind).values() if row.group == "sampling"]
+    is_whole = all(in_address(part.name) in query for row in rows if row.always for part in row.parts)
+    return defaults(model) | (FOR_SETS[model.kind].to_parts(model.kind) if is_whole else {})
+
+
+def from_query(model: AnyModel, query: Mapping[str, str], rest: Mapping[str, Any] | None = None) -> Order:
+    """The order that an address names; what it leaves out is as in `rest`, or as `left_out` has it.
 
     Raises:
         UserError: a value that no control could have.
     """
-    values = defaults(model)
+    values = dict(left_out(model, query) if rest is None else rest)
     kinds = {part.name: part.kind for part in Settings.parts(model.kind)} | {"seed": Number(), "count": Number()}
     for name in values:
         text = query.get(in_address(name))
@@ -171,22 +182,22 @@ def from_query(model: Model, query: Mapping[str, str]) -> Order:
     return read_order(model, values)
 
 
-def read_query(model: Model, query: Mapping[str, str]) -> tuple[Order, list[str]]:
+def read_query(model: AnyModel, query: Mapping[str, str]) -> tuple[Order, list[str]]:
     """The same, by what is good of an address, and a sentence for each of its values that no control could have."""
-    good, wrong = dict[str, str](), list[str]()
+    good, wrong, rest = dict[str, str](), list[str](), left_out(model, query)
     for name in (in_address(name) for name in ("mode", *defaults(model))):
         if name not in query or name in good:
             continue
         try:
-            values_on_page(model, from_query(model, {**good, name: query[name]}))
+            values_on_page(model, from_query(model, {**good, name: query[name]}, rest))
             good[name] = query[name]
         except UserError as error:
             if name != "mode" or str(error) not in wrong:
                 wrong.append(str(error))
-    return from_query(model, good), list(dict.fromkeys(wrong))
+    return from_query(model, good, rest), list(dict.fromkeys(wrong))
 
 
-def wrong_names(model: Model, values: Mapping[str, Any]) -> list[str]:
+def wrong_names(model: AnyModel, values: Mapping[str, Any]) -> list[str]:
     """Which values no picture can be drawn by, each alone among those of a fresh page."""
     wrong, fresh = [], defaults(model)
     for name in fresh:
@@ -200,7 +211,7 @@ def wrong_names(model: Model, values: Mapping[str, Any]) -> list[str]:
 # The same elsewhere
 
 
-def as_python(model: Model, order: Order) -> str:
+def as_python(model: AnyModel, order: Order) -> str:
     """The order as a program that draws the same pictures."""
     changed = {name: getattr(order.settings, name) for name in Settings.table(model.kind)}
     given = "".join(f"    {name}={value!r},\n" for name, value in changed.items() if value != PLAIN[name])
@@ -214,7 +225,7 @@ def as_python(model: Model, order: Order) -> str:
     )
 
 
-def as_command(model: Model, order: Order) -> str:
+def as_command(model: AnyModel, order: Order) -> str:
     """The order as a command line that draws the same pictures."""
     settings, rows = order.settings, Settings.table(model.kind).values()
     stages = ",".join(f"{stage}={Settings.table()[stage].kind.text(getattr(settings, stage))}" for stage in STAGES)
@@ -223,12 +234,12 @@ def as_command(model: Model, order: Order) -> str:
     words += ["--count", str(len(order.seeds)), "--stages", stages]
     for row in rows:
         value = getattr(settings, row.name)
-        if row.name not in STAGES and value != row.default:
+        if row.name not in STAGES and not value == row.default == getattr(model.defaults, row.name):
             words += [f"--{row.name.replace('_', '-')}", row.kind.text(value)]
     return shlex.join(words)
 
 
-def _name_of(model: Model, label: int) -> str:
+def _name_of(model: AnyModel, label: int) -> str:
     """What `Model.label_of` finds this label by: its name, or its number where a name means two (ImageNet's cranes)."""
     name = short_name(model.class_names[label])
     return name if model.label_of(name) == label else str(label)
@@ -268,17 +279,17 @@ def in_mode(values: Mapping[str, Any], mode: str) -> tuple[dict[str, Any], list[
 # Pictures
 
 
-def described(model: Model, order: Order) -> dict[str, Any]:
+def described(model: AnyModel, order: Order) -> dict[str, Any]:
     """What the pictures of an order are made with, as it is stored inside them."""
     return model.describe(order.label, order.seeds, order.settings)
 
 
-def described_one(model: Model, order: Order, seed: int, side: int) -> dict[str, Any]:
+def described_one(model: AnyModel, order: Order, seed: int, side: int) -> dict[str, Any]:
     """The same of one picture among them: its own seed, and for a baseline (side 0) nothing amplified."""
     return model.describe(order.label, [seed], order.settings if side else order.settings.plain)
 
 
-def from_picture(model: Model, stored: Any) -> Order:
+def from_picture(model: AnyModel, stored: Any) -> Order:
     """The order that a saved picture was drawn by; `remarks` says what this model cannot give back.
 
     Raises:
@@ -292,7 +303,7 @@ def from_picture(model: Model, stored: Any) -> Order:
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise UserError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
     settings = Settings.from_json(stored, beside=(*DESCRIBED, SHEET))
-    if settings.blocks == PAPER.resolved_blocks(model.var.config.depth):
+    if settings.blocks == FOR_SETS[model.kind].resolved_blocks(model.depth):
         settings = replace(settings, blocks=None)
     label, name = stored.get("label"), str(stored["class"])
     is_ours = isinstance(label, int) and 0 <= label < len(model.class_names) and model.class_names[label] == name
@@ -300,7 +311,7 @@ def from_picture(model: Model, stored: Any) -> Order:
     return read_order(model, request | settings.to_parts(model.kind))
 
 
-def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
+def remarks(model: AnyModel, stored: Mapping[str, Any]) -> list[str]:
     """Why a picture drawn anew by what is stored inside it will be another one, in sentences; mostly none."""
     ours = described(model, first_order(model))
     sheet = stored.get(SHEET)
@@ -318,11 +329,13 @@ def remarks(model: Model, stored: Mapping[str, Any]) -> list[str]:
 GREEK = {"logit": "β", "attention": "γ"}
 
 
-def caption(order: Order) -> str:
+def caption(order: Order, model_kind: str = "var") -> str:
     """An order in one line."""
     how, first, last = order.settings, order.seeds[0], order.seeds[-1]
     start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {how.guidance:g}"
-    start += "".join(f", {words}" for words in unusual(how, "sampling")) + "."
+    if model_kind == "dit":
+        start += f", {how.steps} steps"
+    start += "".join(f", {words}" for words in unusual(how, "sampling", model_kind)) + "."
     if how.is_off:
         return f"{start} Amplification is off, so the two are the same."
     stages = [(stage, getattr(how, stage) or (0, how.neutral)) for stage in STAGES]
@@ -330,25 +343,22 @@ def caption(order: Order) -> str:
     by_hand = [str(scale) for scale in how.named_positions]
     painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
     place = "".join(f" {words[0].upper()}{words[1:]}." for words in unusual(replace(how, positions=None), "location"))
-    return f"{start} {GREEK[how.mode]}: {said} of the positions.{place}{painted}"
+    return f"{start} {greek_of(how.mode, model_kind)}: {said} of the positions.{place}{painted}"
 
 
-def unusual(settings: Settings, group: str) -> list[str]:
+def greek_of(mode: str, model_kind: str) -> str:
+    """The letter of a strength."""
+    return "α" if model_kind == "dit" else GREEK[mode]
+
+
+def unusual(settings: Settings, group: str, model_kind: str = "var") -> list[str]:
     """The settings of a group that are not at their default, in words; guidance, which is always told, left aside."""
-    rows = [row for row in Settings.table().values() if row.group == group and row.name != "guidance"]
+    rows = [row for row in Settings.table(model_kind).values() if row.group == group and row.name != "guidance"]
     values = [(row, getattr(settings, row.name)) for row in rows]
     return [f"{row.label.split(' (')[0].lower()} {row.kind.text(v)}" for row, v in values if v != row.default]
 
 
-def label_of(model: Model, part: Part, mode: str) -> str:
+def label_of(model: AnyModel, part: Part, mode: str) -> str:
     """What a control is called on the page."""
-    scales = scale_range(model, part.stage) if part.stage else ""
-    return part.label.format(stage=part.stage, scales=scales, greek=GREEK[mode])
-
-
-def scale_range(model: Model, stage: str) -> str:
-    """Which scales a stage means: "scales 2–3"."""
-    scales = model.var.scales.stages[stage]
-    if not scales:
-        return "no scale"
-    return f"scale {scales[0]}" if len(scales) == 1 else f"scales {scales[0]}–{scales[-1]}"
+    scales = kinds.stage_range(model, part.stage) if part.stage else ""
+    return part.label.format(stage=part.stage, scales=scales, greek=greek_of(mode, model.kind))

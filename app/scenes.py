@@ -12,8 +12,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from app import kinds
+from app.examples import notice
+from app.kinds import AnyModel
 from app.orders import Order, address, as_command, as_python, caption, described_one, short_name
-from hieramp import Model, Step, figures
+from hieramp import Step, figures
 from hieramp.analysis.tokens import changed_tokens
 
 THUMB = 128  # pictures of unfinished scales carry at most this many pixels a side
@@ -23,56 +26,58 @@ SIDES = ("baseline", "amplified")
 Scene = dict[str, Any]
 
 
-def scene_of(model: Model, order: Order) -> Scene:
+def scene_of(model: AnyModel, order: Order) -> Scene:
     """The scene before anything is drawn."""
-    scales = model.var.scales
     return {
         "name": short_name(model.class_names[order.label]),
-        "caption": caption(order),
+        "caption": caption(order, model.kind),
         "seeds": list(order.seeds),
-        "sides": list(scales.sides),
-        "stages": [scales.stage_of(scale) for scale in range(len(scales))],
+        "unit": kinds.UNIT[model.kind],
+        **kinds.frame(model, order.settings),
         "size": model.image_size,
-        "live": [order.settings.at(scale, scales) is not None for scale in range(len(scales))],
         "python": as_python(model, order),
         "command": as_command(model, order),
         "query": address(model, order),
         "steps": [],
         "finals": None,
+        "seconds": None,
+        "notice": "",
     }
 
 
-def with_step(model: Model, scene: Scene, order: Order, step: Step) -> Scene:
+def with_step(model: AnyModel, scene: Scene, order: Order, step: Step) -> Scene:
     """The scene after one more scale; after the last one with the finished pictures."""
     is_last = step.scale == len(scene["sides"]) - 1
     steps = [*scene["steps"], step_view(model, order, step)]
-    return {**scene, "steps": steps, "finals": _finals(model, order, step.image) if is_last else None}
+    scene = {**scene, "steps": steps, "finals": finals(model, order, step.image) if is_last else None}
+    return {**scene, "notice": notice(model, order, scene)} if is_last else scene
 
 
-def step_view(model: Model, order: Order, step: Step) -> dict[str, Any]:
+def step_view(model: AnyModel, order: Order, step: Step) -> dict[str, Any]:
     count = len(order.seeds)
     chosen = step.chosen(order.settings)
     changed = changed_tokens(step.tokens[:count], step.tokens[count:])
     return {
         "images": [data_uri(thumb(figures.to_picture(image))) for image in step.image],
-        "maps": [_numbers(m) for m in step.saliency],
-        "chosen": None if chosen is None else [_places(row) for row in chosen],
-        "changed": [_places(row) for row in changed],
+        "maps": [numbers(m) for m in step.saliency],
+        "chosen": None if chosen is None else [places(row) for row in chosen],
+        "changed": [places(row) for row in changed],
+        "moved": numbers((step.image[count:] - step.image[:count]).abs().mean((1, 2, 3))),
         "beliefs": _class_probabilities(model, step),
     }
 
 
-def _class_probabilities(model: Model, step: Step) -> list[list[tuple[str, float]]] | None:
+def _class_probabilities(model: AnyModel, step: Step) -> list[list[tuple[str, float]]] | None:
     """Per row the likeliest classes in the eyes of the class token."""
     if step.class_probabilities is None:
         return None
     count = min(NUM_BELIEFS, len(model.class_names))
     values, labels = step.class_probabilities.topk(count, dim=-1)
     names = [[short_name(model.class_names[label]) for label in row] for row in labels.tolist()]
-    return [list(zip(row, _numbers(p), strict=True)) for row, p in zip(names, values, strict=True)]
+    return [list(zip(row, numbers(p), strict=True)) for row, p in zip(names, values, strict=True)]
 
 
-def _finals(model: Model, order: Order, images: Tensor) -> list[dict[str, str]]:
+def finals(model: AnyModel, order: Order, images: Tensor) -> list[dict[str, str]]:
     """Per row the finished picture with its settings inside, and the name of its file."""
     count, name = len(order.seeds), model.class_names[order.label]
     finals = []
@@ -90,7 +95,7 @@ def block_view(order: Order, steps: list[Step], block: int) -> dict[str, Any] | 
         if step.block_saliency is None:
             return None
         heads = step.block_saliency[:, block]
-        maps.append([[_numbers(row.mean(0)), *map(_numbers, row)] for row in heads])
+        maps.append([[numbers(row.mean(0)), *map(numbers, row)] for row in heads])
     return {"block": block, "seeds": list(order.seeds), "maps": maps}
 
 
@@ -115,9 +120,9 @@ def file_name(class_name: str, rest: str) -> str:
     return f"{re.sub('[^a-z0-9]+', '-', short_name(class_name).lower()).strip('-') or 'class'}-{rest}"
 
 
-def _numbers(values: Tensor) -> list[float]:
+def numbers(values: Tensor) -> list[float]:
     return [round(value, 6) for value in values.flatten().tolist()]
 
 
-def _places(mask: Tensor) -> list[int]:
+def places(mask: Tensor) -> list[int]:
     return mask.flatten().nonzero().flatten().tolist()

@@ -6,6 +6,7 @@ from app import zero  # isort: skip  # noqa: F401
 import argparse
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -40,6 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=Limits.job_minutes,
         help="cap on a job's computing (default: %(default)s)",
     )
+    parser.add_argument(
+        "--root-path", type=root_path, metavar="/PATH", help="where a proxy in front shows the page, like /hieramp"
+    )
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
     return parser
 
@@ -48,6 +52,12 @@ def port_number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
     return int(text)
+
+
+def root_path(text: str) -> str:
+    if not re.fullmatch(r"(/[\w.~-]+)+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the path of an address, like /hieramp")
+    return text
 
 
 def cap(text: str) -> int:
@@ -63,13 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:
         limits = Limits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
-        demo = page.build(hieramp.load(args.model, args.device, kind="var"), limits)
+        demo = page.build(hieramp.load(args.model, args.device), limits)
     except (UserError, FileNotFoundError) as error:
         _fail(error, 2)
     # On a Space everything but this machine is outside.
     host = "0.0.0.0" if os.environ.get("SPACE_ID") else args.host
+    given = {"root_path": args.root_path} if args.root_path else {}  # else GRADIO_ROOT_PATH holds
     try:
-        page.launch(demo, server_name=host, server_port=args.port, share=args.share, mcp_server=args.mcp)
+        page.launch(demo, server_name=host, server_port=args.port, share=args.share, mcp_server=args.mcp, **given)
     except OSError as error:
         _fail(error, 1)
 

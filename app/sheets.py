@@ -13,9 +13,10 @@ from PIL import Image
 
 from app import axes
 from app.axes import Axis
-from app.judging import Judge
 from app.orders import MAX_SEED, Order, short_name
 from hieramp import Model, figures
+from hieramp.analysis.faithfulness import Judge
+from hieramp.analysis.opinion import verdicts
 from hieramp.errors import UserError
 
 BATCH = 16  # pictures drawn together
@@ -146,13 +147,13 @@ def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterat
         labels, seeds = [order.label for order in orders], [order.seeds[0] for order in orders]
         drawn = model.generate(labels, seeds, [order.settings for order in orders])
         tokens = np.concatenate([scale.cpu().numpy().reshape(len(orders), -1) for scale in drawn.tokens], axis=1)
-        verdicts = judge(drawn.images) if judge else None
+        p_BK = verdicts(judge, drawn.images) if judge else None
         for k, order in enumerate(orders):
             picture = figures.to_picture(drawn.images[k])
             probability = named = None
-            if verdicts is not None:
-                probability = float(verdicts[k, order.label])
-                named = short_name(model.class_names[int(verdicts[k].argmax())])
+            if p_BK is not None:
+                probability = float(p_BK[k, order.label])
+                named = short_name(model.class_names[int(p_BK[k].argmax())])
             for i in wanted[order]:
                 tiles[i] = Tile(picture, tokens[k], probability, named)
         for i, tile in enumerate(tiles):

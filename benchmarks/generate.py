@@ -34,10 +34,10 @@ VARIANTS = ("base", "+ class tokens", "+ amplification")
 
 def variants(name: str, device: str) -> dict[str, tuple[Model, Amplification | None]]:
     """The model without its class tokens, with them, and amplified; all with the same weights."""
-    model = hieramp.load(name, device, cuda_graphs=True)
+    model = hieramp.load(name, device)
     bare = VAR(replace(model.var.config, class_token_scales=())).to(model.device).eval()
     bare.load_state_dict({key: value for key, value in model.var.state_dict().items() if not is_class_token(key)})
-    base = Model(model.vqvae, bare, model.class_names, "base").to(model.device, cuda_graphs=True)
+    base = Model(model.vqvae, bare, model.class_names, "base").to(model.device)
     return dict(zip(VARIANTS, [(base, None), (model, None), (model, SCHEDULES["all"])], strict=True))
 
 

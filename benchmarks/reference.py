@@ -179,7 +179,7 @@ def contenders(
         tokens = from_official(vae.state_dict(), var.state_dict(), sizes.patch_nums)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     for model in (base, tokens):
-        model.to(device, dtype, cuda_graphs=True)
+        model.to(device, dtype)
     runs["ours", BASE] = ours(base, None), [base.vqvae, base.var]
     runs["ours", TOKENS] = ours(tokens, None), [tokens.vqvae, tokens.var]
     runs["ours", AMPLIFIED] = ours(tokens, SCHEDULES["all"]), [tokens.vqvae, tokens.var]

@@ -6,6 +6,7 @@ from hieramp import cores  # isort: skip  # noqa: F401
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_stages
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import distill
+from hieramp.distillation.diver import recover
 from hieramp.distillation.engine import Progress
 from hieramp.generation.loop import Step
 from hieramp.generation.model import Drawing, Model
@@ -32,4 +33,5 @@ __all__ = [
     "load",
     "open_set",
     "parse_stages",
+    "recover",
 ]

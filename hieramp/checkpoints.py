@@ -4,15 +4,18 @@ A model folder holds config.json and its parts, each in shards under 20 MB: vqva
 the condition they were trained with, class_tokens-dropped and class_tokens-kept. config.json names the ones that load
 by default, and by "stands_on" for each part the fingerprint of the part that it was trained on. Older folders have one
 class_tokens, and no fingerprints. Everything is written as .part and renamed.
+
+A folder may take parts from a folder beside it: {"parts_in": {"vqvae": "cifar10"}} in its config.json. A part of its
+own goes before.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -33,6 +36,7 @@ BASES = {"var": "vqvae", **dict.fromkeys(("class_tokens", *(f"class_tokens-{c}" 
 SAVE = "save"  # metadata of a shard: the fingerprint of all that was saved with it
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
 def shipped() -> list[str]:
@@ -65,11 +69,48 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a model folder: it has no config.json (models that ship: {known})")
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("format") != 1:
         raise UserError(f"{path} was not written by this version of hieramp (format 1 expected)")
+    for name, is_right in ENTRIES.items():
+        if name in config and not is_right(config[name]):
+            raise UserError(f"{path} is damaged: its entry {name} is not what hieramp writes there")
+    if not _has_names_for_all(config):
+        raise UserError(f"{path} is damaged: it names another number of classes than its networks have")
     return config
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_about_tokens(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("condition"), str) and "read_only" in value
+
+
+def _holds(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(is_right, value.values()))
+
+
+# what is read of config.json beside the sizes, which `config.from_json` checks
+ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "class_names": _is_list_of_names,
+    "wnids": _is_list_of_names,
+    "class_tokens": _is_about_tokens,
+    "class_token_variants": _holds(_is_about_tokens),
+    "stands_on": _holds(lambda value: isinstance(value, dict)),
+    "trained": _holds(lambda value: isinstance(value, dict)),
+}
+
+
+def _has_names_for_all(config: dict[str, Any]) -> bool:
+    sizes = [config[part].get("num_classes") for part in ("var", "classifier", "dit") if _is_dict(config.get(part))]
+    return "class_names" not in config or all(size in (None, len(config["class_names"])) for size in sizes)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.float16) -> None:
@@ -88,7 +129,7 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
         stored, filename_pattern=part + "{suffix}.safetensors", max_shard_size=SHARD_BYTES
     )
     shards = {folder / name: {key: stored[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
-    _record_bases(folder, [other for other, base in BASES.items() if base == part])
+    record_bases(folder, [other for other, base in BASES.items() if base == part])
     try:
         for path, tensors in shards.items():
             _write_safetensors(part_of(path), tensors, {SAVE: fingerprint(stored)})
@@ -101,13 +142,13 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
         part_of(path).replace(path)
     for old in set(_shards(folder, part)) - set(shards):
         old.unlink()
-    _record_bases(folder, [part], anew=True)
+    record_bases(folder, [part], anew=True)
     for other in BASES:
-        if has_part(folder, other) and BASES[other] == part and _has_other_base(folder, other):
+        if has_part(folder, other) and BASES[other] == part and has_other_base(folder, other):
             log.warning(_on_another_base(folder, other))
 
 
-def _record_bases(folder: Path, parts: list[str], anew: bool = False) -> None:
+def record_bases(folder: Path, parts: list[str], anew: bool = False) -> None:
     """Put into config.json on what these parts of a folder stand; `anew` replaces what is said there."""
     known = read_config(folder).get("stands_on", {}) if (folder / "config.json").is_file() else {}
     found = {
@@ -125,7 +166,12 @@ def part_fingerprint(folder: Path, part: str) -> str:
     return _metadata(shards[0]).get(SAVE) or fingerprint(*[_merged(shards)])
 
 
-def _has_other_base(folder: Path, part: str) -> bool:
+def parts_on(folder: Path, base: str) -> list[str]:
+    """The parts of a folder that were trained on its part `base`."""
+    return [part for part, of in BASES.items() if of == base and has_part(folder, part)]
+
+
+def has_other_base(folder: Path, part: str) -> bool:
     """Whether a part was trained on another part than the one that the folder has now."""
     if part not in BASES or not (folder / "config.json").is_file() or not has_part(folder, BASES[part]):
         return False
@@ -183,9 +229,12 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
             than the one that the folder has.
     """
     if not has_part(folder, part):
+        home = _home(folder, part)
+        if home != folder:
+            raise UserError(f"{folder} takes its {part} from {home}, which has none: put that folder beside it")
         raise UserError(f"{folder} has no {part} weights ({part}.safetensors)")
     state = _merged(_whole_save(folder, part))
-    if _has_other_base(folder, part):
+    if has_other_base(folder, part):
         raise UserError(_on_another_base(folder, part))
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
@@ -196,7 +245,7 @@ def _whole_save(folder: Path, part: str) -> list[Path]:
     for path in _shards(folder, part):
         saves.setdefault(_save_of(path), {})[path.name] = path
     if len(saves) > 1 or not _complete(saves):
-        for path in folder.glob(f"{part}*.safetensors.part"):
+        for path in _home(folder, part).glob(f"{part}*.safetensors.part"):
             with suppress(UserError):  # one that was cut short is of no use
                 saves.get(_save_of(path), {}).setdefault(path.name.removesuffix(".part"), path)
     whole = _complete(saves)
@@ -252,17 +301,67 @@ def fingerprint(*states: State) -> str:
 
 
 def _shards(folder: Path, part: str) -> list[Path]:
+    return _own_shards(_home(folder, part), part)
+
+
+def _own_shards(folder: Path, part: str) -> list[Path]:
     single = folder / f"{part}.safetensors"
     sharded = sorted(folder.glob(f"{part}-[0-9]*-of-[0-9]*.safetensors"))
     return [*sharded, *([single] if single.is_file() else [])]
+
+
+def built(build: Callable[[], M], state: State, what: str) -> M:
+    """The network that `build` makes, with its weights.
+
+    It is built without memory first, so that sizes that its weights do not have are told before any is taken.
+
+    Raises:
+        UserError: its sizes describe no network, or the weights are those of another, or no numbers.
+    """
+    try:
+        with torch.device("meta"):
+            plan = build()
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"the sizes of {what} in its config.json describe no network ({reason})") from error
+    _check_fits(plan, state, what)
+    network = build()
+    load_strictly(network, state, what)
+    return network
+
+
+def _home(folder: Path, part: str) -> Path:
+    """Where the files of a part lie: in the folder, or in the one beside it that config.json names for it.
+
+    Raises:
+        UserError: config.json names something else than a folder beside it.
+    """
+    if _own_shards(folder, part) or not (folder / "config.json").is_file():
+        return folder
+    beside = read_config(folder).get("parts_in", {}).get(part)
+    if beside is None:
+        return folder
+    if not isinstance(beside, str) or Path(beside).name != beside:
+        raise UserError(f"parts_in of {folder / 'config.json'} names {beside!r}: give the name of a folder beside it")
+    return folder.resolve().parent / beside
 
 
 def load_strictly(module: nn.Module, state: State, what: str) -> None:
     """load_state_dict, with a mismatch told in one sentence.
 
     Raises:
-        UserError: a tensor is missing, unknown or of another shape.
+        UserError: a tensor is missing, unknown or of another shape, or holds what is no number.
     """
+    _check_fits(module, state, what)
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{what} cannot be used: {key} holds values that are no numbers; train or copy it again")
+    module.load_state_dict(dict(state))
+
+
+def _check_fits(module: nn.Module, state: State, what: str) -> None:
     own = module.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
@@ -273,4 +372,3 @@ def load_strictly(module: nn.Module, state: State, what: str) -> None:
         if value.shape != state[key].shape:
             got, want = tuple(state[key].shape), tuple(value.shape)
             raise UserError(f"{what} does not fit this model: {key} is {got}, the model has {want}")
-    module.load_state_dict(dict(state))

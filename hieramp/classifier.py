@@ -13,7 +13,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hieramp.checkpoints import load_part, load_strictly, read_config
+from hieramp.checkpoints import built, load_part, read_config
 from hieramp.class_names import keys_of
 from hieramp.config import ClassifierConfig, from_json
 from hieramp.errors import UserError
@@ -35,6 +35,7 @@ class Classifier(nn.Module):
             stride = 2 if config.stem == "half" else 1
             network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride, padding=1, bias=False)
             network.maxpool = nn.Identity()
+        _drop_idle_strides(network, config)
         self.network = network
         for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
@@ -55,6 +56,20 @@ class Classifier(nn.Module):
         return F.interpolate(images_BCHW, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
+def _drop_idle_strides(network: nn.Module, config: ClassifierConfig) -> None:
+    """A stride means nothing where the map is down to one pixel: the same values without it.
+
+    oneDNN's bfloat16 gradient of a strided 3×3 convolution of one pixel reads memory that nobody wrote (torch 2.14).
+    """
+    side = -(-config.image_size // {"cifar": 1, "half": 2, "imagenet": 4}[config.stem])
+    for stage in ("layer2", "layer3", "layer4"):
+        if side == 1:
+            for module in network.get_submodule(stage).modules():
+                if isinstance(module, nn.Conv2d):
+                    module.stride = (1, 1)
+        side = -(-side // 2)
+
+
 def load_classifier(folder: Path) -> Classifier:
     """The classifier of a model folder, in evaluation mode.
 
@@ -64,9 +79,8 @@ def load_classifier(folder: Path) -> Classifier:
     config = read_config(folder)
     if "classifier" not in config:
         raise UserError(f"{folder} has no classifier: run python -m hieramp train classifier --out {folder} first")
-    classifier = Classifier(from_json(ClassifierConfig, config["classifier"]))
-    load_strictly(classifier, load_part(folder, "classifier"), str(folder / "classifier.safetensors"))
-    return classifier.eval()
+    sizes, weights = from_json(ClassifierConfig, config["classifier"]), load_part(folder, "classifier")
+    return built(lambda: Classifier(sizes), weights, str(folder / "classifier.safetensors")).eval()
 
 
 def in_order(classifier: Classifier, names: Sequence[str], wanted: Sequence[str], whose: str) -> Classifier:

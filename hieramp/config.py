@@ -1,7 +1,7 @@
 """Sizes of the networks: one frozen dataclass per component."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hieramp.errors import UserError
 from hieramp.scales import OFFICIAL_SIDES, Scales
@@ -132,16 +132,53 @@ def to_json(config: VQVAEConfig | VARConfig | ClassifierConfig | DiTConfig) -> d
     return asdict(config)
 
 
+# what is built one by one: a file that names a billion of them would fill the memory before its weights are looked at
+MOST = {"depth": 1000, "num_phi": 1000, "num_res_blocks": 1000, "sides": 512, "layers": 1000, "multipliers": 1000}
+MOST_OF_ANY = 2**24
+
+
 def from_json(kind: type[T], values: dict[str, Any]) -> T:
     """Rebuild a config from its JSON; unknown or missing sizes are a foreign file.
 
     Raises:
-        UserError: the keys are not exactly the fields of `kind`.
+        UserError: the keys are not exactly the fields of `kind`, or a value has a wrong type or is out of range.
     """
+    if not isinstance(values, dict):
+        raise UserError(f"not a {kind.__name__}: its sizes are {_short(values)}, not names with a value each")
     fields = set(kind.__dataclass_fields__)
     odd_ones = (fields ^ set(values)) - (fields & LATER)
     if odd_ones:
         odd = ", ".join(sorted(odd_ones))
         raise UserError(f"not a {kind.__name__} of this version: {odd} is missing or unknown")
     sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    types = get_type_hints(kind)
+    for name, value in sizes.items():
+        if not _is_size(name, value, types[name]):
+            raise UserError(f"{name} of a {kind.__name__} is {_short(value)}, which it cannot be")
     return kind(**sizes)
+
+
+def _is_size(name: str, value: Any, wanted: Any) -> bool:
+    """Whether a value has the type of its field, and a whole number is in its range."""
+    if get_origin(wanted) is Literal:
+        return value in get_args(wanted)
+    if get_origin(wanted) is tuple:
+        low = 0 if name == "class_token_scales" else 1
+        is_list = isinstance(value, tuple) and (bool(value) or not low) and len(value) <= MOST.get(name, 1000)
+        return is_list and all(_is_whole(each, low, MOST.get(name, 1000)) for each in value)
+    if value is None:
+        return type(None) in get_args(wanted)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST_OF_ANY
+    if wanted is bool or wanted is str:
+        return isinstance(value, wanted)
+    return _is_whole(value, 0 if name == "class_token_block" else 1, MOST.get(name, MOST_OF_ANY))
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:39] + "…"

@@ -13,10 +13,10 @@ from torch import Tensor
 from hieramp.checkpoints import (
     CONDITIONS,
     DEFAULT_MODEL,
+    built,
     class_token_part,
     class_token_variants,
     load_part,
-    load_strictly,
     model_folder,
     read_config,
     read_safetensors,
@@ -34,7 +34,8 @@ from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.official import from_official
 from hieramp.pickles import read_checkpoint
-from hieramp.var.class_tokens import class_token_sizes
+from hieramp.settings import defaults_in
+from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -73,7 +74,7 @@ def load(
     var_checkpoint: str | Path | None = None,
     class_tokens: str | Path | None = None,
     classes_from: str | Path | None = None,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool = True,
     kind: Literal["var", "dit"] | None = None,
 ) -> Model | DiffusionModel:
     """Load a model: one that ships ("cifar10"; any folder in assets/ by its name), a model folder, "var-d16",
@@ -85,7 +86,8 @@ def load(
     condition they were trained with, a class_tokens-….safetensors, or a folder that holds some. None takes the
     folder's default. `classes_from` names the classes of a VAR that was trained on others than ImageNet's: the image
     folder it was trained on, or a file with a list of names in label order (JSON, or a name a line).
-    `device` None takes a GPU where there is one; with `cuda_graphs` the scales of a VAR are drawn there as CUDA graphs.
+    `device` None takes a GPU where there is one; with `cuda_graphs` the scales of a VAR are drawn there as CUDA
+    graphs: the same images, several times faster where they are few.
     `kind` says which generator of a folder is meant that has two, a VAR and a diffusion transformer; None is the one
     that there is, or the VAR.
 
@@ -101,6 +103,8 @@ def load(
         return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint, classes_from)
+        if class_tokens is not None:
+            loaded = _with_class_tokens(loaded, class_tokens)
     else:
         folder = model_folder(name)
         if classes_from is not None:
@@ -130,15 +134,17 @@ def load_dit(folder: Path) -> DiffusionModel:
     for part in ("vqvae", "dit"):
         if part not in config:
             raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
-    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
-    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    sizes = from_json(VQVAEConfig, config["vqvae"])
+    vqvae = built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     basis = basis_of(load_part(folder, "latents"))
     basis.check_belongs(vqvae, f"the DiT in {folder}")
-    dit = DiT(from_json(DiTConfig, config["dit"]))
-    load_strictly(dit, load_part(folder, "dit"), f"the DiT in {folder}")
+    dit_config = from_json(DiTConfig, config["dit"])
+    dit = built(lambda: DiT(dit_config), load_part(folder, "dit"), f"the DiT in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
     latents = VQLatents(vqvae.eval(), basis)
-    return DiffusionModel(latents, dit.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
+    defaults = defaults_in(config, "dit", str(folder / "config.json"))
+    name = folder.resolve().name
+    return DiffusionModel(latents, dit.eval(), names, name=name, folder=folder, wnids=wnids, defaults=defaults)
 
 
 def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: str | Path | None) -> Model:
@@ -149,17 +155,35 @@ def _load_folder(folder: Path, var_checkpoint: str | Path | None, class_tokens: 
     for part in ("vqvae", "var"):
         if part not in config:
             raise UserError(f"{folder} has no {part} yet: train it with python -m hieramp train {part} --out {folder}")
-    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
-    load_strictly(vqvae, load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
+    sizes = from_json(VQVAEConfig, config["vqvae"])
+    vqvae = built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), f"the VQ-VAE in {folder}")
     var_config = from_json(VARConfig, config["var"])
     state = read_checkpoint(Path(var_checkpoint)) if var_checkpoint else load_part(folder, "var")
     tokens, read_only = _class_tokens(folder, class_tokens)
     if tokens:
         var_config = replace(var_config, read_only_class_tokens=read_only)
-    var = VAR(replace(var_config, **class_token_sizes({**state, **tokens})))
-    load_strictly(var, {**state, **tokens}, f"the VAR in {folder}")
+    var_config = replace(var_config, **class_token_sizes({**state, **tokens}))
+    var = built(lambda: VAR(var_config), {**state, **tokens}, f"the VAR in {folder}")
     names, wnids = tuple(config["class_names"]), tuple(config.get("wnids", ()))
-    return Model(vqvae.eval(), var.eval(), names, name=folder.resolve().name, folder=folder, wnids=wnids)
+    defaults = defaults_in(config, "var", str(folder / "config.json"))
+    name = folder.resolve().name
+    return Model(vqvae.eval(), var.eval(), names, name=name, folder=folder, wnids=wnids, defaults=defaults)
+
+
+def _with_class_tokens(model: Model, wanted: str | Path) -> Model:
+    """An official transformer with class tokens that were trained on it, from a file or a folder."""
+    if str(wanted) in CONDITIONS:
+        raise UserError(
+            f"{model.name} brings no class tokens of its own: give a class_tokens-….safetensors or the folder that "
+            f"holds one (python -m hieramp train class-tokens --model {model.name} --out FOLDER)"
+        )
+    tokens, read_only = _class_tokens(Path(), wanted)
+    backbone = {key: value for key, value in model.var.state_dict().items() if not is_class_token(key)}
+    state = {**backbone, **tokens}
+    config = replace(model.var.config, read_only_class_tokens=read_only)
+    config = replace(config, **class_token_sizes(state))
+    var = built(lambda: VAR(config), state, f"{model.name} with the class tokens of {wanted}")
+    return replace(model, var=var.eval())
 
 
 def _class_tokens(folder: Path, wanted: str | Path | None) -> tuple[dict[str, Tensor], bool]:

@@ -118,11 +118,42 @@ class Settings(Sampling, Solving, Amplification):
         )
 
 
-# what is drawn with where nothing is said, and what sets are
+# what is drawn with where nothing is said and the model has no default settings of its own, and what sets are
 DEFAULTS = {"var": Settings(), "dit": Settings(guidance=GUIDANCE)}
 PAPER = Settings.of(SCHEDULES["all"])  # Section 4: half of the positions with β 5, in all stages
 FOR_SETS = {"var": PAPER, "dit": Settings.of(DEFAULTS["dit"], OUTPUT_SCHEDULES["all"])}
+CONFIG_KEY = "default_settings"  # in config.json of a model folder: by the kind of model, settings by their names
 Given = Settings | Amplification | Sequence[Settings | Amplification | None] | None
+
+
+def defaults_in(config: Mapping[str, Any], model_kind: str, what: str = "config.json") -> Settings:
+    """What a model is drawn with where nothing is said: what its config.json names, the rest as in `DEFAULTS`.
+
+        "default_settings": {"var": {"guidance": 2.0, "temperature": [1.0, 1.0, 0.6]}}
+
+    What is amplified is no matter of a model: only what samples or solves can be named.
+
+    Raises:
+        UserError: something else is named, or a value is out of range; `what` is the file that the sentence names.
+    """
+    stored, rows = config.get(CONFIG_KEY, {}), knobs.table(Settings, model_kind)
+    named = stored.get(model_kind, {}) if isinstance(stored, Mapping) and stored.keys() <= MODEL_KINDS.keys() else None
+    if not isinstance(named, Mapping):
+        raise UserError(f'{CONFIG_KEY} in {what} must name settings by the kind of model, like {{"var": {{…}}}}')
+    able = {name: row for name, row in rows.items() if name not in knobs.table(Amplification)}
+    for name in named:
+        if name not in able:
+            raise UserError(f"{CONFIG_KEY} in {what} names {name!r}; it may name {', '.join(able)}")
+    try:
+        values = {name: able[name].kind.from_json(able[name].spoken, value) for name, value in named.items()}
+    except UserError as error:
+        raise UserError(f"{CONFIG_KEY} in {what}: {error}") from error
+    return Settings.of(DEFAULTS[model_kind], **values)
+
+
+def set_settings(model_kind: str, default: Settings) -> Settings:
+    """What sets are drawn with where nothing is said, by a model of these default settings."""
+    return Settings.of(default, FOR_SETS[model_kind].amplification)
 
 
 def read(given: Given, options: Mapping[str, Any], default: Settings) -> Settings | list[Settings]:

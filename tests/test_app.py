@@ -431,6 +431,7 @@ def test_caps_and_unknown_jobs(model: hieramp.Model, tmp_path: Path) -> None:
     job.path.unlink()
     assert book.get(job.id).state == "stopped" and "cleared away" in job.message  # type: ignore[union-attr]
     job.seen -= 2 * 3600
+    os.utime(job.folder / "job.json", (job.seen, job.seen))
     book.sweep()
     assert book.get(job.id) is None and not job.folder.exists()
     book.close()
@@ -516,6 +517,7 @@ def test_sets_are_bounded_in_images_and_on_the_disk(model: hieramp.Model, tmp_pa
     with pytest.raises(ValueError, match="this set may take"):  # finished sets take room as well
         book.start(a_recipe(model, set_seed=3))
     job.seen = 0
+    os.utime(job.folder / "job.json", (0, 0))
     book.start(a_recipe(model, set_seed=3))
     book.close()
 

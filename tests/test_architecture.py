@@ -24,6 +24,7 @@ ALLOWED = {
 PLAIN = {
     "class_names",
     "pickles",
+    "published",
     "scales",
     "config",
     "checkpoints",
@@ -37,6 +38,7 @@ PLAIN = {
     "state_file",
     "errors",
     "seeds",
+    "perceptual",
 }
 
 

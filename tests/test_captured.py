@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 from conftest import TINY_VAR, build_model
-from torch import Tensor
+from rerun import Rerun, overwrite
 
 import hieramp
 from hieramp import Amplification
@@ -24,36 +24,6 @@ WEAK = Amplification((0.5, 0.2), (0.5, 0.2), (0.5, 0.2), mode="attention")
 NAMED = Amplification(mid=(0.5, 5.0), positions={3: (0, 1, 2)})
 CONTROL = Amplification((0.5, 2.0), (0.5, 5.0), where="random")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
-
-def overwrite(old: Any, new: Any) -> None:
-    if isinstance(old, Tensor):
-        old.copy_(new)
-    elif isinstance(old, tuple):
-        for mine, other in zip(old, new, strict=True):
-            overwrite(mine, other)
-
-
-class Rerun:
-    """What a graph does, without one: runs again and leaves the result in the tensors of the first time."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = self.finished = 0
-
-    def record(self, run: Callable[[], T]) -> Callable[[], T]:
-        self.recorded += 1
-        run()
-        result = copied(run())
-
-        def replay() -> T:
-            self.replayed += 1
-            overwrite(result, run())
-            return result
-
-        return replay
-
-    def finish(self) -> None:
-        self.finished += 1
 
 
 def recording(model: hieramp.Model, after: int = 0) -> tuple[hieramp.Model, Rerun]:
@@ -309,9 +279,9 @@ def test_graphs_draw_the_plain_tokens(cuda_pair: tuple[hieramp.Model, hieramp.Mo
 
 
 @needs_cuda
-def test_graphs_are_asked_for(model_folder: Path) -> None:
-    assert hieramp.load(model_folder, "cuda").captured is None
-    assert hieramp.load(model_folder, "cuda", cuda_graphs=True).captured is not None
+def test_graphs_may_be_declined(model_folder: Path) -> None:
+    assert hieramp.load(model_folder, "cuda").captured is not None
+    assert hieramp.load(model_folder, "cuda", cuda_graphs=False).captured is None
 
 
 @needs_cuda
@@ -340,7 +310,7 @@ def test_the_loop_never_waits_for_the_card(cuda_pair: tuple[hieramp.Model, hiera
 @needs_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_graphs(dtype: torch.dtype) -> None:
-    ours = build_model().to("cuda", dtype, cuda_graphs=True)
+    ours = build_model().to("cuda", dtype)
     plain = replace(ours, captured=None)
     first, second, third = (ours.generate([1, 2], [0, 1], [ALL, WEAK]) for _ in range(3))
     expected = plain.generate([1, 2], [0, 1], [ALL, WEAK])

@@ -89,9 +89,11 @@ def test_a_folder_to_train_in_has_what_a_transformer_needs(tmp_path: Path) -> No
 
 
 def test_the_training_of_the_script_can_be_typed() -> None:
-    (line,) = re.findall(r"python3 -m hieramp ([^>]*)", SCRIPT.read_text().replace("\\\n", " "))
-    typed = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line).replace("${budget}", "472").replace('"$@"', "")
-    args = build_parser().parse_args(shlex.split(typed))
+    lines = re.findall(r"python3 -m hieramp ([^>]*)", SCRIPT.read_text().replace("\\\n", " "))
+    typed = [line.replace("${BUDGET:-$((END - 60))}", "240").replace("${budget}", "472") for line in lines]
+    typed = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line).replace('"$@"', "") for line in typed]
+    args, of_dit = (build_parser().parse_args(shlex.split(line)) for line in typed)
+    assert (of_dit.part, of_dit.batch_size, of_dit.budget) == ("dit", 512, 240)
     assert (args.part, args.preset, args.depth, args.shift, args.shift_until) == ("var", "cifar10-small", 12, 2, 0.94)
     assert (args.batch_size, args.learning_rate, args.budget) == (256, 2e-3, 472)
     assert args.warm_start == model_folder("cifar10")

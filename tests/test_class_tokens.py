@@ -14,6 +14,7 @@ from hieramp.analysis.faithfulness import Pictures, maps_of
 from hieramp.checkpoints import fingerprint, load_part, load_strictly, read_config, save_part
 from hieramp.commands.main import main
 from hieramp.config import VARConfig, from_json, to_json
+from hieramp.errors import UserError
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import only_class_tokens
@@ -219,6 +220,36 @@ def test_training_makes_a_small_file_and_leaves_the_backbone(image_folder: Path,
     assert fingerprint(load_part(tmp_path, "var")) != fingerprint(before)
     assert fingerprint(load_part(tmp_path, "class_tokens-dropped")) != fingerprint(tokens)
     assert torch.isfinite(hieramp.load(tmp_path, "cpu").generate([0, 1], [0, 0], ALL).images).all()
+
+
+def test_an_official_model_gets_class_tokens_from_images_of_some_of_its_classes(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny one in its place, with two of its classes in the images; its own files are not touched."""
+    import tiny_train
+
+    from hieramp import loading
+
+    assert tiny_train.PRESET
+    official = replace(build_model(replace(TINY_VAR, class_token_scales=())), name="var-d16")
+    official.class_names = ("blue", "cat", "red", "ship")
+    monkeypatch.setattr(loading, "_load_official", lambda *_: official)
+    tokens, common = tmp_path / "tokens", ["--data", str(image_folder), "--out", str(tmp_path / "tokens")]
+    main([*TRAIN, "class-tokens", "--model", "var-d16", *common, "--watch-block", "1"])
+    assert not list(tokens.glob("var*")) and not list(tokens.glob("vqvae*"))
+    assert read_config(tokens)["class_tokens"]["of"] == "var-d16"
+    plain = hieramp.load("var-d16", "cpu")
+    assert not plain.has_class_tokens
+    for wanted in (tokens, tokens / "class_tokens-dropped.safetensors"):
+        ours = hieramp.load("var-d16", "cpu", class_tokens=wanted)
+        assert ours.var.config.own_class_tokens and ours.var.class_head.out_features == 4
+        assert torch.equal(ours.generate([1, 2], [0, 1]).images, plain.generate([1, 2], [0, 1]).images)
+        assert not torch.equal(ours.generate([1], [0], ALL).images, plain.generate([1], [0]).images)
+    with pytest.raises(UserError, match="var-d16 brings no class tokens of its own: give a class_tokens-"):
+        hieramp.load("var-d16", "cpu", class_tokens="dropped")
+    official.class_names = ("blue", "cat", "dog", "ship")
+    with pytest.raises(SystemExit):
+        main([*TRAIN, "class-tokens", "--model", "var-d16", *common, "--watch-block", "1"])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hieramp.commands.compare import _chosen
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation.studies import Study, filled, read_study
-from hieramp.evaluation.tables import markdown, plot, write_into
+from hieramp.evaluation.tables import figures, markdown, plot, write_into
 
 ROOT = Path(__file__).parent.parent
 REAL = "--method random-real"
@@ -139,12 +139,21 @@ def test_sets_that_are_there(image_folder: Path, teacher: Path, tmp_path: Path, 
 def test_every_study_that_ships_can_be_read(tmp_path: Path) -> None:
     results = (ROOT / "docs" / "results.md").read_text()
     names = {path.stem for path in (ROOT / "studies").glob("*.json")}
-    assert names == {"methods", "ablation", "controls", "architectures", "class-tokens", "ipc-curve"}
+    assert names == {
+        "methods",
+        "methods-diffusion",
+        "dit",
+        "ablation",
+        "controls",
+        "architectures",
+        "class-tokens",
+        "ipc-curve",
+    }
     for name in names:
         study = read_study(ROOT / "studies" / f"{name}.json")
         cells = list(study.cells())
         assert len({cell.slug for cell in cells}) == len(cells), name
-        values = {"data": "D", "without": "W", "test": "T", "folder": "F", "teacher": "A"}
+        values = {"data": "D", "without": "W", "test": "T", "folder": "F", "teacher": "A", "dit": "D", "minimax": "M"}
         for cell in cells:
             assert "--ipc" in filled(cell.distill, values)
         assert f"<!-- study {name} -->" in results and markdown(study, dict.fromkeys(cells)).startswith("### ")
@@ -172,6 +181,12 @@ def test_compare_misuse(
     with pytest.raises(SystemExit) as stopped:
         main(["compare", *arguments, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_row_may_be_left_out_of_a_column() -> None:
+    study = Study("s", "S", rows={"a": "", "b": ""}, columns={"one": "--ipc 1", "two": ""}, left_out={"a": ["one"]})
+    assert [(cell.row, cell.column) for cell in study.cells()] == [("b", "one"), ("a", "two"), ("b", "two")]
+    assert "| a |  | – |" in figures(study, dict.fromkeys(study.cells()))
 
 
 def test_a_foreign_study_and_a_document_without_a_place(tmp_path: Path) -> None:

@@ -515,6 +515,21 @@ def test_students_side_by_side_are_the_same_students(home: Path, tmp_path: Path)
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
+def test_a_student_of_tiny_images_learns_from_numbers() -> None:
+    """Strides over a single pixel had gradients of memory that nobody wrote, in bfloat16."""
+    torch.manual_seed(0)
+    student, images = build_student("small", 4, SIDE).train(), torch.rand(10, 3, SIDE, SIDE)
+    weight = student.get_submodule("network.layer4.0.conv1").weight
+    for _ in range(10):
+        unwritten = [torch.full_like(weight, math.nan) for _ in range(8)]
+        del unwritten  # the next tensors lie where these lay
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = student(images).float().logsumexp(1).mean()
+        gradient = torch.autograd.grad(loss, weight)[0]
+        sums = gradient.abs().sum(dim=(0, 1))  # only the middle of a 3×3 kernel meets a map of one pixel
+        assert 0 < sums[1, 1] < 1000 and sums.sum() == sums[1, 1]
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_the_first_student_is_kept_whoever_trains_it(jobs: str, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "s.safetensors"

@@ -184,7 +184,7 @@ def test_a_visitor_draws_and_reads_a_map_with_the_keyboard(browser: Any, address
             assert decoded(sources(tab, f"{side} picture of frog, seed 0")).tobytes() == final
         tab.get_by_label("Scale before").focus()
         tab.keyboard.press("Enter")
-        assert sources(tab, "Amplified picture of frog, seed 0, after scale 4 (6×6)")
+        assert sources(tab, "Amplified picture of frog, seed 0, after scale 4, 6×6")
         tab.get_by_label(re.compile("Saliency over the amplified picture: frog, seed 0, scale 4, 6×6; highest")).focus()
         tab.keyboard.press("ArrowRight")
         tab.keyboard.press("ArrowRight")

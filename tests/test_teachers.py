@@ -21,7 +21,7 @@ from hieramp.class_names import keys_of, short_name, split_names
 from hieramp.commands.main import main
 from hieramp.config import VARConfig
 from hieramp.evaluation import teachers
-from hieramp.evaluation.images import LabeledImages, align_classes, align_test
+from hieramp.evaluation.images import LabeledImages, align_classes, align_test, load_set
 from hieramp.evaluation.teachers import Teacher, load_teacher
 from hieramp.pickles import read_checkpoint
 from hieramp.var.model import VAR
@@ -195,6 +195,64 @@ def test_timm_names_bring_published_weights(monkeypatch: pytest.MonkeyPatch) -> 
         load_teacher("timm/resnet10t")
     with pytest.raises(ValueError, match="no network 'resnat'"):
         load_teacher("timm/resnat")
+
+
+def test_imagenets_weights_see_images_as_their_network_was_made_to(tmp_path: Path) -> None:
+    """tf_efficientnet_lite0: mean and deviation 0.5, 224 px; a ResNet's own would be others."""
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    torch.save(network.state_dict(), tmp_path / "t.pth")
+    teacher = load_teacher(f"tf_efficientnet_lite0={tmp_path / 't.pth'}").network
+    images = torch.rand(1, 3, 224, 224)
+    assert torch.allclose(teacher(images), network((images - 0.5) / 0.5), atol=1e-4)
+    small = torch.rand(1, 3, 64, 64)
+    enlarged = nn.functional.interpolate(small, (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    assert torch.allclose(teacher(small), network((enlarged - 0.5) / 0.5), atol=1e-4)
+
+
+def test_weights_of_other_names_are_taken_by_their_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    network = timm.create_model("resnet10t", num_classes=2).eval()
+    state = {f"_{i}.{key.rsplit('.', 1)[1]}": value for i, (key, value) in enumerate(network.state_dict().items())}
+    torch.save(state, tmp_path / "t.pth")
+    (tmp_path / "t.json").write_text('["cat", "dog"]')
+    teacher = load_teacher(f"resnet10t={tmp_path / 't.pth'}")
+    images = torch.rand(1, 3, 32, 32)
+    expected = network((images - teacher.network.mean) / teacher.network.std)
+    assert torch.allclose(teacher.network(images), expected, atol=1e-5)
+    assert "are taken in that order" in capsys.readouterr().err
+    torch.save(dict(reversed(state.items())), tmp_path / "t.pth")  # the same tensors in another order
+    with pytest.raises(ValueError, match="does not fit this model"):
+        load_teacher(f"resnet10t={tmp_path / 't.pth'}")
+
+
+def test_the_two_cranes_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+    """n02012849 is the bird, n03126707 the machine; ImageNet calls both crane."""
+    wnids = ("n03126707", "n01440764")
+    for wnid in wnids:
+        (tmp_path / "train" / wnid).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "train" / wnid / "0.png")
+
+    class Counting(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.arange(1000.0).expand(len(images), 1000)
+
+    held = load_set(str(tmp_path))
+    teacher = Teacher(Counting(), "t", teachers._imagenet_names(), "")
+    few = teacher.for_classes(held.class_names, held.name, held.wnids)
+    assert held.wnids == ("n01440764", "n03126707")
+    assert few.network(torch.zeros(1, 3, 8, 8)).tolist() == [[0.0, 517.0]]
+
+
+def test_agreement_of_teacher_and_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for wnid in ("n01440764", "n01443537"):
+        (tmp_path / "train" / wnid).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "train" / wnid / "0.png")
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "t.pth")
+    teacher = ["--teacher", f"resnet10t={tmp_path / 't.pth'}", "--epochs", "1", "--device", "cpu"]
+    main(["relabel", str(tmp_path), *teacher, "--out", str(tmp_path / "labels")])
+    # two equal images of two classes: one of them is named as the set does, whatever the teacher thinks
+    said = capsys.readouterr().err
+    assert "the teacher resnet10t names 50.0% of the images of" in said and "little more than chance" in said
 
 
 # Names

@@ -574,10 +574,10 @@ def test_the_schedule_follows_the_clock_and_ends_low() -> None:
 def test_the_tiny_preset_is_not_shipped() -> None:
     del PRESETS["tiny"]
     try:
-        assert set(PRESETS) == {"cifar10", "cifar10-small", "imagenet256"}
+        assert set(PRESETS) == {"cifar10", "cifar10-small", "photos64", "photos64-small", "imagenet256"}
         for preset in PRESETS.values():
             assert preset.vqvae.sides == preset.var.sides and preset.vqvae.num_codes == preset.var.num_codes
-            assert preset.vqvae.image_size in (32, 256)
+            assert preset.vqvae.image_size in (32, 64, 256)
     finally:
         PRESETS["tiny"] = PRESET
 

@@ -9,7 +9,7 @@ function drawMap(canvas, scale, side) {
   if (opacity > 0) heat(pen, values, topOf(scale, side), n, edge, opacity);
   const line = Math.max(2, size / 160);
   if (part("outline").checked || view.painting) outline(pen, new Set(chosenOf(scale, side)), n, edge, line);
-  if (part("marks").checked && side === 1) mark(pen, step(scale).changed[view.sample], n, edge, line);
+  if (part("marks").checked && side === 1 && step(scale).changed) mark(pen, step(scale).changed[view.sample], n, edge, line);
   if (view.cursor !== null && view.cursor < n * n) {
     const [x, y] = [view.cursor % n, Math.floor(view.cursor / n)];
     for (const [color, width] of [["#000", line * 2], ["#fff", line]]) {
@@ -19,15 +19,16 @@ function drawMap(canvas, scale, side) {
   }
   const best = values.indexOf(Math.max(...values));
   const whose = `${view.scene.name}, seed ${view.scene.seeds[view.sample]}`;
-  canvas.setAttribute("aria-label", `Saliency over the ${SIDES[side].toLowerCase()} picture: ${whose}, scale ${scale}, ` +
-    `${grid(scale)}; highest at row ${Math.floor(best / n) + 1}, column ${best % n + 1}, ${values[best].toPrecision(3)} of 1. ` +
+  const [what, unit] = occlusionOf(scale, side) ? ["Occlusion", "nats"] : ["Saliency", "of 1"];
+  canvas.setAttribute("aria-label", `${what} over the ${SIDES[side].toLowerCase()} picture: ${whose}, ${nameOf(scale)}; ` +
+    `highest at row ${Math.floor(best / n) + 1}, column ${best % n + 1}, ${values[best].toPrecision(3)} ${unit}. ` +
     `Arrow keys read the values.`);
 }
 
 function heat(pen, values, top, n, edge, opacity) {
   pen.globalAlpha = opacity;
   values.forEach((value, i) => {
-    const level = 3 * Math.min(255, Math.round(255 * value / Math.max(top, 1e-12)));
+    const level = 3 * Math.max(0, Math.min(255, Math.round(255 * value / Math.max(top, 1e-12))));
     pen.fillStyle = `rgb(${palette[level]},${palette[level + 1]},${palette[level + 2]})`;
     const x = i % n, y = Math.floor(i / n);
     pen.fillRect(edge(x), edge(y), edge(x + 1) - edge(x), edge(y + 1) - edge(y));

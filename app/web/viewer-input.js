@@ -127,17 +127,20 @@ function isAskedFor(scene) {
 function receive() {
   const scene = props.value;
   if (!scene || !scene.sides || (!view.scene && !isAskedFor(scene))) return;
-  if (!view.scene) readView(new URLSearchParams(location.search), scene);
+  const asked = new URLSearchParams(location.search), isFirst = !view.scene, grows = isFirst && opensFresh(asked, scene);
+  if (isFirst) readView(asked, scene);
   const isNew = !view.scene || keyOf(view.scene) !== keyOf(scene);
   const isWhole = scene.steps.length === scene.sides.length;
   if (!isNew && isFinished() && !isWhole) return; // the same again, from memory: what is there stays
-  view.scene = scene;
+  const known = isNew ? null : view.scene.seconds; // from memory it comes without
+  view.scene = { ...scene, seconds: scene.seconds ?? known };
   if (view.sample >= count()) view.sample = 0;
   if (view.follows) view.scale = isWhole ? scene.sides.length - 1 : Math.max(0, numDrawn() - 1);
   if (isNew && view.brush === null) readPainted(scene.query.paint);
   render();
   const isLooked = view.closer && JSON.stringify(view.closer.key) === keyOf(scene);
   if (isWhole && !isAmplifiedBlock() && !isLooked) askCloser();
+  if (grows && isWhole) growOnce();
 }
 window.addEventListener("hieramp-closer", event => { view.closer = event.detail; if (view.scene) { renderStrip(); renderStage(); } });
 // Gradio tells one's place in the queue in #place; it is said in the line where everything else is said.

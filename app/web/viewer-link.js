@@ -30,7 +30,7 @@ function readView(asked, scene) {
   view.scale = scale ?? last;
   view.follows = scale === null || scale === last;
   view.sample = whole("sample", scene.seeds.length - 1) ?? 0;
-  const overlay = Number(asked.get("overlay"));
+  const overlay = opensFresh(asked, scene) ? OPENING_OVERLAY : Number(asked.get("overlay"));
   part("opacity").value = overlay > 0 && overlay <= 1 ? overlay : 0;
   buildBlocks();
   part("block").value = block === null || !props.heads ? "" : String(block);
@@ -75,6 +75,10 @@ all("[data-copy]").forEach(button => button.addEventListener("click", async () =
   setTimeout(() => { part("copied").textContent = ""; }, 3000);
 }));
 
+// What only a VAR has: tokens, blocks and heads to look into, a map of one's own, beliefs.
+all("[data-var]").forEach(one => { one.classList.toggle("gone", props.kind !== "var"); });
+if (props.kind !== "var") all("[data-go][aria-label]").forEach(one => one.setAttribute("aria-label", one.getAttribute("aria-label").replace(/scale/i, "step")));
+part("legend").title = props.legend;
 part("judges").textContent = props.judges;
 watch("value", receive);
 receive();

@@ -27,15 +27,15 @@ function renderGallery() {
 }
 
 function buildStrip() {
-  const scene = view.scene, key = scene.sides.join();
+  const scene = view.scene, key = scene.titles.join(), isVar = scene.unit === "scale", counted = isVar ? "Tokens changed" : "Amplified";
   if (view.strip === key) return;
   view.strip = key;
   part("strip").innerHTML = `<div class="labels" aria-hidden="true"><span></span><span>Baseline</span><span>Amplified</span>` +
-    `<span>Saliency, baseline</span><span>Saliency, amplified</span><span>Tokens changed</span></div>` +
+    `<span>Saliency, baseline</span><span>Saliency, amplified</span><span>${counted}</span></div>` +
     scene.sides.map((n, scale) => `<button type="button" data-scale="${scale}" aria-pressed="false">` +
-      `<span class="head"><b>${n}×${n}</b><span>scale ${scale}</span><span>${scene.stages[scale] || "start"}</span></span>` +
+      `<span class="head"><b>${scene.titles[scale]}</b><span>${scene.unit} ${scene.numbers[scale]}</span><span>${scene.stages[scale] || "start"}</span></span>` +
       `<img alt=""><img alt=""><canvas aria-hidden="true" width="${n}" height="${n}"></canvas>` +
-      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> tokens differ</span></small></button>`).join("");
+      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> ${isVar ? "tokens differ" : "positions amplified"}</span></small></button>`).join("");
   all("[data-scale]").forEach(button => button.addEventListener("click", () => go(Number(button.dataset.scale))));
 }
 
@@ -46,8 +46,8 @@ function renderStrip() {
     button.classList.toggle("stale", !isDrawn && Boolean(button.querySelector("img").src));
     button.setAttribute("aria-pressed", String(scale === Math.min(view.scale, numDrawn() - 1)));
     if (!isDrawn) return;
-    const changed = step(scale).changed[view.sample].length, total = sideOf(scale) ** 2;
-    button.querySelector("small span").textContent = `${changed} of ${total}`;
+    const { changed } = step(scale), marked = changed ? changed[view.sample].length : chosenOf(scale, 1).length, total = sideOf(scale) ** 2;
+    button.querySelector("small span").textContent = `${marked} of ${total}`;
     [0, 1].forEach(side => {
       button.querySelectorAll("img")[side].src = step(scale).images[row(side)];
       const canvas = button.querySelectorAll("canvas")[side], pen = canvas.getContext("2d");

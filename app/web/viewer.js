@@ -17,6 +17,8 @@ const maps = all(".map");
 const count = () => view.scene.seeds.length;
 const row = side => side * count() + view.sample;
 const sideOf = scale => view.scene.sides[scale];
+const titleOf = scale => view.scene.titles[scale];
+const nameOf = scale => `${view.scene.unit} ${view.scene.numbers[scale]}, ${titleOf(scale)}`;
 const grid = scale => `${sideOf(scale)}×${sideOf(scale)}`;
 const step = scale => view.scene.steps[scale];
 const isFinished = () => view.scene.steps.length === view.scene.sides.length;
@@ -24,6 +26,8 @@ const numDrawn = () => view.scene.steps.length;
 const isAmplifiedBlock = () => part("block").value === "";
 
 function mapOf(scale, side) {
+  const occluded = occlusionOf(scale, side); // viewer-opinion.js
+  if (occluded) return occluded;
   const closer = view.closer;
   if (!isAmplifiedBlock() && closer && JSON.stringify(closer.key) === keyOf(view.scene) && closer.sample === view.sample
       && closer.block === Number(part("block").value)) {
@@ -43,6 +47,7 @@ function chosenOf(scale, side) {
   return chosen ? chosen[row(side)] : [];
 }
 
+const inSeconds = seconds => `${seconds < 0.095 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
 const keyOf = scene => JSON.stringify(scene.query);
 
 // Drawing
@@ -52,10 +57,15 @@ function render() {
   if (!scene) return;
   const drawn = numDrawn();
   root.setAttribute("aria-busy", String(!isFinished()));
+  root.dataset.sample = view.sample;
   root.classList.toggle("many", scene.sides.length > 7);
+  root.classList.toggle("long", scene.sides.length > 12);
   root.style.setProperty("--num-scales", scene.sides.length);
   part("name").textContent = scene.name;
-  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged`;
+  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged` +
+    (scene.seconds === null ? "" : `; the ${count() > 1 ? `${count()} pairs` : "pair"} drawn in ${inSeconds(scene.seconds)} on this machine`);
+  part("notice").textContent = scene.notice;
+  part("notice").hidden = !scene.notice;
   renderStatus();
   element.querySelector(".bar i").style.width = `${100 * drawn / scene.sides.length}%`;
   buildStrip();
@@ -66,7 +76,7 @@ function render() {
 }
 
 function renderStatus() {
-  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing scale ${numDrawn()}, ${grid(numDrawn())}`;
+  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing ${nameOf(numDrawn())}`;
   const text = view.place ? `Waiting for the device: number ${view.place} in line` : words;
   if (part("status").textContent !== text) part("status").textContent = text;
 }
@@ -77,7 +87,7 @@ function renderStage() {
   const scale = Math.min(view.scale, drawn - 1), shown = part("finished").checked && isFinished() ? drawn - 1 : scale;
   const whose = `${scene.name}, seed ${scene.seeds[view.sample]}`;
   const isLast = shown === scene.sides.length - 1;
-  const when = isLast ? "" : `, after scale ${shown} (${grid(shown)})`;
+  const when = isLast ? "" : `, after ${nameOf(shown)}`;
   const uris = [0, 1].map(side => isLast ? scene.finals[row(side)].uri : step(shown).images[row(side)]);
   all('[data-pane="pair"]').forEach((pane, side) => {
     const image = pane.querySelector("img");
@@ -101,7 +111,7 @@ function renderStage() {
     link.href = final.uri;
     link.download = final.file;
   });
-  part("top").textContent = topOf(scale, 1).toPrecision(2);
+  part("top").textContent = `${topOf(scale, 1).toPrecision(2)}${props.kind === "var" ? " of its attention" : ""}`;
   renderBeliefs(scale);
   renderReadout(scale);
   paintHelp();
@@ -110,14 +120,18 @@ function renderStage() {
 }
 
 function renderReadout(scale) {
-  const changed = step(scale).changed[view.sample].length, n = sideOf(scale);
-  let text = `Scale ${scale}, ${grid(scale)}: ${changed} of ${n * n} tokens differ.`;
+  const changed = step(scale).changed && step(scale).changed[view.sample], n = sideOf(scale);
+  const what = changed
+    ? `${changed.length} of ${n * n} tokens differ, pixels by ${(100 * step(scale).moved[view.sample]).toFixed(1)} % on average.`
+    : `${chosenOf(scale, 1).length} of ${n * n} positions amplified.`;
+  let text = `${nameOf(scale)[0].toUpperCase()}${nameOf(scale).slice(1)}: ${what}`;
   if (view.cursor !== null && view.cursor < n * n) {
     const i = view.cursor, values = [0, 1].map(side => mapOf(scale, side)[i].toFixed(4));
     const notes = [];
     if (chosenOf(scale, 1).includes(i)) notes.push("chosen");
-    if (step(scale).changed[view.sample].includes(i)) notes.push("token differs");
-    text = `Row ${Math.floor(i / n) + 1}, column ${i % n + 1}: ${values[0]} baseline, ${values[1]} amplified` +
+    if (changed && changed.includes(i)) notes.push("token differs");
+    const unit = occlusionOf(scale, 1) ? " nats" : "";
+    text = `Row ${Math.floor(i / n) + 1}, column ${i % n + 1}: ${values[0]}${unit} baseline, ${values[1]}${unit} amplified` +
       (notes.length ? ` (${notes.join(", ")})` : "");
   }
   part("readout").textContent = text;
@@ -125,6 +139,7 @@ function renderReadout(scale) {
 
 function renderBeliefs(scale) {
   const beliefs = step(scale).beliefs;
+  if (!props.believes) { part("beliefs").hidden = true; return; }
   const list = side => beliefs[row(side)].map(([name, p]) =>
     `<li><span>${escaped(name)}</span><i style="width:${(100 * p).toFixed(1)}%"></i><b>${p < 0.005 ? "&lt;1" : (100 * p).toFixed(0)} %</b></li>`).join("");
   part("beliefs").innerHTML = beliefs

@@ -78,7 +78,8 @@ def usage_difference(
         ValueError: no image, or pairs of unequal number.
     """
     if not len(before_NV) or not len(after_MV) or (is_paired and len(before_NV) != len(after_MV)):
-        raise ValueError(f"{len(before_NV)} images against {len(after_MV)}: give some of each, as many if they are pairs")
+        counts = f"{len(before_NV)} images against {len(after_MV)}"
+        raise ValueError(f"{counts}: give some of each, as many if they are pairs")
     generator = torch.Generator().manual_seed(seed)
     weights_DN = _weights(len(before_NV), draws, generator)
     weights_DM = weights_DN if is_paired else _weights(len(after_MV), draws, generator)
@@ -109,7 +110,8 @@ def _middle(values_D: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# The paper's direction: amplifying coarse scales spreads the codes used there, fine scales narrows them (Figures 3, 8, 9).
+# The paper's direction (Figures 3, 8, 9): amplifying coarse scales spreads the codes used there, fine scales narrows
+# them.
 EXPECTED: dict[str, Verdict] = {"coarse": "up", "mid": "up", "fine": "down"}
 
 

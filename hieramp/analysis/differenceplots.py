@@ -75,7 +75,8 @@ def _rows(axes: Axes, found: Mapping[str, Interval], label: str) -> None:
 
 def _titled(figure: Figure, title: str) -> Figure:
     width = int(figure.get_figwidth() * 14)
-    figure.suptitle("\n".join(textwrap.wrap(title, width) + textwrap.wrap(NOTE, width)), fontsize=8.5, x=0.01, ha="left")
+    lines = textwrap.wrap(title, width) + textwrap.wrap(NOTE, width)
+    figure.suptitle("\n".join(lines), fontsize=8.5, x=0.01, ha="left")
     return figure
 
 

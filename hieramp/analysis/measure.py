@@ -10,11 +10,12 @@ from torch import Tensor
 
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification
 from hieramp.analysis.autoencoder import psnr_per_scale, reconstruct, token_figures
-from hieramp.analysis.fidelity import accuracy, features, frechet_distance
+from hieramp.analysis.fidelity import accuracy, features, frechet_distance, in_batches
 from hieramp.classifier import Classifier
 from hieramp.data import DecodedImages
 from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
+from hieramp.perceptual import PerceptualDistance
 
 BATCH = 50  # images drawn at a time
 AMPLIFIED = ", amplified"  # how the name of a setting ends where it is
@@ -59,16 +60,30 @@ def as_bytes(images_NCHW: Tensor) -> Tensor:
     return images_NCHW.mul(255).round().byte().cpu()
 
 
-def measure_autoencoder(model: Model, test: DecodedImages) -> dict[str, Any]:
-    _, usage = reconstruct(model.vqvae, test.images)
+def measure_autoencoder(model: Model, classifier: Classifier, test: DecodedImages) -> dict[str, Any]:
+    """What the tokens keep of images: pixels (PSNR), their look to the classifier's eye (perceptual distance), and
+    whether reconstructions as a whole are like images (FID of reconstructions against the images themselves)."""
+    pictures, usage = reconstruct(model.vqvae, test.images)
     per_scale = psnr_per_scale(model.vqvae, test.images)
     return {
         "psnr_db": per_scale[-1],
         "psnr_db_per_scale": per_scale,
+        "reconstruction_fid": frechet_distance(features(classifier, pictures), features(classifier, test.images)),
+        "perceptual_distance": perceptual_distance(classifier, pictures, test.images),
         "code_usage": usage[-1].item(),
         "code_usage_per_scale": usage[:-1].tolist(),
         "images": len(test.images),
     }
+
+
+@torch.no_grad()
+def perceptual_distance(classifier: Classifier, images_NCHW: Tensor, others_NCHW: Tensor) -> float:
+    """The mean distance of images, in [0, 1] or uint8, in a classifier's features (hieramp/perceptual.py)."""
+    distance = PerceptualDistance(classifier, "the classifier")
+    device, total = classifier.mean.device, 0.0
+    for some, others in zip(in_batches(images_NCHW), in_batches(others_NCHW), strict=True):
+        total += len(some) * float(distance(some.to(device) * 2 - 1, others.to(device) * 2 - 1))
+    return total / len(images_NCHW)
 
 
 def measure_transformer(model: Model, test: DecodedImages) -> list[dict[str, Any]]:

@@ -142,7 +142,7 @@ def _tokens(
     amplifications: Sequence[Amplification | None],
     sampling: Sampling | None,
 ) -> tuple[torch.Tensor, ...]:
-    how = sampling or Sampling()
+    how = sampling or model.defaults.sampling
     return model.generate(labels, seeds, amplifications, **how.options()).tokens
 
 

@@ -22,6 +22,7 @@ from hieramp.generation.sampling import Sampling
 from hieramp.settings import DEFAULTS, MODEL_KINDS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OF_A_MODEL = ("sampling", "solving")  # groups of settings for which a model may have defaults of its own
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -81,26 +82,31 @@ def add_settings(group: argparse._ActionsContainer, rows: Mapping[str, Field]) -
         if isinstance(row.kind, Choice):
             how = {"choices": row.kind.words}
         default = row.kind.text(row.default)
-        shown = f"{row.help} (default: {default})" if default not in ("", "off") else row.help
+        said = f"the model's own, or {default}" if row.group in OF_A_MODEL else default
+        shown = f"{row.help} (default: {said})" if default not in ("", "off") else row.help
         group.add_argument(f"--{row.name.replace('_', '-')}", default=argparse.SUPPRESS, help=escaped(shown), **how)
 
 
 def add_sweep(group: argparse._ActionsContainer, **defaults: Sequence[Any]) -> None:
     """A flag for each setting of the sampling that takes several values; `sweep` combines them."""
     for row in table(Sampling).values():
-        values = defaults.get(row.name, (row.default,))
-        shown = f"{row.help} Each is combined with each (default: {' '.join(map(row.kind.text, values))})"
+        values = defaults.get(row.name)
+        said = f"the model's own, or {row.kind.text(row.default)}" if values is None else shown_values(row, values)
+        shown = f"{row.help} Each is combined with each (default: {said})"
         how: dict[str, Any] = {"type": flag_type(row), "metavar": row.kind.metavar, "default": values}
         group.add_argument(f"--{row.name.replace('_', '-')}", nargs="+", help=escaped(shown), **how)
 
 
-def sweep(args: argparse.Namespace) -> list[Sampling]:
-    """All combinations of the values that `add_sweep` took; guidance changes fastest."""
+def shown_values(row: Field, values: Sequence[Any]) -> str:
+    return " ".join(map(row.kind.text, values))
+
+
+def sweep(args: argparse.Namespace, default: Sampling) -> list[Sampling]:
+    """All combinations of the values that `add_sweep` took, or of `default`; guidance changes fastest."""
     names = tuple(table(Sampling))[::-1]
-    return [
-        Sampling(**dict(zip(names, values, strict=True)))
-        for values in product(*(getattr(args, name) for name in names))
-    ]
+    given = {name: getattr(args, name) for name in names}
+    tried = [(getattr(default, name),) if values is None else values for name, values in given.items()]
+    return [Sampling(**dict(zip(names, values, strict=True))) for values in product(*tried)]
 
 
 def flag_type(row: Field) -> Callable[[str], Any]:
@@ -120,12 +126,15 @@ def escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def settings(args: argparse.Namespace, model_kind: str = "var") -> Settings:
-    """The settings of the flags: a stage, mode or block that is named holds whatever the schedule says."""
+def settings(args: argparse.Namespace, model_kind: str = "var", default: Settings | None = None) -> Settings:
+    """The settings of the flags: a stage, mode or block that is named holds whatever the schedule says.
+
+    What no flag names is as in `default`, the model's own; None is that of its kind.
+    """
     schedules = OUTPUT_SCHEDULES if model_kind == "dit" else SCHEDULES
     schedule = hieramp.parse_stages(args.stages, schedules=schedules) if "stages" in args else None
     given = {name: value for name, value in vars(args).items() if name in Settings.table()}
-    return replace(Settings.of(DEFAULTS[model_kind], schedule), **given)
+    return replace(Settings.of(default or DEFAULTS[model_kind], schedule), **given)
 
 
 def load_model(args: argparse.Namespace) -> Model:

@@ -10,6 +10,7 @@ from hieramp.checkpoints import read_config
 from hieramp.commands.card_dit import dit_section
 from hieramp.files import markdown_table, write_text
 from hieramp.generation.sampling import Sampling
+from hieramp.settings import defaults_in
 
 
 def write_card(folder: Path, measured: dict[str, Any]) -> None:
@@ -21,7 +22,7 @@ def write_card(folder: Path, measured: dict[str, Any]) -> None:
         _training(config),
         _autoencoder(measured.get("autoencoder")),
         _transformer(measured.get("transformer"), config.get("var", {}).get("last_passes", 1)),
-        _drawings(measured.get("drawings"), config["class_names"]),
+        _drawings(measured.get("drawings"), config["class_names"], defaults_in(config, "var").sampling),
         _limits(measured.get("limits"), measured.get("drawings"), measured.get("transformer")),
         _saliency(measured.get("saliency")),
         _samples(folder, measured.get("drawings")),
@@ -67,9 +68,15 @@ def _autoencoder(row: dict[str, Any] | None) -> str:
     per_scale = ", ".join(f"{use:.0%}" for use in row["code_usage_per_scale"])
     summed = ", ".join(f"{db:.1f}" for db in row.get("psnr_db_per_scale", []))  # older measurements have none
     first_scales = f" From the first scale alone, the first two, … to all: {summed} dB." if summed else ""
+    looks = ""
+    if "reconstruction_fid" in row:
+        looks = (
+            f" Against the images themselves the reconstructions have an FID of {row['reconstruction_fid']:.2f} and a "
+            f"perceptual distance of {row['perceptual_distance']:.3f}, both in the features of the classifier."
+        )
     return (
         f"## Autoencoder\n\nReconstruction PSNR on {row['images']} test images: **{row['psnr_db']:.2f} dB**."
-        f"{first_scales} "
+        f"{first_scales}{looks} "
         f"Codes in use on them: **{row['code_usage']:.1%}** (per scale: {per_scale})."
     )
 
@@ -88,13 +95,13 @@ def _transformer(rows: list[dict[str, Any]] | None, last_passes: int) -> str:
     return text
 
 
-def _drawings(rows: dict[str, Any] | None, class_names: list[str]) -> str:
+def _drawings(rows: dict[str, Any] | None, class_names: list[str], default_sampling: Sampling) -> str:
     if not rows:
         return ""
     drawn = {name: row for name, row in rows.items() if name not in ("real", "classifier_on_test")}
     body = [[name, f"{row['accuracy']:.1%}", f"{row['fid']:.2f}", str(row["images"])] for name, row in drawn.items()]
     table = markdown_table(["setting", "accuracy", "FID", "images"], body)
-    default = setting_name(Sampling())
+    default = setting_name(default_sampling)
     shown = default if default in drawn else next(iter(drawn))
     names = ", ".join(f"{n} {a:.0%}" for n, a in zip(class_names, drawn[shown]["accuracy_per_class"], strict=False))
     return (

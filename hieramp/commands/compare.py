@@ -6,14 +6,14 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hieramp.commands import arguments as shared
 from hieramp.commands import distill, evaluate
 from hieramp.errors import UserError
 from hieramp.evaluation.results import read_result, write_result
 from hieramp.evaluation.studies import Cell, Study, filled, read_study, slug, study_of_sets
-from hieramp.evaluation.tables import summary, write_into, write_tables
+from hieramp.evaluation.tables import check_place, summary, write_into, write_tables
 
 OUT = Path("runs/compare")
 
@@ -38,6 +38,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     study = _study(args)
+    if args.write:
+        check_place(args.write, study.name)  # told before hours of measuring
     folder = args.out / study.name
     if not args.table:
         _measure(args, study, folder)
@@ -54,6 +56,8 @@ def _measure(args: argparse.Namespace, study: Study, folder: Path) -> None:
         raise UserError(f"--only is {args.only!r}; no row of {study.name} has that in its name")
     values = _values(args)
     plans = {cell: _steps(args, study, cell, values) for cell in cells}  # a name that is missing is told now
+    for steps in plans.values():
+        _parsed(steps)  # and so is what a command does not take
     for number, (cell, steps) in enumerate(plans.items(), 1):
         shared.say(f"[{number}/{len(plans)}] {cell.label}")
         _do(steps)
@@ -121,6 +125,9 @@ def _evaluation(args: argparse.Namespace, study: Study, cell: Cell, path: str, t
         "test-images": args.test_images,
         "jobs": args.jobs,
         "device": args.device,
+        "split": args.split,
+        "image-column": args.image_column,
+        "label-column": args.label_column,
         "out": _results(args, study, cell),
     }
     options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
@@ -133,12 +140,7 @@ def _results(args: argparse.Namespace, study: Study, cell: Cell) -> Path:
 
 def _do(steps: list[list[str]]) -> None:
     """Run steps here; a teacher that is there already is not trained again. Results go to files, not to stdout."""
-    parser = argparse.ArgumentParser(prog="hieramp")
-    commands = parser.add_subparsers()
-    for module in (distill, evaluate):
-        module.add_parser(commands)
-    for step in steps:
-        args = parser.parse_args(step)
+    for step, args in zip(steps, _parsed(steps), strict=True):
         if step[0] == "distill":
             args.out.parent.mkdir(parents=True, exist_ok=True)
         elif args.save:
@@ -147,6 +149,30 @@ def _do(steps: list[list[str]]) -> None:
             args.save.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(sys.stderr):
             args.run(args)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _parsed(steps: list[list[str]]) -> list[argparse.Namespace]:
+    """The arguments of the commands.
+
+    Raises:
+        UserError: one that its command does not take; names the command.
+    """
+    parser = _Parser(prog="hieramp")
+    commands = parser.add_subparsers()
+    for module in (distill, evaluate):
+        module.add_parser(commands)
+    found = []
+    for step in steps:
+        try:
+            found.append(parser.parse_args(step))
+        except UserError as error:
+            raise UserError(f"the study asks for: python -m hieramp {shlex.join(step)}; {error}") from error
+    return found
 
 
 def _write(args: argparse.Namespace, study: Study, folder: Path) -> str:

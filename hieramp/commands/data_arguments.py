@@ -6,9 +6,9 @@ from pathlib import Path
 from hieramp.data import DataSpec
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True) -> None:
-    """Add --image-column, --label-column and, where one split is read, --split; `data_spec` reads them."""
-    group = parser.add_argument_group("of --data (docs/data.md)")
+def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True, option: str = "--data") -> None:
+    """Add --image-column, --label-column and, where one split is read, --split, to read `option` by."""
+    group = parser.add_argument_group(f"of {option} (docs/data.md)")
     if split:
         group.add_argument("--split", metavar="NAME", help="the split to take (default: found by its name)")
     group.add_argument("--image-column", metavar="NAME", help="of a Hugging Face data set (default: the one of images)")

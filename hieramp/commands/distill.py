@@ -10,11 +10,15 @@ from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import described_classes, split_names
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands import matching
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
 from hieramp.devices import resolve_device
 from hieramp.distillation.distill import distill
 from hieramp.distillation.engine import Progress
+from hieramp.distillation.methods.anchors import Anchored
+from hieramp.distillation.methods.known import METHODS as DRAWN_BY
+from hieramp.distillation.methods.method import Method, OfImages
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.errors import UserError
 from hieramp.imageset.layout import FORMATS
@@ -37,12 +41,28 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch-size", type=shared.positive, help="images drawn at once (default: 32, 64 on a GPU)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the GPUs of a Ray cluster")
     parser.add_argument("--workers", type=shared.positive, help="of the ray engine (default: one a GPU)")
-    real = parser.add_argument_group("sets of real images, to compare with")
-    real.add_argument("--method", choices=("hieramp", *METHODS), default="hieramp")
-    real.add_argument("--data", help="image folder, tar or Hub id, for random-real and rded")
+    parser.add_argument(
+        "--method",
+        choices=("hieramp", *METHODS, "dm", *DRAWN_BY),
+        default="hieramp",
+        help="how the images come about (docs/diffusion.md; default: hieramp)",
+    )
+    real = parser.add_argument_group("real images, of random-real, rded and dm, and for mgd3, d4m and d3hr")
+    real.add_argument("--data", help="image folder, tar or Hub id")
     real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
+    real.add_argument(
+        "--prepared", type=Path, metavar="FOLDER", help="where a method keeps what it prepares (default: beside --out)"
+    )
+    shared.add_settings(real, OfImages.table())
+    for name, method in DRAWN_BY.items():
+        options = {row: field for row, field in method.own().items() if row not in Anchored.own()}
+        if options:
+            shared.add_settings(parser.add_argument_group(f"--method {name}: {method.title}"), options)
+    shared.add_settings(parser.add_argument_group("--method mgd3 and d4m"), Anchored.own())
+    matching.add_arguments(parser)
     add_data_arguments(parser)
     shared.add_drawing(parser, seed_help="of the whole set")
+    parser.set_defaults(stages=None)  # hieramp: all; the other methods draw unamplified where nothing is said
     shared.add_model(parser)
     shared.add_kind(parser)
     parser.set_defaults(run=run)
@@ -73,7 +93,11 @@ def _files(out: Path) -> Iterator[Path]:
 
 
 def _progress(args: argparse.Namespace) -> Iterable[Progress]:
-    return _drawn(args) if args.method == "hieramp" else _real(args)
+    if args.method == "dm":
+        return matching.progress(args)
+    if matching.is_asked(args):
+        raise UserError("--preset, --iterations, --real-images and --learning-rate belong to --method dm")
+    return _real(args) if args.method in METHODS else _drawn(args)
 
 
 def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
@@ -81,14 +105,21 @@ def _names(args: argparse.Namespace, known: Sequence[str]) -> list[str] | None:
 
 
 def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
-    if args.data or args.factor:
+    if args.factor or (args.data and args.method == "hieramp"):
         raise UserError("--data and --factor belong to --method random-real and rded; a model draws without them")
+    method = _method(args)
     model = shared.load_any(args)
+    if method is not None:
+        method.check_kind(model)
+    if args.stages is None and method is None:
+        args.stages = "all"
+    elif args.stages is None:
+        del args.stages
     return distill(
         model,
         args.ipc,
         args.out,
-        shared.settings(args, model.kind),
+        shared.settings(args, model.kind, model.defaults),
         classes=_names(args, model.class_names),
         size=args.size,
         seed=args.seed,
@@ -99,10 +130,30 @@ def _drawn(args: argparse.Namespace) -> Iterable[Progress]:
         batch_size=args.batch_size,
         engine=args.engine,
         workers=args.workers,
+        method=method,
+        data=open_source(data_spec(args, model.folder)) if args.data else None,
+        prepared=args.prepared,
     )
 
 
+def _method(args: argparse.Namespace) -> Method | None:
+    """The method that draws, None for the model's own way.
+
+    Raises:
+        UserError: an option that is another method's, or out of range.
+    """
+    chosen = DRAWN_BY.get(args.method)
+    for other in DRAWN_BY.values():
+        for name in other.table():
+            if name in args and (chosen is None or name not in chosen.table()):
+                owners = ", ".join(owner.name for owner in DRAWN_BY.values() if name in owner.table())
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} is of --method {owners}: leave it out for {args.method}")
+    return None if chosen is None else chosen(**{name: getattr(args, name) for name in chosen.table() if name in args})
+
+
 def _real(args: argparse.Namespace) -> Iterator[Progress]:
+    _method(args)  # options of other methods are refused
     if not args.data:
         raise UserError(f"--method {args.method} takes real images: name their folder with --data")
     if args.engine != "local" or args.candidates > 1 or (args.factor and args.method != "rded"):

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import add_data_arguments
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.engine import Evaluation, Task, begin, is_to_save, missing_seeds, run_missing
@@ -45,6 +46,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last-alone", action="store_true", help="test the last epoch alone: a third less work")
     parser.add_argument("--jobs", type=shared.positive, help="students at a time (default: 1; on a GPU, all of a row)")
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU where there is one)")
+    add_data_arguments(parser, option="--test, columns also of the set")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,7 +67,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> Task:
-    names = ("protocol", "runs", "seed", "epochs", "batch_size", "learning_rate", "test_images", "last_alone", "device")
+    training = (
+        "protocol",
+        "runs",
+        "seed",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "test_images",
+        "last_alone",
+        "device",
+    )
+    names = (*training, "split", "image_column", "label_column")
     return Task(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
 
 
@@ -101,6 +114,11 @@ def _announce(evaluation: Evaluation, seeds: list[int], result: dict[str, Any]) 
     if absent:
         shared.say(f"the set has no images of {absent} of {len(held.class_names)} classes: they are not tested")
     teacher = result["teacher"]
+    if teacher:
+        shared.say(
+            f"the teacher {teacher['name']} names {teacher['test_accuracy']:.1%} of the test images right, and "
+            f"{teacher['names_of_the_set_right']:.1%} of the set's as the set does"
+        )
     if teacher and teacher["test_accuracy"] < BLIND * result["chance"]:
         shared.say(
             f"warning: the teacher names {teacher['test_accuracy']:.1%} of the test images right, little more than "

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     check_out(args.out)
     started = time.perf_counter()
     model = shared.load_any(args)
-    settings = shared.settings(args, model.kind)
+    settings = shared.settings(args, model.kind, model.defaults)
     loaded = time.perf_counter()
     label = model.label_of(args.class_name)
     seeds = list(range(args.seed, args.seed + args.count))

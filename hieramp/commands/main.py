@@ -14,6 +14,7 @@ from hieramp.commands import (
     generate,
     measure,
     push,
+    recover,
     relabel,
     saliency,
     train,
@@ -21,6 +22,9 @@ from hieramp.commands import (
     verify,
 )
 from hieramp.errors import UserError
+
+TOO_LITTLE = "there is too little memory: take smaller images, fewer at once, or another machine"
+NO_MEMORY = "not enough memory"  # torch's words; on a GPU it has an error of its own
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +37,21 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = (generate, saliency, distill, verify, train, measure, relabel, evaluate, compare, analyse, tune, push)
+    modules = (
+        generate,
+        saliency,
+        distill,
+        recover,
+        verify,
+        train,
+        measure,
+        relabel,
+        evaluate,
+        compare,
+        analyse,
+        tune,
+        push,
+    )
     for module in modules:
         module.add_parser(commands)
     return parser
@@ -53,7 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(error, 1)
     except MemoryError as error:  # Python's own has no text
-        _fail(str(error) or "there is too little memory: take smaller images, fewer at once, or another machine", 1)
+        _fail(str(error) or TOO_LITTLE, 1)
+    except RuntimeError as error:
+        if NO_MEMORY not in str(error):
+            raise
+        _fail(TOO_LITTLE, 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -70,5 +92,5 @@ def _with_negatives(arguments: Sequence[str]) -> list[str]:
 
 
 def _fail(error: Exception | str, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {verify.printable(str(error))}", file=sys.stderr)
     sys.exit(code)

@@ -60,14 +60,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    # a bad value is told before hours of measuring
-    samplings = shared.sweep(args)
-    shown = Sampling() if Sampling() in samplings else samplings[0]
     folder = model_folder(args.model)
     model = hieramp.load(folder, args.device, kind=args.kind)
     if isinstance(model, DiffusionModel):
         measure_dit.run(args, model, args.guidance is SWEEP, data_spec(args))
         return
+    default = model.defaults.sampling
+    samplings = shared.sweep(args, default)
+    if args.guidance is SWEEP and default not in samplings:
+        samplings.insert(0, default)
+    shown = default if default in samplings else samplings[0]
     classifier = load_classifier(folder).to(model.device)
     source = open_source(data_spec(args), "test").reordered(model.class_names)
     test = decode(source, model.image_size, limit=args.test_images)
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     if "saliency" in args.only:
         keep("saliency", _saliency(model, classifier, test, args))
     if "autoencoder" in args.only:
-        keep("autoencoder", measure.measure_autoencoder(model, test))
+        keep("autoencoder", measure.measure_autoencoder(model, classifier, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
     if "transformer" in args.only:
         keep("transformer", measure.measure_transformer(model, test))
@@ -171,9 +173,9 @@ def _write_sheets(
 ) -> None:
     """A sheet at the default settings, and one at those that most images are named right at, if they are others."""
     best = next(sampling for sampling in samplings if setting_name(sampling) == most_accurate(drawings))
-    _write_sheet(model, folder / "samples.png", Sampling())
+    _write_sheet(model, folder / "samples.png", model.defaults.sampling)
     clearest = folder / "samples-clearest.png"
-    if best == Sampling():
+    if best == model.defaults.sampling:
         clearest.unlink(missing_ok=True)
     else:
         _write_sheet(model, clearest, best)

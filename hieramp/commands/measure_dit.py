@@ -17,7 +17,7 @@ from hieramp.commands.card import write_card
 from hieramp.data import decode, open_source
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.files import write_text
-from hieramp.settings import DEFAULTS, Settings
+from hieramp.settings import Settings
 
 GUIDANCE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # where none is named
 SHEET_PER_CLASS = 10
@@ -25,7 +25,7 @@ SHEET_PER_CLASS = 10
 
 def run(args: argparse.Namespace, model: DiffusionModel, every_guidance: bool, data: Any) -> None:
     """Measure over guidance and steps, and amplified at the setting at which most are named right."""
-    settings = _sweep(args, every_guidance)
+    settings = _sweep(args, model, every_guidance)
     for one in settings:
         model.check(one)
     folder = model_folder(args.model)
@@ -50,18 +50,18 @@ def run(args: argparse.Namespace, model: DiffusionModel, every_guidance: bool, d
     best = max(zip(settings, rows[1:], strict=True), key=lambda pair: pair[1]["accuracy"])[0]
     _, amplified = measure_diffusion(*how, [Settings.of(best, OUTPUT_SCHEDULES["all"])])
     keep(amplified)
-    _write_sheet(model, folder / "samples-dit.png", DEFAULTS["dit"])
+    _write_sheet(model, folder / "samples-dit.png", model.defaults)
     _write_sheet(model, folder / "samples-dit-clearest.png", best)
     write_card(folder, measured)
     print(f"{path} and {folder / 'README.md'} written")
 
 
-def _sweep(args: argparse.Namespace, every_guidance: bool) -> list[Settings]:
+def _sweep(args: argparse.Namespace, model: DiffusionModel, every_guidance: bool) -> list[Settings]:
     """All combinations of guidance and steps."""
     if every_guidance:
         args.guidance = GUIDANCE
-    samplings = shared.sweep(args)
-    return [Settings.of(sampling, steps=steps) for steps in args.steps for sampling in samplings]
+    samplings = shared.sweep(args, model.defaults.sampling)
+    return [Settings.of(model.defaults, sampling, steps=steps) for steps in args.steps for sampling in samplings]
 
 
 def _write_sheet(model: DiffusionModel, path: Path, settings: Settings) -> None:

@@ -12,6 +12,9 @@ from hieramp.evaluation.epoch_labels import relabel
 from hieramp.evaluation.images import align_classes, load_set
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.teachers import load_teacher
+from hieramp.evaluation.trainer import accuracy_of, confusion
+
+BLIND = 2  # a teacher under so many times chance is spoken of
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -31,13 +34,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     held = load_set(args.set, args.size)
-    teacher = load_teacher(args.teacher).for_classes(held.class_names, held.name)
+    teacher = load_teacher(args.teacher).for_classes(held.class_names, held.name, held.wnids)
     held = align_classes(held, teacher.class_names, f"the teacher {teacher.name}")
     count = (len(held.images), len(held.present), held.image_size)
     # the learning rate, which depends on the student, plays no part here
     training = training_of(PROTOCOLS[args.protocol], "", *count, epochs=args.epochs, batch_size=args.batch_size)
     about = {"teacher": teacher.name, "teacher_sha256": teacher.sha256}
-    on_device = held.to(resolve_device(args.device))
+    device = resolve_device(args.device)
+    on_device = held.to(device)
+    agreed = accuracy_of(confusion(teacher.network.to(device), on_device))
+    shared.say(f"the teacher {teacher.name} names {agreed:.1%} of the images of {held.name} as the set does")
+    if agreed < BLIND / len(held.present):
+        shared.say("warning: that is little more than chance: is it trained, and on these classes?")
     with tqdm(total=training.epochs, desc="labels", unit="epoch", disable=None) as bar, torch.no_grad():
         for done in relabel(on_device, teacher.network, training, args.out, about, args.seed):
             bar.update(done - bar.n)

@@ -26,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     check_out(args.out)
     model = shared.load_any(args)
-    settings = shared.settings(args, model.kind)
+    settings = shared.settings(args, model.kind, model.defaults)
     label = model.label_of(args.class_name)
     drawing: Drawing | DiffusionDrawing
     if isinstance(model, DiffusionModel):

@@ -4,17 +4,21 @@ import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import hieramp
 from hieramp.checkpoints import CONDITIONS, model_folder, read_config
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.looks import load_perceptual
 from hieramp.errors import UserError
-from hieramp.training import runs
+from hieramp.training import minimax, runs
 from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.loop import Outcome, RunSettings, progress_of
 from hieramp.training.presets import PRESETS
+from hieramp.training.vqvae import LookOptions
 
 # of the budget of `train all`: the transformer decides most of what the pictures look like (docs/training.md)
 SHARES = {"vqvae": 0.2, "var": 0.62, "class-tokens": 0.06, "classifier": 0.12}
@@ -23,14 +27,17 @@ SHAPES = {  # of the maps of class tokens with projections of their own
     "left_out": "weight of the penalty on naming the class from what the map leaves out",
     "narrow": "weight of the penalty on narrow maps; below 0 on wide ones",
 }
+LOOKS = ("perceptual", "perceptual_weight", "adversarial", "adversarial_from")
+LOOKING = ("vqvae", "decoder")  # the parts that have losses of how a picture looks
 FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin with
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "train", help="train a model, or a part: vqvae, then var, class-tokens, classifier; or dit on the vqvae"
+        "train",
+        help="train a model, or a part: vqvae, then var, class-tokens, classifier; or decoder or dit on the vqvae",
     )
-    parser.add_argument("part", choices=("all", *SHARES, "dit"), help="all: one after the other, but for dit")
+    parser.add_argument("part", choices=("all", *SHARES, "decoder", "dit"), help="all: those that a VAR needs, in turn")
     parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
     add_data_arguments(parser)
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
@@ -61,7 +68,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=shared.positive,
         help="var: blocks of the transformer (default: the preset's, or those of --warm-start if it has more)",
     )
+    _add_look(parser.add_argument_group("vqvae, decoder"))
     tokens = parser.add_argument_group("class-tokens")
+    tokens.add_argument(
+        "--model",
+        help="the model whose transformer they look at, an official one like var-d16 too; --out then gets the class "
+        "tokens alone (default: the folder of --out)",
+    )
     tokens.add_argument("--with-backbone", action="store_true", help="train the transformer as well")
     tokens.add_argument(
         "--attention",
@@ -87,12 +100,30 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     paper = parser.add_argument_group("class-tokens with --attention shared")
     paper.add_argument("--condition", choices=CONDITIONS, help="of the class, for L_cls (default: dropped)")
     paper.add_argument("--read-only", action="store_true", help="image tokens may not look at the class tokens")
+    dit = parser.add_argument_group("dit with --objective minimax: fine-tune it for small sets (arXiv 2311.15529)")
+    dit.add_argument("--objective", choices=("velocity", minimax.NAME), default="velocity", help="(default: velocity)")
+    weights = minimax.MinimaxOptions()
+    for name in ("representative", "diverse"):
+        how: dict[str, Any] = {"type": float, "metavar": "WEIGHT", "default": getattr(weights, name)}
+        dit.add_argument(f"--{name}-weight", help="of this term (default: %(default)s)", **how)
+    dit.add_argument(
+        "--memory", type=shared.positive, default=weights.memory, help="latents kept of a class (default: %(default)s)"
+    )
+    dit.add_argument("--whole", action="store_true", help="train all weights, not biases, norms, labels and scales")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     _check_disk(args.out)
     args.data = data_spec(args, args.out, args.warm_start)
+    given = [f"--{name.replace('_', '-')}" for name in LOOKS if getattr(args, name) is not None]
+    if given and args.part not in ("all", *LOOKING):
+        raise UserError(f"{given[0]} is for vqvae and decoder; {args.part} draws no pixels: leave it out")
+    _look(args, LookOptions())
+    if args.model is not None and args.part != "class-tokens":
+        raise UserError(f"--model is for class-tokens; {args.part} is trained in --out: leave it out")
+    if args.objective != "velocity" and args.part != "dit":
+        raise UserError(f"--objective {args.objective} is of dit, not of {args.part}: leave it out")
     _class_token_options(args)  # what cannot be is told before hours of training
     for part, name, share in _plan(args):
         budget, resume = args.budget, args.resume
@@ -119,8 +150,9 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
     settings = RunSettings(
         args.out, name, budget, resume, args.warm_start, args.device, cuda_graphs=not args.no_cuda_graphs
     )
-    recipe_name = {"class-tokens": "class_token_recipe"}.get(part, f"{part}_recipe")
-    recipe = replace(getattr(preset, recipe_name), seed=args.seed)
+    recipe_name = {"class-tokens": "class_token_recipe", "decoder": "vqvae_recipe"}.get(part, f"{part}_recipe")
+    fine_tuned = minimax.RECIPE if args.objective == minimax.NAME else None
+    recipe: Any = replace(fine_tuned or getattr(preset, recipe_name), seed=args.seed)
     if args.batch_size:
         recipe = replace(recipe, batch_size=args.batch_size)
     if args.learning_rate:
@@ -134,10 +166,18 @@ def _train(args: argparse.Namespace, part: str, name: str, budget: float | None,
         preset = replace(preset, var=replace(preset.var, depth=_depth(args, preset.var.depth)))
     torch.manual_seed(args.seed)  # of the starting weights
     if part == "class-tokens":
-        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args))
+        base = hieramp.load(args.model, "cpu", kind="var") if args.model else None
+        outcome = runs.train_class_tokens(args.data, preset, settings, _class_token_options(args), base)
+    elif part in LOOKING:
+        train_part = {"vqvae": runs.train_vqvae, "decoder": runs.train_decoder}[part]
+        look = _look(args, preset.look)
+        distance = load_perceptual(look.perceptual) if look.perceptual else None
+        outcome = train_part(args.data, preset, settings, look, distance)
+    elif fine_tuned is not None:
+        options = minimax.MinimaxOptions(args.representative_weight, args.diverse_weight, args.memory, args.whole)
+        outcome = runs.train_dit(args.data, preset, settings, options)
     else:
         train = {
-            "vqvae": runs.train_vqvae,
             "var": runs.train_var,
             "classifier": runs.train_classifier,
             "dit": runs.train_dit,
@@ -162,6 +202,32 @@ def _class_token_options(args: argparse.Namespace) -> ClassTokenOptions:
         read_only=args.read_only,
         **{name: getattr(args, name) for name in SHAPES},
     )
+
+
+def _add_look(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--perceptual",
+        metavar="NETWORK",
+        help="compare images in a network's features too: a model with a classifier, NAME=FILE or timm/NAME for timm's "
+        "NAME, lpips, or none (default: the preset's)",
+    )
+    group.add_argument(
+        "--perceptual-weight", type=float, metavar="NUMBER", help="of that, where the pixels have 1 (default: 1)"
+    )
+    group.add_argument(
+        "--adversarial", type=float, metavar="NUMBER", help="weight of a patch discriminator, like 0.1; 0: none"
+    )
+    group.add_argument(
+        "--adversarial-from", type=float, metavar="SHARE", help="of the run, from where on it takes part (default: 0.3)"
+    )
+
+
+def _look(args: argparse.Namespace, usual: LookOptions) -> LookOptions:
+    """What was said of the reconstructions' look, the rest as the preset has it."""
+    said = {name: getattr(args, name) for name in LOOKS if getattr(args, name) is not None}
+    if said.get("perceptual") == "none":
+        said["perceptual"] = None
+    return replace(usual, **said)
 
 
 def _shift(args: argparse.Namespace, image_size: int) -> int:

@@ -12,6 +12,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages, align_classes, load_set
+from hieramp.evaluation.students import build_student
 from hieramp.fields import table
 from hieramp.figures import save_figure
 from hieramp.generation.sampling import Sampling
@@ -55,15 +56,17 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         names = tuple(read_config(folder)["class_names"])
         real = align_classes(load_set(args.data, model.image_size, args.real_images), names, "the classifier")
+    if args.proxy == "student":
+        build_student(args.student, len(model.class_names), model.image_size)  # one that cannot be built is told now
     proxy = _proxy(args, classifier, real)
+    settings = shared.settings(args, model.kind, model.defaults)
+    model.check(settings)
     out = args.out or Path("runs/tune") / f"{model.name}-{args.proxy}-ipc{args.ipc}"
     weights = fingerprint(model.vqvae.state_dict(), model.var.state_dict(), classifier.state_dict())[:16]
     details = f"{weights} {real.sha256[:16] if real else ''}" + f" {args.student} {args.epochs}" * (
         args.proxy == "student"
     )
-    search = Search(
-        out, SearchSettings(model.name, args.ipc, args.proxy, shared.settings(args).sampling, args.seed, details)
-    )
+    search = Search(out, SearchSettings(model.name, args.ipc, args.proxy, settings.sampling, args.seed, details))
     with tqdm(total=args.trials, initial=len(search.tried()), desc="trials", disable=None) as bar:
         for tried in search.run(model, proxy, args.trials):
             bar.set_postfix(best=f"{search.best().worth.score:.4g}", refresh=False)

@@ -15,6 +15,7 @@ from PIL import Image
 from hieramp.checkpoints import read_config
 from hieramp.class_names import composed, described_classes, keys_of
 from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, read_tar
+from hieramp.data.known import located
 from hieramp.data.layout import (
     ANNOTATIONS,
     TAKEN_FOR,
@@ -109,6 +110,22 @@ class DataSource:
         names = [self.class_names[ours.index(key)] for key in theirs]
         return replace(self, targets=tuple(new[label] for label in self.targets), class_names=tuple(names))
 
+    def among(self, class_names: Sequence[str]) -> "DataSource":
+        """The same images with labels in the order of `class_names`, among which are all of ours and maybe more.
+
+        Raises:
+            UserError: a class that is not among them.
+        """
+        ours, theirs = keys_of(self.class_names), keys_of(class_names)
+        label_of = {key: label for label, key in enumerate(theirs)}
+        odd = next((name for name, key in zip(self.class_names, ours, strict=True) if key not in label_of), None)
+        if odd is not None:
+            raise UserError(
+                f"{self.name} has a class {odd!r}, which the model does not know: give images of its classes"
+            )
+        new = [label_of[key] for key in ours]
+        return replace(self, targets=tuple(new[label] for label in self.targets), class_names=tuple(class_names))
+
 
 def read_image(source: DataSource, index: int) -> Image.Image:
     """One image, RGB.
@@ -125,7 +142,8 @@ def read_image(source: DataSource, index: int) -> Image.Image:
 
 
 def open_source(data: str | DataSpec, split: str = "train") -> DataSource:
-    """Open a folder of class folders, a .tar of one, a distilled set, or a Hugging Face data set (id or folder).
+    """Open a folder of class folders, a .tar of one, a distilled set, a Hugging Face data set (id or folder), or one of
+    the papers' data sets by its name (`hieramp.data.known`).
 
     Classes are the folders directly below the split, in the order that Python sorts them; `split` ("train", "val",
     "test") is found by what folders are called, so that one name serves train and test. Prints one line, once a
@@ -135,6 +153,7 @@ def open_source(data: str | DataSpec, split: str = "train") -> DataSource:
         UserError: nothing is there, it holds no images, it has no classes, or not the split.
     """
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
+    spec = replace(spec, path=located(spec.path))
     source = in_order_of_model(_opened(spec, spec.split or split), *spec.models)
     _tell(source.about)
     return source

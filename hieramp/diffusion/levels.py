@@ -5,6 +5,7 @@ A noised latent is z = a·x0 + s·ε. The linear path (flow matching) has a = 1 
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,3 +70,14 @@ def ddpm_levels(steps: int, alpha_bar: np.ndarray) -> list[Level]:
     times = [k * (len(alpha_bar) // steps) for k in reversed(range(steps))]
     levels = [Level(math.sqrt(alpha_bar[t]), math.sqrt(1 - alpha_bar[t]), float(t)) for t in times]
     return [*levels, Level(1.0, 0.0, 0.0)]
+
+
+def log_snr_at(time: int) -> float:
+    """λ of DDPM's time 0 to 999."""
+    alpha_bar = float(alphas_bar()[time])
+    return math.log(alpha_bar / (1 - alpha_bar))
+
+
+def nearest_level(levels: Sequence[Level], log_snr: float) -> int:
+    """The index of the level whose log-SNR is nearest."""
+    return min(range(len(levels)), key=lambda index: abs(levels[index].log_snr - log_snr))

@@ -124,6 +124,7 @@ class DiffusionModel:
     name: str = "model"
     folder: Path | None = None
     wnids: tuple[str, ...] = ()  # ImageNet ids of the classes, where they have any
+    defaults: Settings = DEFAULTS["dit"]  # what is drawn with where nothing is said
     kind: ClassVar[str] = "dit"  # which settings it has
 
     @property
@@ -235,7 +236,7 @@ class DiffusionModel:
         maps: bool,
     ) -> _Request:
         labels = check_labels(labels, self.denoiser.num_classes, self.name)
-        seeds, per_image = for_images(settings, options, DEFAULTS[self.kind], labels, seeds)
+        seeds, per_image = for_images(settings, options, self.defaults, labels, seeds)
         for one in set(per_image):
             self.check(one)
         return _Request(labels, seeds, per_image, maps)

@@ -115,13 +115,20 @@ def _predict(
     labels_B: Tensor,
     factors: Mapping[int, Tensor] | None,
     both: bool,
+    together: bool,
 ) -> tuple[Prediction, Prediction | None]:
     """Both halves of guidance, or the conditional one.
 
-    Each is a call of its own, so that neither's bits depend on whether the other is needed.
+    `together`: in one call, where both are needed whatever else is asked. Otherwise each is a call of its own, so that
+    the conditional half has the same bits whether or not somebody looks at the other.
     """
-    conditional = denoiser.predict(z, level, labels_B, factors)
     null_B = torch.full_like(labels_B, denoiser.null_label)
+    if both and together:
+        doubled = None if factors is None else {block: torch.cat([factor] * 2) for block, factor in factors.items()}
+        found = denoiser.predict(torch.cat([z, z]), level, torch.cat([labels_B, null_B]), doubled)
+        conditional, unconditional = (Prediction(*half) for half in zip(*(x.chunk(2) for x in found), strict=True))
+        return conditional, unconditional
+    conditional = denoiser.predict(z, level, labels_B, factors)
     return conditional, denoiser.predict(z, level, null_B, factors) if both else None
 
 
@@ -145,7 +152,7 @@ def _step(
 ) -> Moment:
     both = guidance != 0 or (attention is not None and attention.needs_unconditional)
     factors = None if attention is None else attention.factors(index, level)
-    conditional, unconditional = _predict(denoiser, z, level, labels_B, factors, both)
+    conditional, unconditional = _predict(denoiser, z, level, labels_B, factors, both, guidance != 0)
     now = guided(conditional, unconditional, guidance)
     moment = Moment(index, level, z, now, conditional, unconditional, z)
     for guide in guides if level.signal > 0 else ():
@@ -155,7 +162,8 @@ def _step(
     velocity = moment.guided.velocity
     after = _moved(z, level, following, velocity)
     if solver == "heun" and following.noise > 0:  # the last step is Euler's (EDM, Karras et al., arXiv 2206.00364)
-        then = guided(*_predict(denoiser, after, following, labels_B, factors, guidance != 0), guidance)
+        is_guided = guidance != 0
+        then = guided(*_predict(denoiser, after, following, labels_B, factors, is_guided, is_guided), guidance)
         after = _moved(z, level, following, (velocity + then.velocity) / 2)
     if attention is not None:
         attention.see(index, level, conditional, unconditional)

@@ -33,19 +33,19 @@ class DiffusionDrawer(Drawer):
         self.image_size, self.classifier = image_size, classifier
         self.candidates, self.soft_labels = candidates, soft_labels
 
-    def _shares(self, task: Task) -> "list[_Share]":  # type: ignore[override]
+    def _shares(self, task: Task) -> "list[Share]":  # type: ignore[override]
         with _full_float32():
             if self.model.device.type != "cpu":
                 return [self._drawn(task.items)]
             groups = [task.items[i : i + GROUP["cpu"]] for i in range(0, len(task.items), GROUP["cpu"])]
             return parallel_map([partial(self._drawn, group) for group in groups])
 
-    def _drawn(self, items: Sequence[Item]) -> "_Share":
+    def _drawn(self, items: Sequence[Item]) -> "Share":
         drawing = self.model.generate([item.label for item in items], [item.seed for item in items], self.settings)
-        return _Share(tuple(items), [True] * len(items), drawing.images.cpu())
+        return Share(tuple(items), [True] * len(items), drawing.images.cpu())
 
 
-class _Share(NamedTuple):
+class Share(NamedTuple):
     """Drawn items."""
 
     items: tuple[Item, ...]

@@ -1,7 +1,7 @@
 """A whole data set out of a model."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +12,19 @@ import torch
 from hieramp.amplification.settings import Amplification
 from hieramp.checkpoints import fingerprint, read_config
 from hieramp.classifier import Classifier, in_order, load_classifier
+from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
-from hieramp.distillation.engine import Progress, produce
+from hieramp.distillation.engine import Progress, already_there, produce
 from hieramp.distillation.maker import Drawer, Task
+from hieramp.distillation.methods.drawing import Selected
+from hieramp.distillation.methods.method import Method
+from hieramp.distillation.methods.preparing import Preparation, identity_of
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.imageset.layout import Format
-from hieramp.settings import FOR_SETS, Settings, read
+from hieramp.settings import Settings, read, set_settings
 
 Engine = Literal["local", "ray"]
 BATCH_SIZE = {"cpu": 32, "cuda": 64}
@@ -35,7 +39,7 @@ class Distillation:
     """
 
     plan: Plan
-    drawer: Drawer
+    drawer: Drawer | Callable[[], Drawer | Selected]  # or what prepares it
     batch_size: int  # items at a time
     engine: Engine = "local"
     workers: int | None = None
@@ -53,11 +57,19 @@ class Distillation:
 
     def __iter__(self) -> Iterator[Progress]:
         """The progress after every batch, which is then safe; closing the iterator keeps what is done."""
+        if isinstance(self.drawer, Drawer):
+            drawer: Drawer | Selected = self.drawer
+        elif already_there(self.plan):  # or refused
+            yield Progress(len(self.plan), len(self.plan), 0.0, self.plan.out, finished=True)
+            return
+        else:
+            drawer = self.drawer()
         if self.engine == "local":
-            return produce(self.plan, self.drawer, self.batch_size)
+            yield from produce(self.plan, drawer, self.batch_size)
+            return
         from hieramp.distillation.ray_engine import produce_on_ray
 
-        return produce_on_ray(self.plan, self.drawer, self.batch_size, self.workers)
+        yield from produce_on_ray(self.plan, drawer, self.batch_size, self.workers)
 
 
 def distill(
@@ -76,6 +88,9 @@ def distill(
     batch_size: int | None = None,
     engine: Engine = "local",
     workers: int | None = None,
+    method: Method | None = None,
+    data: DataSource | None = None,
+    prepared: Path | None = None,
     **options: Any,
 ) -> Distillation:
     """Plan a set of `ipc` images of each class at `out`: call `.run()` to make it, or iterate to see it progress.
@@ -92,35 +107,57 @@ def distill(
     the set and the classifier keeps the one it is surest of (the realism score of RDED, arXiv 2312.03526, on drawn
     images): those of image k have the seeds seed · 1,000,000 + k · N and following.
 
+    A `method` draws in its own way (`hieramp.distillation.methods`), with the model's defaults where no settings are
+    given, that is unamplified. What it prepares from the real images `data` is kept in the folder `prepared` (None:
+    prepared/ beside `out`) for further sets.
+
     Raises:
         UserError: a setting is out of range, or a class is unknown.
         TypeError: an option that is no setting.
     """
-    drawn_with = read(settings, options, FOR_SETS[model.kind])
+    usual = model.defaults if method else set_settings(model.kind, model.defaults)
+    drawn_with = read(settings, options, usual)
     if not isinstance(drawn_with, Settings):
         raise UserError("a set is drawn with one amplification: give one, not several")
     if engine not in ("local", "ray"):
         raise UserError(f"engine is {engine!r}; it must be 'local' or 'ray'")
     model.check(drawn_with)
     labels = None if classes is None else [model.label_of(name) for name in classes]
-    judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
+    chosen_of = candidates if method is None else _pool(method, candidates)
+    judge = _judge(model, classifier) if soft_labels or chosen_of > 1 else None
     batch_size = BATCH_SIZE.get(model.device.type, 32) if batch_size is None else batch_size
     plan = Plan(
         out=Path(out),
-        method=DRAWN,
+        method=method.name if method else DRAWN,
         class_names=model.class_names,
         wnids=model.wnids,
         classes=sequence_of_labels(labels, len(model.class_names)),
         ipc=ipc,
         image_size=model.image_size if size is None else size,
         seed=seed,
-        settings=_identity(model, drawn_with, judge, soft_labels, candidates, batch_size),
+        settings=_identity(model, drawn_with, judge, soft_labels, chosen_of, batch_size)
+        | (identity_of(method, model, data) if method else {}),
         model={"name": model.name, "sha256": fingerprint(*model.states)},
         format=format,
-        candidates=candidates,
+        candidates=chosen_of,
     )
-    drawer = _drawer(model, drawn_with, plan.image_size, judge, candidates, soft_labels)
+    how = plan.image_size, judge, candidates, soft_labels
+    drawer: Drawer | Preparation = _drawer(model, drawn_with, *how)
+    if method is not None:
+        drawer = Preparation(method, model, drawn_with, plan, *how, data, prepared or plan.out.parent / "prepared")
+        drawer.check()
     return Distillation(plan, drawer, -(-batch_size // candidates), engine, workers)
+
+
+def _pool(method: Method, candidates: int) -> int:
+    """How many pictures are drawn for each one of the set.
+
+    Raises:
+        UserError: the method chooses, and candidates are asked for too.
+    """
+    if method.pool > 1 and candidates > 1:
+        raise UserError(f"{method.name} chooses among the images it draws: leave --candidates out")
+    return max(method.pool, candidates)
 
 
 def _drawer(
@@ -199,7 +236,7 @@ def estimate(
     Raises:
         UserError: soft labels or candidates, and no classifier.
     """
-    settings = settings or FOR_SETS[model.kind]
+    settings = settings or set_settings(model.kind, model.defaults)
     blocks = None if settings.is_off else settings.resolved_blocks(model.depth)
     kind = (
         blocks,

@@ -10,7 +10,7 @@ import uuid
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from PIL import Image
 
 from hieramp.distillation.plan import Plan, differences, warn_of_versions
 from hieramp.errors import UserError
-from hieramp.files import atomic, write_text
+from hieramp.files import atomic, part_of, write_text
 
 OPEN_BATCHES = 16
 
@@ -118,6 +118,28 @@ class PartFolder:
             self.opened.popitem()[1].close()
 
 
+def num_kept(out: Path) -> int:
+    """How many images of the unfinished set of `out` are on the disk, by the lists of its batches."""
+    found: set[str] = set()
+    for path in part_of(out).glob("*.batch"):
+        with suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(path) as file:
+            found |= {name for name in file.namelist() if name.endswith(".png")}
+    return len(found)
+
+
+def is_being_written(out: Path) -> bool:
+    """Whether a process, this one or another, is at work on the unfinished set of `out`."""
+    path = part_of(out) / "lock"
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 def is_png(data: bytes) -> bool:
     """Whether a picture is whole, by its checksums."""
     try:
@@ -136,6 +158,8 @@ def part_folder(plan: Plan) -> Iterator[PartFolder]:
         UserError: it belongs to other settings, or another run is writing it.
         OSError: the place cannot be written.
     """
+    if plan.part.is_symlink():
+        raise UserError(f"{plan.part} is in the way: it is a link, and no unfinished set is one; move it")
     try:
         plan.part.mkdir(exist_ok=True)
     except FileNotFoundError as error:
@@ -193,7 +217,7 @@ def remove(plan: Plan) -> None:
         shutil.rmtree(plan.part, ignore_errors=True)
 
 
-OURS = ("settings.json", "lock", "set", "set.zip", "*.batch", "*.part")
+OURS = ("settings.json", "lock", "set", "set.zip", "*.batch", "*.part", "matching.safetensors")
 
 
 def _foreign(plan: Plan) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 
 from hieramp.distillation.engine import Progress, Queue, is_out_of_memory, produce_with
 from hieramp.distillation.maker import Batch, Drawer, Task
+from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
 from hieramp.errors import UserError
@@ -18,7 +19,7 @@ from hieramp.errors import UserError
 MAX_DEATHS = 5  # of workers over one task: then the task itself must be what kills them
 
 
-def produce_on_ray(plan: Plan, drawer: Drawer, batch_size: int, workers: int | None) -> Iterator[Progress]:
+def produce_on_ray(plan: Plan, drawer: Drawer | Selected, batch_size: int, workers: int | None) -> Iterator[Progress]:
     """Make a plan's set on a Ray cluster: the one of RAY_ADDRESS, else a local one.
 
     `workers` None takes one a GPU of the cluster where the model is on one, else one a node.
@@ -34,7 +35,7 @@ def produce_on_ray(plan: Plan, drawer: Drawer, batch_size: int, workers: int | N
     return produce_with(plan, lambda queue, folder: _make_on_ray(ray, queue, folder, drawer, workers), batch_size)
 
 
-def _move(drawer: Drawer, device: torch.device) -> None:
+def _move(drawer: Drawer | Selected, device: torch.device) -> None:
     drawer.model.to(device)
     if drawer.classifier is not None:
         drawer.classifier.to(device)
@@ -43,7 +44,7 @@ def _move(drawer: Drawer, device: torch.device) -> None:
 class _Worker:
     """Runs in a Ray worker: its own copy of the drawer, on its own device."""
 
-    def __init__(self, drawer: Drawer, device: str, threads: int) -> None:
+    def __init__(self, drawer: Drawer | Selected, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         _move(drawer, torch.device(device))
         self.drawer = drawer
@@ -60,7 +61,9 @@ class _Worker:
         return None
 
 
-def _make_on_ray(ray: Any, queue: Queue, folder: PartFolder, drawer: Drawer, workers: int | None) -> Iterator[None]:
+def _make_on_ray(
+    ray: Any, queue: Queue, folder: PartFolder, drawer: Drawer | Selected, workers: int | None
+) -> Iterator[None]:
     ours = not ray.is_initialized()
     if ours:
         ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
@@ -74,7 +77,7 @@ def _make_on_ray(ray: Any, queue: Queue, folder: PartFolder, drawer: Drawer, wor
 class _Crew:
     """The workers, and what each of them is at."""
 
-    def __init__(self, ray: Any, drawer: Drawer, workers: int | None) -> None:
+    def __init__(self, ray: Any, drawer: Drawer | Selected, workers: int | None) -> None:
         self.ray = ray
         device = drawer.model.device
         on_gpu = device.type == "cuda"

@@ -1,6 +1,5 @@
 """Sets of real images in the same format, to compare with: chosen at random, or by RDED (arXiv 2312.03526)."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from hieramp.data import DataSource, described_classes, read_image, to_square
 from hieramp.distillation.distill import SOFT
 from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Batch, Task, finished, parallel_map, soft_label
+from hieramp.distillation.methods.images import fingerprint_of_images
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
@@ -71,7 +71,7 @@ def collect(
     if size is None:
         size = classifier.config.image_size if classifier else min(read_image(source, 0).size)
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
-    settings: dict[str, Any] = {"data": source.name, "images": _fingerprint(source)}
+    settings: dict[str, Any] = {"data": source.name, "images": fingerprint_of_images(source)}
     if method == "rded":
         # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed
         settings |= {"factor": factor, "crops": 2}
@@ -102,14 +102,6 @@ def _labels(classes: Sequence[str] | None, names: Sequence[str], wnids: Sequence
         if name not in known:
             raise UserError(f"unknown class {name!r}; the data has: {', '.join(names[:10])}")
     return [known[name] for name in classes]
-
-
-def _fingerprint(source: DataSource) -> str:
-    """What tells one image folder from another without reading it: names and labels."""
-    digest = hashlib.sha256()
-    for index, label in enumerate(source.labels()):
-        digest.update(f"{source.file_name(index)}\n{label}\n".encode())
-    return digest.hexdigest()
 
 
 class _Collector:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hieramp.data import DataSpec
 from hieramp.devices import resolve_device
 from hieramp.errors import UserError
 from hieramp.evaluation import results
@@ -47,6 +48,12 @@ class Task:
     test_images: int | None = None
     last_alone: bool = False  # test the last epoch alone
     device: str | None = None
+    split: str | None = None  # of the test images; None is test, or val where there is no test
+    image_column: str | None = None  # of a table, of the test images or the set
+    label_column: str | None = None
+
+    def data(self, path: str, split: str | None = None) -> DataSpec:
+        return DataSpec(path, split, self.image_column, self.label_column)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -64,21 +71,23 @@ class Evaluation:
         self.task = task
         self.device = resolve_device(task.device)
         protocol = PROTOCOLS[task.protocol]
-        if protocol.soft and task.teacher is None:
+        if protocol.soft and not task.teacher:
             raise UserError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
         soft = task.teacher if protocol.soft else None
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
         self.teacher = load_teacher(soft) if soft and not labels else None
-        held = load_set(task.set, task.size)
+        held = load_set(task.data(task.set), task.size)
         if self.teacher:
-            self.teacher = self.teacher.for_classes(held.class_names, held.name)
+            self.teacher = self.teacher.for_classes(held.class_names, held.name, held.wnids)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
         if labels:
             names = tuple(read_about(labels)["class_names"])
         held = align_classes(
             held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
         )
-        self.test = align_test(load_test(task.test, held.image_size, task.test_images), held).to(self.device)
+        self.test = align_test(load_test(task.data(task.test, task.split), held.image_size, task.test_images), held).to(
+            self.device
+        )
         self.held = held.to(self.device)
         overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
         count = (task.student, len(held.images), len(held.present), held.image_size)

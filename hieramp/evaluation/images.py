@@ -1,6 +1,7 @@
 """Sets of images, decoded and held in memory, whose labels are checked by the names of the classes."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
 from hieramp.class_names import keys_of
-from hieramp.data import decode, described_classes, open_source, read_image, to_square
+from hieramp.data import DataSpec, decode, described_classes, open_source, read_image, to_square
 from hieramp.errors import UserError
+from hieramp.imageset.layout import MAX_SIDE
 from hieramp.imageset.reader import open_set
 
 
@@ -29,6 +31,7 @@ class LabeledImages:
     settings: dict[str, Any]  # how a distilled set was made; {} for a plain folder
     sha256: str  # of pixels, labels and names: the same for a zip and its unpacked folder
     files: tuple[str, ...] = ()  # where each image is from; () where that is not known
+    wnids: tuple[str, ...] = ()  # of the classes, where all have an ImageNet id
 
     @property
     def image_size(self) -> int:
@@ -48,17 +51,20 @@ class LabeledImages:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def load_set(path: str, size: int | None = None, limit: int | None = None) -> LabeledImages:
+def load_set(path: str | DataSpec, size: int | None = None, limit: int | None = None) -> LabeledImages:
     """A distilled set (zip, folder, shards), or a plain folder of class folders, as images of `size` pixels.
 
     `size` None keeps the set's own, or that of a plain folder's first image. `limit` takes so many images of a plain
     folder, spread evenly over it.
 
     Raises:
-        UserError: there is no set at `path`, or it holds no images.
+        UserError: there is no set at `path`, it holds no images, or `size` is too large.
     """
-    if not _is_distilled(Path(path)):
+    if size is not None and size > MAX_SIDE:
+        raise UserError(f"size is {size}; it must be from 1 to {MAX_SIDE} pixels")
+    if not _is_distilled(Path(str(path))):
         return _hold_source(path, "train", size, None, limit)
+    path = str(path)
     with open_set(path) as opened:
         side = size or opened.image_size
         pictures = [np.asarray(to_square(opened.image(i), side)) for i in range(len(opened))]
@@ -66,10 +72,12 @@ def load_set(path: str, size: int | None = None, limit: int | None = None) -> La
             raise UserError(f"{path} holds no images")
         images = rearrange(torch.from_numpy(np.stack(pictures)), "n h w c -> n c h w").contiguous()
         labels, names = torch.tensor(opened.labels), tuple(opened.class_names)
-        return _held(images, labels, names, path, dict(opened.settings), opened.file_names)
+        wnids = _wnids(opened.manifest["class_folders"])
+        held = _held(images, labels, names, str(path), dict(opened.settings), opened.file_names)
+        return replace(held, wnids=wnids)
 
 
-def load_test(path: str, size: int, limit: int | None = None) -> LabeledImages:
+def load_test(path: str | DataSpec, size: int, limit: int | None = None) -> LabeledImages:
     """Test images as the protocol has them: resized to size // 7 · 8, the centre cropped (32 → 32, 224 → 256 / 224)."""
     return _hold_source(path, "test", size, size // 7 * 8, limit)
 
@@ -78,7 +86,9 @@ def _is_distilled(path: Path) -> bool:
     return path.suffix == ".zip" or (path.is_dir() and (path / "dataset.json").is_file())
 
 
-def _hold_source(path: str, split: str, size: int | None, resized: int | None, limit: int | None) -> LabeledImages:
+def _hold_source(
+    path: str | DataSpec, split: str, size: int | None, resized: int | None, limit: int | None
+) -> LabeledImages:
     source = open_source(path, split)
     size = size or min(read_image(source, 0).size)
     decoded = decode(source, resized or size, limit)
@@ -86,7 +96,12 @@ def _hold_source(path: str, split: str, size: int | None, resized: int | None, l
     names = tuple(described_classes(source.class_names)["class_names"])
     whole = len(images) == len(source)  # nothing was skipped or left out
     files = tuple(source.files.where(i) for i in range(len(source))) if whole else ()
-    return _held(images, decoded.labels, names, path, {}, files)
+    held = _held(images, decoded.labels, names, str(path), {}, files)
+    return replace(held, wnids=_wnids(source.class_names))
+
+
+def _wnids(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(described_classes(folders).get("wnids", ()))
 
 
 def _held(

@@ -3,12 +3,13 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hieramp.errors import UserError
+from hieramp.evaluation.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class Study:
     plot: Literal["bars", "lines"] = "bars"
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # row → column → figure
     sets: Mapping[str, str] = field(default_factory=dict)  # row → path, instead of `rows`
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # row → columns in which it cannot be made
 
     def cells(self) -> Iterator[Cell]:
         """Row by row within a column."""
         for column, more in self.columns.items():
             for row in self.sets or self.rows:
+                if column in self.left_out.get(row, ()):
+                    continue
                 path = self.sets.get(row)
                 arguments = () if path else (*shlex.split(self.rows[row]), *shlex.split(more))
                 for teacher in self.teachers or [None]:
@@ -99,8 +103,40 @@ def read_study(path: Path) -> Study:
     if not isinstance(entries, dict) or not set(entries) <= FIELDS or not {"title", "rows"} <= set(entries):
         odd = sorted(set(entries) - FIELDS) if isinstance(entries, dict) else []
         raise UserError(f"{path} is no study: it must have title and rows" + (f"; unknown: {odd[0]}" if odd else ""))
+    for name, is_right in ENTRIES.items():
+        if name in entries and not is_right(entries[name]):
+            raise UserError(f"{path} is no study: its {name} cannot be {str(entries[name])[:60]!r}")
     entries["students"] = tuple(entries.get("students", ("resnet18",)))
     return Study(name=path.stem, **entries)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_command_line(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and shlex.split(value) is not None
+    except ValueError:  # a quote that is not closed
+        return False
+
+
+def _table_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and bool(value) and all(map(is_right, value.values()))
+
+
+ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "title": _is_text,
+    "about": _is_text,
+    "rows": _table_of(_is_command_line),
+    "columns": _table_of(_is_command_line),
+    "students": lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
+    "teachers": _table_of(lambda value: value is None or _is_command_line(value)),
+    "protocol": lambda value: isinstance(value, str) and value in PROTOCOLS,
+    "runs": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+    "plot": lambda value: value in ("bars", "lines"),
+    "published": lambda value: value == {} or _table_of(_table_of(_is_text))(value),
+}
 
 
 def study_of_sets(paths: list[str], students: tuple[str, ...], protocol: str, runs: int) -> Study:
@@ -127,6 +163,8 @@ def filled(arguments: tuple[str, ...], values: Mapping[str, str | None]) -> list
     known = {name: value for name, value in values.items() if value is not None}
     try:
         return [argument.format_map(known) for argument in arguments]
+    except (AttributeError, IndexError, ValueError) as error:
+        raise UserError(f"the study's {' '.join(arguments)!r} has braces that hold no plain name: {error}") from error
     except KeyError as error:
         name = error.args[0]
         way = f"--{name}" if name in ("data", "test", "teacher", "model") else f"--define {name}=…"

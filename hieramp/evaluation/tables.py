@@ -176,7 +176,13 @@ def _number(heading: str) -> float:
 
 
 def write_into(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers of a study in a document.
+    """Replace what stands between the markers of a study in a document; raises as `check_place` does."""
+    begin, before, after, end = check_place(path, name)
+    write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")
+
+
+def check_place(path: Path, name: str) -> tuple[str, str, str, str]:
+    """The marker that begins a study's place in a document, what is before and after it, and the marker that ends it.
 
     Raises:
         UserError: the document is not there, or has no such markers.
@@ -186,8 +192,10 @@ def write_into(path: Path, name: str, text: str) -> None:
         document = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"--write is {path}, which does not exist") from error
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise UserError(f"--write is {path}, which is no document of text: give a Markdown file") from error
     before, found, rest = document.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise UserError(f"{path} has no place for this study: put {begin} and {end} on lines of their own")
-    write_text(path, f"{before}{begin}\n\n{text}\n{end}{after}")
+    return begin, before, after, end

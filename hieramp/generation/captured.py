@@ -1,4 +1,4 @@
-"""CUDA graphs as a wrapper of `draw_scale`: a scale is then one launch instead of some hundred. Off by default.
+"""CUDA graphs as a wrapper of `draw_scale`: a scale is then one launch instead of some hundred.
 
 A set of buffers of fixed shape (cache, latent grids, labels, noise keys) holds what the graphs read; rows beyond those
 asked for repeat the first one. What a graph returns is copied out, so that the next replay cannot overwrite it.

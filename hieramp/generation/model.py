@@ -13,8 +13,8 @@ from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
 from hieramp.generation.loop import Given, Memory, Request, Step, draw
+from hieramp.settings import DEFAULTS, Settings, for_images
 from hieramp.settings import Given as GivenSettings
-from hieramp.settings import Settings, for_images
 from hieramp.var.model import VAR
 from hieramp.version import __version__
 from hieramp.vqvae.model import VQVAE
@@ -44,6 +44,7 @@ class Model:
     folder: Path | None = None
     wnids: tuple[str, ...] = field(default=())  # ImageNet ids of the classes, where they have any
     captured: CudaGraphCache | None = field(default=None, repr=False)  # recorded scales, on a GPU
+    defaults: Settings = DEFAULTS["var"]  # what is drawn with where nothing is said
     kind: ClassVar[str] = "var"  # which settings it has
 
     @property
@@ -64,7 +65,7 @@ class Model:
     def has_class_tokens(self) -> bool:
         return bool(self.var.config.class_token_scales)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None, cuda_graphs: bool = False) -> "Model":
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None, cuda_graphs: bool = True) -> "Model":
         """Move to a device; the transformer computes in `dtype` (None: as it did), the VQ-VAE in float32.
 
         On a GPU its decoder computes in half precision too, where the transformer does: it is half of the work there.
@@ -131,9 +132,9 @@ class Model:
         """Draw one image per label, yielding every scale from coarse to fine.
 
         An image depends on (model, label, seed, settings) alone. `settings` are those of all images, or one for each
-        image; None is the defaults. An `Amplification` does for settings that are otherwise the defaults, and any field
-        of `Settings` may be given by its name as well, as may `amplification=`: `guidance=2.0, temperature=0.7`. Images
-        of one call may differ in their amplification alone. `seeds` are drawn at random when left out.
+        image; None is the model's `defaults`. An `Amplification` does for settings that are otherwise those, and any
+        field of `Settings` may be given by its name as well, as may `amplification=`: `guidance=2.0, temperature=0.7`.
+        Images of one call may differ in their amplification alone. `seeds` are drawn at random when left out.
 
         `return_attention` adds the saliency of every block and head and the class tokens' logits. `memory` keeps
         drawings (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
@@ -175,7 +176,7 @@ class Model:
         given: Sequence[Tensor],
     ) -> Request:
         labels = check_labels(labels, self.var.config.num_classes, self.name)
-        seeds, per_image = for_images(settings, options, Settings(), labels, seeds)
+        seeds, per_image = for_images(settings, options, self.defaults, labels, seeds)
         for one in set(per_image):
             self.check(one)
         amplifications = tuple(one.amplification for one in per_image)

@@ -87,19 +87,14 @@ def _tile(png: bytes) -> Image.Image:
 
 def dataset_card(manifest: dict[str, Any], name: str | None = None) -> bytes:
     """README.md, with the front matter of the Hugging Face Hub; `name` is what a set on the Hub is called there."""
-    settings, model = manifest["settings"], manifest.get("model")
+    settings, side = manifest["settings"], manifest["image_size"]
     num_images, num_classes = len(manifest["images"]), len(settings["classes"])
-    origin = (
-        f"Drawn by {model['name']} (SHA-256 of its weights {model['sha256'][:16]}…)."
-        if model
-        else f"Real images of {settings['data']}, chosen by the method {manifest['method']}."
-    )
     storage = manifest.get("storage", "zip")
     soft = f"\n\n`{places(storage).soft_labels}` holds the classifier's logits, one row an image, in the order of "
     parts = [
         _front_matter(manifest, storage, num_images),
         f"# A distilled set: {num_images} images of {num_classes} classes",
-        f"{origin} {settings['ipc']} images a class, {manifest['image_size']}×{manifest['image_size']} pixels, "
+        f"{_origin(manifest)} {_per_class(settings)} images a class, {side}×{side} pixels, "
         f"lossless PNG. Made by HierAmp {manifest['versions']['hieramp']}, method {manifest['method']}."
         + (soft + "`dataset.json`." if settings.get("soft_labels") else ""),
         "![the first images of each class](contact.svg)",
@@ -108,6 +103,24 @@ def dataset_card(manifest: dict[str, Any], name: str | None = None) -> bytes:
         "`python -m hieramp verify` compares every file with the SHA-256 in `dataset.json`.",
     ]
     return ("\n\n".join(parts) + "\n").encode()
+
+
+def _origin(manifest: dict[str, Any]) -> str:
+    """Where the images come from, in a sentence."""
+    settings, model, method = manifest["settings"], manifest.get("model"), manifest["method"]
+    drawn = f"by {model['name']} (SHA-256 of its weights {model['sha256'][:16]}…)" if model else ""
+    if "recovered_from" in settings:
+        return f"Drawn anew from the set {settings['recovered_from']['name']} {drawn}."
+    if model:
+        return f"Drawn {drawn}."
+    if method == "dm":
+        return f"Made of real images of {settings['data']} by distribution matching."
+    return f"Real images of {settings['data']}, chosen by the method {method}."
+
+
+def _per_class(settings: dict[str, Any]) -> str:
+    counts = settings.get("per_class") or [settings["ipc"]]
+    return str(settings["ipc"]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def _lines(storage: str, name: str | None) -> str:

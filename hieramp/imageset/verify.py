@@ -73,9 +73,10 @@ def _counts(image_set: ImageSet) -> Iterator[str]:
     classes, ipc = image_set.settings.get("classes", []), image_set.settings.get("ipc")
     counts = Counter(image_set.labels)
     folders = image_set.manifest["class_folders"]
-    for label in classes:
-        if counts[label] != ipc:
-            yield f"class {label} has {counts[label]} images; the settings say {ipc}"
+    said = image_set.settings.get("per_class") or [ipc] * len(classes)  # a set made of an uneven one says each
+    for label, count in zip(classes, said, strict=False):
+        if counts[label] != count:
+            yield f"class {label} has {counts[label]} images; the settings say {count}"
     for label in sorted(set(counts) - set(classes)):
         yield f"class {label} has images, but is not among the classes of the settings"
     if ipc is None or ipc * len(classes) != len(image_set):

@@ -41,7 +41,13 @@ class DiTObjective(Objective):
         labels = drop_labels(labels_B, self.model.null_label, LABEL_DROP)
         v = self.model((1 - t_B111) * x0 + t_B111 * noise, 1000 * t_B, labels)
         loss_B = F.mse_loss(v.float(), noise - x0, reduction="none").mean((1, 2, 3))
-        return {"loss": loss_B.mean(), **per_stage(loss_B.detach(), t_B)}
+        further = self.further(x0, (1 - t_B111) * x0 + t_B111 * (noise - v.float()), labels_B)
+        loss = loss_B.mean() + sum(further.values())
+        return {"loss": loss, **further, **per_stage(loss_B.detach(), t_B)}
+
+    def further(self, x0_BCHW: Tensor, predicted_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        """What is added to the loss, by its names: of the latents, those predicted of them, and their labels."""
+        return {}
 
     @torch.no_grad()
     def latents(self, images_BCHW: Tensor) -> Tensor:

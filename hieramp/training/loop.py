@@ -53,6 +53,10 @@ class Objective(nn.Module):
         """Names of the weights that Muon takes."""
         return set()
 
+    def apart(self) -> set[str]:
+        """Names of weights that an AdamW of their own takes, as a discriminator's are."""
+        return set()
+
     def variant(self) -> Hashable | None:
         """What a step depends on besides batch and weights: a CUDA graph serves one variant. None: not to be recorded.
 
@@ -163,7 +167,7 @@ class _Run:
         objective.to(self.accelerator.device)
         self.average = ModelEmaV3(objective.model, decay=recipe.ema, use_warmup=True)
         self.is_compiled = self.accelerator.device.type == "cuda" and objective.compile_parts()
-        optimizers = build_optimizers(objective, recipe, objective.matrices())
+        optimizers = build_optimizers(objective, recipe, objective.matrices(), objective.apart())
         self.keeper = StateKeeper(folder / "training" / f"{settings.part}.safetensors", recipe, source)
         if settings.resume:
             self.keeper.load(objective, self.average, optimizers, self.clock)
@@ -342,16 +346,23 @@ class StateKeeper:
         about = read_about(self.path)
         if about.get("recipe") != self.recipe:
             raise UserError(f"cannot resume {self.path}: it was begun with {about.get('recipe')}, not {self.recipe}")
-        if about.get("data", self.data) != self.data:
-            told = f"{about['data']['images']} images of {', '.join(about['data']['classes'][:10])}"
+        data, step, seconds = about.get("data", self.data), about.get("step"), about.get("seconds")
+        if not (isinstance(data, dict) and isinstance(step, int) and step >= 0 and isinstance(seconds, int | float)):
+            raise UserError(f"{self.path} is damaged: it does not say how far the run is; remove it to begin anew")
+        if data != self.data:
+            told = f"{data.get('images')} images of {', '.join(map(str, data.get('classes', [])[:10]))}"
             raise UserError(f"cannot resume {self.path}: it was begun with other data ({told}): give that data")
         load_state(self.path, self._parts(objective, average, optimizers))
-        clock.step, clock.spent = about["step"], about["seconds"]
+        clock.step, clock.spent = step, seconds
 
     def refuse_to_overwrite(self) -> None:
-        """An interrupted run must be resumed or removed, not lost."""
-        if self.path.is_file() and read_about(self.path).get("progress", 1) < 1:
+        """An interrupted run must be resumed or removed, not lost; that a finished one is replaced is told."""
+        progress = _progress(self.path) if self.path.is_file() else None
+        if progress is not None and progress < 1:
             raise UserError(f"{self.path} holds an interrupted run: add --resume to go on, or remove it to begin anew")
+        if progress is not None:
+            part, folder = self.path.stem, self.path.parent.parent
+            print(f"the finished {part} in {folder} is trained anew and replaced at the end", file=sys.stderr)
 
     @staticmethod
     def _parts(objective: nn.Module, average: ModelEmaV3, optimizers: list[Any]) -> dict[str, Any]:
@@ -365,4 +376,11 @@ class StateKeeper:
 def progress_of(folder: Path, part: str) -> float | None:
     """How far the run of a part got, from 0 to 1; None where there was none."""
     path = folder / "training" / f"{part}.safetensors"
-    return float(read_about(path).get("progress", 1)) if path.is_file() else None
+    return _progress(path) if path.is_file() else None
+
+
+def _progress(path: Path) -> float:
+    progress = read_about(path).get("progress", 1)
+    if not isinstance(progress, int | float):
+        raise UserError(f"{path} is damaged: it does not say how far the run is; remove it to begin anew")
+    return float(progress)

@@ -108,13 +108,16 @@ MUON_RATE = 10.0
 
 
 def build_optimizers(
-    module: nn.Module, recipe: Recipe, matrices: set[str] | None = None
+    module: nn.Module, recipe: Recipe, matrices: set[str] | None = None, apart: set[str] | None = None
 ) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the weights named in `matrices` and AdamW for the rest.
 
-    Weight decay falls on tensors of more than one dimension only.
+    Weight decay falls on tensors of more than one dimension only. Weights named in `apart` are a discriminator's: an
+    AdamW of their own with β = (0.5, 0.9), without decay, at the same rate.
     """
-    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    judging = [trained.pop(name) for name in sorted(apart or set())]
+    named = trained
     chosen = (matrices or set()) & set(named) if recipe.optimizer == "muon" else set()
     rest = [p for name, p in named.items() if name not in chosen]
     groups = [
@@ -131,6 +134,9 @@ def build_optimizers(
             [named[n] for n in sorted(chosen)], recipe.learning_rate * MUON_RATE, weight_decay=recipe.weight_decay
         )
         optimizers.append(muon)
+    if judging:
+        fused = True if all(p.is_cuda for p in judging) else None
+        optimizers.append(torch.optim.AdamW(judging, recipe.learning_rate, (0.5, 0.9), weight_decay=0.0, fused=fused))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

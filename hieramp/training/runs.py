@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,16 @@ from torchvision.utils import make_grid
 
 from hieramp.amplification.settings import OFF
 from hieramp.checkpoints import (
+    built,
     class_token_part,
     class_token_variants,
+    has_other_base,
+    has_part,
     load_part,
     load_strictly,
+    parts_on,
     read_config,
+    record_bases,
     save_part,
     write_config,
 )
@@ -29,26 +34,31 @@ from hieramp.config import DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
 from hieramp.devices import autocast_bf16_if_fast, resolve_device, supports_fast_bf16
 from hieramp.diffusion.dit import DiT
-from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis
+from hieramp.diffusion.latents import LatentBasis, VQLatents, basis_of, fit_basis, hash_of
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.generation.loop import Request, draw
+from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
+from hieramp.perceptual import Distance
 from hieramp.training.class_tokens import ClassTokenOptions, OwnClassTokenObjective
 from hieramp.training.classifier import ClassifierObjective
 from hieramp.training.dit import DiTObjective
 from hieramp.training.loop import Objective, Outcome, RunSettings, train
+from hieramp.training.minimax import NAME as MINIMAX
+from hieramp.training.minimax import MinimaxObjective, MinimaxOptions, folded
 from hieramp.training.presets import Preset
 from hieramp.training.recipe import Recipe
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective, only_class_tokens
-from hieramp.training.vqvae import VQVAEObjective, reconstruction_sheet
+from hieramp.training.vqvae import DecoderObjective, LookOptions, VQVAEObjective, reconstruction_sheet
 from hieramp.var.class_tokens import class_token_sizes, is_class_token
 from hieramp.var.growth import grown
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
 SHEET_IMAGES = 10
+DECODER = ("decoder.", "post_quant_conv.")  # names of the weights that come after the tokens
 FITTED_IMAGES = 1024  # that the basis of the latents is fitted to
 CALIBRATION_IMAGES = 400
 CALIBRATION_NUMBERS = 2**28  # no more images than have so many numbers, a GB
@@ -61,9 +71,8 @@ def load_vqvae(folder: Path) -> VQVAE:
         UserError: the folder has none, or its weights do not fit its config.
     """
     config = _config_with(folder, "vqvae")
-    vqvae = VQVAE(from_json(VQVAEConfig, config["vqvae"]))
-    load_strictly(vqvae, load_part(folder, "vqvae"), str(folder / "vqvae.safetensors"))
-    return vqvae.eval()
+    sizes = from_json(VQVAEConfig, config["vqvae"])
+    return built(lambda: VQVAE(sizes), load_part(folder, "vqvae"), str(folder / "vqvae.safetensors")).eval()
 
 
 def _config_with(folder: Path, part: str) -> dict:
@@ -73,10 +82,16 @@ def _config_with(folder: Path, part: str) -> dict:
     return config
 
 
-def train_vqvae(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
-    """Images to vqvae.safetensors."""
+def train_vqvae(
+    data: str | DataSpec,
+    preset: Preset,
+    settings: RunSettings,
+    look: LookOptions | None = None,
+    distance: Distance | None = None,
+) -> Outcome:
+    """Images to vqvae.safetensors; `distance` is the perceptual one that `look` asks for."""
     source = open_source(data)
-    objective = VQVAEObjective(VQVAE(preset.vqvae))
+    objective = VQVAEObjective(VQVAE(preset.vqvae), look or preset.look, distance)
     sheet = decode(source, preset.vqvae.image_size, limit=SHEET_IMAGES).images
     if settings.warm_start:
         load_strictly(objective.model, load_vqvae(settings.warm_start).state_dict(), str(settings.warm_start))
@@ -90,6 +105,53 @@ def train_vqvae(data: str | DataSpec, preset: Preset, settings: RunSettings) -> 
         return reconstruction_sheet(model, sheet)
 
     return train(objective, source, preset.vqvae.image_size, preset.vqvae_recipe, settings, sample, write)
+
+
+def train_decoder(
+    data: str | DataSpec,
+    preset: Preset,
+    settings: RunSettings,
+    look: LookOptions | None = None,
+    distance: Distance | None = None,
+) -> Outcome:
+    """Images and the folder's VQ-VAE to one whose decoder alone is another: every token, and what was trained on
+    them, stays as it is.
+
+    Raises:
+        UserError: the folder has no VQ-VAE.
+    """
+    source = open_source(data)
+    vqvae = load_vqvae(settings.folder)
+    before = hash_of(vqvae)
+    objective = DecoderObjective(vqvae, look or preset.look, distance)
+    sheet = decode(source, vqvae.config.image_size, limit=SHEET_IMAGES).images
+
+    def write(model: Module, outcome: Outcome) -> None:
+        save_decoder(settings.folder, model.state_dict(), before)
+        _write_about(settings, source, outcome, preset.vqvae_recipe)
+
+    def sample(model: VQVAE) -> Image.Image:
+        return reconstruction_sheet(model, sheet)
+
+    return train(objective, source, vqvae.config.image_size, preset.vqvae_recipe, settings, sample, write)
+
+
+def save_decoder(folder: Path, state: dict[str, Tensor], before: Tensor) -> None:
+    """Write a VQ-VAE that differs in its decoder from the one that the folder has, whose hash is `before`.
+
+    What stands on that one stands on this one: the transformer's fingerprint of it, and the latents of a diffusion
+    transformer. Encoder, codes and φ are written as they were, to the bit.
+    """
+    kept = {key: value for key, value in load_part(folder, "vqvae").items() if not key.startswith(DECODER)}
+    new = kept | {key: value for key, value in state.items() if key.startswith(DECODER)}
+    standing = [part for part in parts_on(folder, "vqvae") if not has_other_base(folder, part)]
+    save_part(folder, "vqvae", new)
+    record_bases(folder, standing, anew=True)
+    if has_part(folder, "latents"):
+        latents = load_part(folder, "latents")
+        if torch.equal(latents["vqvae"].cpu(), before):
+            latents["vqvae"] = hash_of(load_vqvae(folder))
+            save_part(folder, "latents", latents, torch.float32)
 
 
 def train_var(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Outcome:
@@ -114,9 +176,16 @@ def train_var(data: str | DataSpec, preset: Preset, settings: RunSettings) -> Ou
 
 
 def train_class_tokens(
-    data: str | DataSpec, preset: Preset, settings: RunSettings, options: ClassTokenOptions
+    data: str | DataSpec,
+    preset: Preset,
+    settings: RunSettings,
+    options: ClassTokenOptions,
+    base: Model | None = None,
 ) -> Outcome:
     """The folder's VQ-VAE and VAR to class_tokens-….safetensors, a small file; with the backbone, var as well.
+
+    With `base`, they are another model's, an official checkpoint's for one: the folder gets the class tokens alone, for
+    `hieramp.load(base.name, class_tokens=folder)`. The images may then be of some of the model's classes.
 
     They become the folder's default; those of the other condition stay beside them, unless the backbone changed.
     A warm start begins from another model's tokens of the same kind and condition, where it has some.
@@ -126,16 +195,25 @@ def train_class_tokens(
             tokens to begin from are of another kind.
     """
     source = open_source(data)
-    vqvae = load_vqvae(settings.folder)
-    plain = from_json(VARConfig, _config_with(settings.folder, "var")["var"])
-    _check_classes(source, plain.num_classes, settings.folder)
+    if base is None:
+        vqvae = load_vqvae(settings.folder)
+        plain = from_json(VARConfig, _config_with(settings.folder, "var")["var"])
+        _check_classes(source, plain.num_classes, settings.folder)
+        backbone = load_part(settings.folder, "var")
+    else:
+        if options.with_backbone:
+            raise UserError(f"--with-backbone would change {base.name} itself: train in its folder, without --model")
+        vqvae, source = base.vqvae, source.among(base.class_names)
+        plain = replace(base.var.config, class_token_scales=(), read_only_class_tokens=False)
+        plain = replace(plain, class_token_attention="shared", class_token_block=None, class_token_width=None)
+        backbone = {key: value for key, value in base.var.state_dict().items() if not is_class_token(key)}
     config = _with_class_tokens(plain, options)
     var, condition = VAR(config), options.condition
     first = {key: value for key, value in var.state_dict().items() if is_class_token(key)}
     if settings.warm_start and condition in class_token_variants(settings.warm_start):
         first = load_part(settings.warm_start, class_token_part(settings.warm_start, condition))
         _check_same_kind(class_token_sizes(first), config, settings.warm_start)
-    load_strictly(var, first | load_part(settings.folder, "var"), f"the VAR in {settings.folder}")
+    load_strictly(var, first | backbone, f"the VAR in {settings.folder if base is None else base.name}")
     if not options.with_backbone:
         only_class_tokens(var)
     tokenizer = Tokenizer(vqvae, preset.class_token_recipe.shift)
@@ -148,13 +226,15 @@ def train_class_tokens(
     def write(model: Module, outcome: Outcome) -> None:
         tokens, rest = _split(model.state_dict())
         about: dict[str, Any] = {"condition": condition, "with_backbone": options.with_backbone}
+        about |= {} if base is None else {"of": base.name}
         about |= {"read_only": config.read_only_class_tokens, "attention": config.class_token_attention}
         if config.own_class_tokens:
             about |= {"block": config.watched_block, "width": config.own_width}
             about |= {name: getattr(options, name) for name in ("same_map", "left_out", "narrow")}
         if options.with_backbone:
             save_part(settings.folder, "var", rest)
-        variants = {} if options.with_backbone else class_token_variants(settings.folder)
+        known = (settings.folder / "config.json").is_file()
+        variants = class_token_variants(settings.folder) if known and not options.with_backbone else {}
         save_part(settings.folder, f"class_tokens-{condition}", tokens)
         entries: dict[str, dict[str, Any]] = {
             "class_tokens": about,
@@ -221,9 +301,16 @@ def train_classifier(data: str | DataSpec, preset: Preset, settings: RunSettings
     return train(objective, source, config.image_size, preset.classifier_recipe, settings, None, write)
 
 
-def train_dit(data: str, preset: Preset, settings: RunSettings) -> Outcome:
-    """Images and the folder's VQ-VAE to dit.safetensors, and latents.safetensors: the basis that it was trained in."""
+def train_dit(
+    data: str | DataSpec, preset: Preset, settings: RunSettings, minimax: MinimaxOptions | None = None
+) -> Outcome:
+    """Images and the folder's VQ-VAE to dit.safetensors, and latents.safetensors: the basis that it was trained in.
+
+    With `minimax` the DiT of the warm start is fine-tuned, its VQ-VAE and classifier copied where the folder has none.
+    """
     source = open_source(data)
+    if minimax:
+        _copy_rest(settings)
     vqvae = load_vqvae(settings.folder)
     size = vqvae.config.image_size
     if settings.warm_start:
@@ -244,19 +331,46 @@ def train_dit(data: str, preset: Preset, settings: RunSettings) -> Outcome:
         if replace(before, dropout=config.dropout) != config:
             raise UserError(f"the DiT in {settings.warm_start} has other sizes ({before}) than this one ({config})")
         load_strictly(dit, load_part(settings.warm_start, "dit"), str(settings.warm_start))
-    recipe, objective = preset.dit_recipe, DiTObjective(dit, vqvae, basis)
+    recipe = preset.dit_recipe
+    objective = MinimaxObjective(dit, vqvae, basis, minimax) if minimax else DiTObjective(dit, vqvae, basis)
 
     def write(model: Module, outcome: Outcome) -> None:
         save_part(settings.folder, "latents", basis.state_dict(), torch.float32)
-        save_part(settings.folder, "dit", model.state_dict())
-        _write_about(settings, source, outcome, recipe, dit=to_json(config))
+        save_part(settings.folder, "dit", folded(model).state_dict())
+        told = {"objective": MINIMAX, **asdict(minimax)} if minimax else {}
+        _write_about(settings, source, outcome, recipe, told, dit=to_json(config))
 
     sample = _diffusion_sheet(vqvae, basis, source.class_names)
     return train(objective, source, size, recipe, settings, sample, write)
 
 
+def _copy_rest(settings: RunSettings) -> None:
+    """What a fine-tuned DiT needs beside it, from the warm start to a folder that has no VQ-VAE.
+
+    Raises:
+        UserError: there is no warm start, or it is the folder itself.
+    """
+    before, folder = settings.warm_start, settings.folder
+    if before is None:
+        raise UserError("minimax fine-tunes a trained DiT: name its model with --warm-start")
+    if before.resolve() == folder.resolve():
+        raise UserError(f"--out and --warm-start are both {folder}: the fine-tuned DiT needs a folder of its own")
+    if "vqvae" in (read_config(folder) if (folder / "config.json").is_file() else {}):
+        return
+    known = _config_with(before, "vqvae")
+    for part in [part for part in ("vqvae", "classifier") if part in known]:
+        save_part(folder, part, load_part(before, part))
+    kept = {name: known[name] for name in ("vqvae", "classifier", "class_names", "wnids") if name in known}
+    write_config(folder, **kept)
+
+
 def _write_about(
-    settings: RunSettings, source: DataSource, outcome: Outcome, recipe: Recipe, **sizes: dict[str, Any]
+    settings: RunSettings,
+    source: DataSource,
+    outcome: Outcome,
+    recipe: Recipe,
+    told: dict[str, Any] | None = None,
+    **sizes: dict[str, Any],
 ) -> None:
     """Put a part's sizes into config.json, and how it was trained, by the runs that it was begun from too."""
     known = read_config(settings.folder) if (settings.folder / "config.json").exists() else {}
@@ -270,6 +384,7 @@ def _write_about(
         "images": len(source),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "torch": torch.__version__,
+        **(told or {}),
     }
     before = _runs_before(known, settings)
     if before:

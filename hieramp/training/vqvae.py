@@ -3,6 +3,9 @@
 The official training code was never released; the losses follow VAR's quantizer (arXiv 2404.02905, Eq. 5).
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
 from accelerate.utils import broadcast, reduce
 from PIL import Image
@@ -12,6 +15,16 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from hieramp.data import to_signed
+from hieramp.errors import UserError
+from hieramp.perceptual import Distance
+from hieramp.training.adversarial import (
+    PatchDiscriminator,
+    adaptive_weight,
+    changed_alike,
+    discriminator_loss,
+    generator_loss,
+    without_learning,
+)
 from hieramp.training.augment import randomly_flipped
 from hieramp.training.loop import Objective
 from hieramp.vqvae.autoencoder import to_unit
@@ -77,15 +90,79 @@ class Codebook(nn.Module):
         self.sum_VC.copy_(torch.where(dead_V[:, None], fresh_VC * use, self.sum_VC))
 
 
+@dataclass(frozen=True)
+class LookOptions:
+    """What a tokenizer's reconstructions are judged by besides their pixels."""
+
+    perceptual: str | None = None  # a network, as --perceptual takes it; None: pixels alone
+    perceptual_weight: float = 1.0
+    adversarial: float = 0.0  # weight of the patch discriminator; 0: none
+    adversarial_from: float = 0.3  # share of the run from which on it takes part
+    augment: bool = True  # DiffAugment: both kinds of images changed alike before the discriminator sees them
+
+    def __post_init__(self) -> None:
+        for name in ("perceptual_weight", "adversarial"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: give a number from 0 on")
+        if not 0 <= self.adversarial_from < 1:
+            raise UserError(f"adversarial_from is {self.adversarial_from}: give a share of the run, from 0 to below 1")
+
+
+class Look(nn.Module):
+    """The losses of how a reconstruction looks: perceptual, and adversarial with the discriminator that it trains.
+
+    Generator and discriminator take one step together: the verdict that the decoder learns from has the
+    discriminator's weights fixed, the one that the discriminator learns from has the images fixed.
+    """
+
+    def __init__(self, options: LookOptions, image_size: int, distance: Distance | None = None) -> None:
+        super().__init__()
+        self.options = options
+        # in a list: it is no part of what is trained or saved
+        self.distance = [distance] if distance else []
+        self.discriminator = PatchDiscriminator(image_size) if options.adversarial else None
+        self.is_judged = False  # whether the discriminator takes part yet
+
+    def forward(
+        self, x: Tensor, made: Tensor, mse: Tensor, last_layer: nn.Parameter
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is added to the loss, and values to log. Images and reconstructions (B, 3, H, W) in [-1, 1]."""
+        logged: dict[str, Tensor] = {}
+        added = mse.new_zeros(())
+        for distance in self.distance:
+            if isinstance(distance, nn.Module):
+                distance.to(x.device)
+            logged["perceptual"] = distance(made.float(), x)
+            added = added + self.options.perceptual_weight * logged["perceptual"]
+        if self.discriminator is not None:
+            adversarial, more = self._adversarial(x, made, mse + added, last_layer)
+            added, logged = added + adversarial, logged | more
+        return added, {name: value.detach() for name, value in logged.items()}
+
+    def _adversarial(
+        self, x: Tensor, made: Tensor, reconstruction: Tensor, last_layer: nn.Parameter
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self.discriminator is not None
+        if not self.is_judged:  # all weights are in the graph, for runs of several processes
+            return sum((p.sum() * 0 for p in self.discriminator.parameters()), x.new_zeros(())), {}
+        real, fake = changed_alike(x, made) if self.options.augment else (x, made.float())
+        fooled = generator_loss(without_learning(self.discriminator, fake))
+        weight = adaptive_weight(reconstruction, fooled, last_layer) if torch.is_grad_enabled() else fooled.new_ones(())
+        learned = discriminator_loss(self.discriminator(real), self.discriminator(fake.detach()))
+        added = self.options.adversarial * weight * fooled + learned
+        return added, {"adversarial": fooled, "adversarial_weight": weight, "discriminator": learned}
+
+
 class VQVAEObjective(Objective):
     """(images uint8, labels) to losses; the labels are not used."""
 
     model: VQVAE
 
-    def __init__(self, vqvae: VQVAE) -> None:
+    def __init__(self, vqvae: VQVAE, look: LookOptions | None = None, distance: Distance | None = None) -> None:
         super().__init__()
         self.model = vqvae
         self.codebook = Codebook(vqvae)
+        self.look = Look(look or LookOptions(), vqvae.config.image_size, distance)
         self.found: Quantized | None = None
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
@@ -101,11 +178,19 @@ class VQVAEObjective(Objective):
         towards_latent = torch.stack([F.mse_loss(f, z.detach()) for f in found.partial]).mean()
         commitment = torch.stack([F.mse_loss(z, f.detach()) for f in found.partial]).mean()
         self.found = found
+        looks, logged = self.look(x, reconstruction, mse, self.model.decoder.conv_out.weight)
         return {
-            "loss": mse + towards_latent + COMMITMENT * commitment,
+            "loss": mse + looks + towards_latent + COMMITMENT * commitment,
             "psnr": 10 * torch.log10(4 / mse.detach()),
             "quantization": towards_latent.detach(),
+            **logged,
         }
+
+    def before_step(self, progress: float) -> None:
+        self.look.is_judged = progress >= self.look.options.adversarial_from
+
+    def apart(self) -> set[str]:
+        return discriminator_of(self)
 
     def after_step(self, progress: float) -> dict[str, Tensor]:
         """Update the codebook; restarts end with the last fifth, so that the codes settle."""
@@ -121,8 +206,52 @@ class VQVAEObjective(Objective):
 
     def matrices(self) -> set[str]:
         """The convolutions that Muon takes: all but the first and the last, which see pixels."""
-        outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
-        return {name for name, p in self.named_parameters() if p.ndim == 4 and not name.startswith(outer)}
+        return inner_convolutions(self)
+
+
+class DecoderObjective(Objective):
+    """(images uint8, labels) to losses of the decoder alone: its input is what the tokens say, as when it is drawn.
+
+    Encoder, codes and φ are fixed, so that the tokens of every image stay as they are.
+    """
+
+    model: VQVAE
+
+    def __init__(self, vqvae: VQVAE, look: LookOptions, distance: Distance | None = None) -> None:
+        super().__init__()
+        self.model = vqvae
+        for part in (vqvae.encoder, vqvae.quant_conv, vqvae.quantize):
+            part.requires_grad_(False)
+        self.look = Look(look, vqvae.config.image_size, distance)
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        x = randomly_flipped(to_signed(images_BCHW))
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            f_hat = self.model.embed(self.model.encode(x))
+        reconstruction = self.model.decode(f_hat)
+        mse = F.mse_loss(reconstruction.float(), x)
+        looks, logged = self.look(x, reconstruction, mse, self.model.decoder.conv_out.weight)
+        return {"loss": mse + looks, "psnr": 10 * torch.log10(4 / mse.detach()), **logged}
+
+    def before_step(self, progress: float) -> None:
+        self.look.is_judged = progress >= self.look.options.adversarial_from
+
+    def apart(self) -> set[str]:
+        return discriminator_of(self)
+
+    def matrices(self) -> set[str]:
+        return inner_convolutions(self)
+
+
+def inner_convolutions(module: nn.Module) -> set[str]:
+    """The convolutions that Muon takes: all of the VQ-VAE's but the first and the last, which see pixels."""
+    outer = ("model.encoder.conv_in.", "model.decoder.conv_out.")
+    named = module.named_parameters()
+    return {name for name, p in named if p.ndim == 4 and name.startswith("model.") and not name.startswith(outer)}
+
+
+def discriminator_of(module: nn.Module) -> set[str]:
+    return {name for name, _ in module.named_parameters() if name.startswith("look.discriminator.")}
 
 
 def reconstruction_sheet(vqvae: VQVAE, images_BCHW: Tensor) -> Image.Image:

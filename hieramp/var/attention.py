@@ -80,6 +80,10 @@ class SelfAttention(nn.Module):
         qk_2BHTD = (unit_BT2HD * gain_2H1).permute(2, 0, 3, 1, 4)
         return qk_2BHTD[0], qk_2BHTD[1], qkv[:, :, 2].transpose(1, 2)
 
+    def queries(self, x_BTC: Tensor, qkv_params: QKVParams) -> Tensor:
+        """What these tokens ask with, (B, H, T, D): the logits of keys are the products with it."""
+        return self._qkv(x_BTC, qkv_params)[0] * self.scale
+
     def _project(self, *parts_BHTD: Tensor) -> Tensor:
         """Consecutive tokens, in parts, through the last matrix."""
         parts = [part.transpose(1, 2) for part in parts_BHTD]

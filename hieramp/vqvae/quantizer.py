@@ -95,8 +95,12 @@ class Quantizer(nn.Module):
 
     def contribution(self, scale: int, idx_BL: Tensor) -> Tensor:
         """What the tokens of one scale add to f_hat, (B, C, n, n) at the finest side."""
+        return self.spread(scale, self.embedding(idx_BL))
+
+    def spread(self, scale: int, codes_BLC: Tensor) -> Tensor:
+        """The same of vectors that need not be codes."""
         side, finest = self.scales.sides[scale], self.scales.sides[-1]
-        h_BCL = self.embedding(idx_BL).transpose(1, 2)
+        h_BCL = codes_BLC.transpose(1, 2)
         if side == finest:
             h_BCHW = h_BCL.unflatten(2, (side, side))
         elif h_BCL.is_cuda:

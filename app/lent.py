@@ -1,0 +1,241 @@
+"""All that is computed for the page, one function for each kind of work.
+
+On ZeroGPU the main process has no GPU: its weights are empty there. Each of the four functions below is run in a
+worker process that borrows a GPU for as long as the request is estimated to take. Everywhere else they are plain
+functions. What goes in and out can be pickled, and nothing that the worker remembers is needed outside of it.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from torch import nn
+
+import hieramp
+from app import handlers, sheets
+from app.inside import Looks, position_view
+from app.orders import Order
+from app.recipes import Recipe, has_classifier
+from app.scenes import Scene
+from app.verdicts import classifier_of, opinion_view
+from app.zero import gpu, is_lent
+from hieramp import Model, Progress
+from hieramp.amplification.settings import SCHEDULES
+from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
+from hieramp.analysis.schedules import compare_schedules, count_tokens
+from hieramp.diffusion.model import DiffusionModel
+from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
+from hieramp.errors import UserError
+from hieramp.generation.memory import RecentDrawings
+
+START = 10  # seconds to move the weights to a GPU
+IMAGES_PER_SECOND = 20e9  # images times weights: measured on an H200, 12 blocks of width 384 draw 1,000 a second
+DENOISING_STEPS = 50  # of a diffusion transformer, for the estimate: twice the default
+MOST = 120  # seconds that one call may ask for
+TURN = 60  # seconds of a job at a time
+
+
+@dataclass(eq=False)
+class Served:
+    """A model that a page serves, with its memory of recent drawings; a worker finds it by its key.
+
+    Make it before anything is asked: workers are forks, and know what there was when they began.
+    """
+
+    model: Model
+    memory: RecentDrawings = field(default_factory=RecentDrawings)
+    looks: Looks = field(default_factory=Looks)
+    key: int = field(default_factory=itertools.count().__next__)
+
+    def __post_init__(self) -> None:
+        _SERVED[self.key] = self
+
+
+_SERVED: "WeakValueDictionary[int, Served]" = WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """What a person can mend, on its way out of the worker, in which it would lose its words."""
+
+    message: str
+
+
+def _seconds(key: int, images: int) -> int:
+    """For so many images, small drawings together being no faster than one."""
+    model = _SERVED[key].model
+    if isinstance(model, DiffusionModel):
+        network: nn.Module = model.denoiser
+        steps = DENOISING_STEPS
+    else:
+        network, steps = model.var, len(model.var.scales)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return min(MOST, START + round(5 + images * weights * steps / IMAGES_PER_SECOND))
+
+
+# Pictures as they grow
+
+
+def _seconds_of_growing(key: int, order: Order) -> int:
+    return _seconds(key, 2 * len(order.seeds))
+
+
+@gpu(_seconds_of_growing)
+def _grow(key: int, order: Order) -> Generator[Scene, None, None]:
+    served = _SERVED[key]
+    yield from handlers.grow(served.model, order, served.memory)
+
+
+def grow(served: Served, order: Order) -> Generator[Scene, None, None]:
+    """The scene after every scale."""
+    yield from _grow(served.key, order)
+
+
+# Answers in one piece
+
+
+def _block_view(served: Served, order: Order, sample: Any, block: Any) -> dict[str, Any]:
+    return handlers.block_view(served.model, order, sample, block, served.memory)
+
+
+def _estimate(served: Served, recipe: Recipe) -> Estimate:
+    return estimate(served.model, recipe.num_images, recipe.settings, recipe.soft_labels)
+
+
+def _position(served: Served, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return position_view(served.model, order, asked, served.looks, served.memory)
+
+
+def _opinion(served: Served, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return opinion_view(served.model, order, asked, served.memory)
+
+
+_ANSWERS: dict[str, Callable[..., Any]] = {
+    "generate": lambda served, order: handlers.generate(served.model, order),
+    "saliency": lambda served, order: handlers.saliency(served.model, order),
+    "block_view": _block_view,
+    "position": _position,
+    "opinion": _opinion,
+    "estimate": _estimate,
+}
+
+
+def _seconds_of_answer(key: int, what: str, asked: Order | Recipe, *more: Any) -> int:
+    return _seconds(key, 2 * len(asked.seeds) if isinstance(asked, Order) else 4 * PILOT_IMAGES)
+
+
+@gpu(_seconds_of_answer)
+def _answer(key: int, what: str, asked: Order | Recipe, *more: Any) -> Any:
+    try:
+        return _ANSWERS[what](_SERVED[key], asked, *more)
+    except UserError as error:
+        return _Wrong(str(error))
+
+
+def answer(served: Served, what: str, asked: Order | Recipe, *more: Any) -> Any:
+    """generate, saliency, block_view, position and opinion of an order (as in `handlers`), or the estimate of a recipe.
+
+    Raises:
+        UserError: what these raise.
+    """
+    found = _answer(served.key, what, asked, *more)
+    if isinstance(found, _Wrong):
+        raise UserError(found.message)
+    return found
+
+
+# Studies, batch by batch
+
+
+def _count_tokens(model: Model, order: Order, samples: int) -> Iterator[Any]:
+    how = order.settings
+    return count_tokens(model, order.label, samples, how.amplification, order.seeds[0], how.sampling)
+
+
+def _compare_schedules(model: Model, order: Order, samples: int, labels: list[int]) -> Iterator[Any]:
+    return compare_schedules(model, labels, samples, order.seeds[0], order.settings.sampling)
+
+
+def _ablate(model: Model, order: Order, empty: sheets.Sheet) -> Iterator[Any]:
+    return sheets.draw_sheet(model, empty, classifier_of(model) if has_classifier(model) else None)
+
+
+def _dose(model: Model, order: Order, stage: str, knob: Knob) -> Iterator[Any]:
+    seeds = range(order.seeds[0], order.seeds[0] + SEEDS)
+    return sweep(model, classifier_of(model), order.label, stage, knob, order.settings, seeds)
+
+
+_STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw
+    "count_tokens": (_count_tokens, lambda samples: 2 * samples),
+    "compare_schedules": (_compare_schedules, lambda samples, labels: len(SCHEDULES) * samples * len(labels)),
+    "ablate": (_ablate, lambda empty: len(empty.orders)),
+    "dose": (_dose, lambda stage, knob: (1 + DOSES) * SEEDS),
+}
+
+
+def _seconds_of_study(key: int, what: str, order: Order, *more: Any) -> int:
+    return _seconds(key, _STUDIES[what][1](*more))
+
+
+@gpu(_seconds_of_study)
+def _study(key: int, what: str, order: Order, *more: Any) -> Generator[Any, None, None]:
+    try:
+        yield from _STUDIES[what][0](_SERVED[key].model, order, *more)
+    except UserError as error:
+        yield _Wrong(str(error))
+
+
+def study(served: Served, what: str, order: Order, *more: Any) -> Generator[Any, None, None]:
+    """count_tokens (samples), compare_schedules (samples of each, labels), ablate (an empty sheet) or dose, so far.
+
+    Raises:
+        UserError: what these raise.
+    """
+    for found in _study(served.key, what, order, *more):
+        if isinstance(found, _Wrong):
+            raise UserError(found.message)
+        yield found
+
+
+# Sets
+
+
+def _seconds_of_turn(key: int, recipe: Recipe, path: Path, batch_size: int | None) -> int:
+    return START + TURN
+
+
+@gpu(_seconds_of_turn)
+def _distil(key: int, recipe: Recipe, path: Path, batch_size: int | None) -> Generator[Progress | _Wrong, None, None]:
+    end = time.monotonic() + TURN
+    try:
+        for progress in planned(_SERVED[key].model, recipe, path, batch_size):
+            yield progress
+            if is_lent and time.monotonic() > end:
+                return
+    except UserError as error:
+        yield _Wrong(str(error))
+
+
+def distil(served: Served, recipe: Recipe, path: Path, batch_size: int | None) -> Generator[Progress, None, None]:
+    """A set, with the progress after every batch; on ZeroGPU in turns of `TURN` seconds, each with a GPU of its own.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+        OSError: the disk is full.
+    """
+    while not path.exists():
+        for progress in _distil(served.key, recipe, path, batch_size):
+            if isinstance(progress, _Wrong):
+                raise UserError(progress.message)
+            yield progress
+
+
+def planned(model: Model, recipe: Recipe, path: Path, batch_size: int | None) -> Any:
+    """What `hieramp.distill` plans by a recipe: iterate to make it."""
+    labels, soft = list(recipe.labels), recipe.soft_labels
+    how: dict[str, Any] = {"classes": labels, "seed": recipe.seed, "soft_labels": soft, "batch_size": batch_size}
+    return hieramp.distill(model, recipe.ipc, path, recipe.settings, **how)

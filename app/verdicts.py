@@ -1,0 +1,65 @@
+"""A second opinion on pictures: what the classifier says of them, and which positions its answer hangs on."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app import handlers
+from app.orders import Order, address, short_name, whole
+from hieramp import Model
+from hieramp.analysis.faithfulness import centre_prior
+from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
+from hieramp.classifier import Classifier, load_classifier
+from hieramp.generation.memory import RecentDrawings
+
+
+@cache
+def _classifier(folder: Path, device: torch.device) -> Classifier:
+    return load_classifier(folder).to(device).requires_grad_(False)
+
+
+def classifier_of(model: Model) -> Classifier:
+    """The model's own, loaded once.
+
+    Raises:
+        UserError: it has none.
+    """
+    assert model.folder is not None, "ask has_classifier first"
+    return _classifier(model.folder, model.device)
+
+
+def opinion_view(
+    model: Model, order: Order, asked: Mapping[str, Any], memory: RecentDrawings | None = None
+) -> dict[str, Any]:
+    """The verdict on every picture of an order; where `asked` names maps, those of a sample's pair at every scale.
+
+    A map is the fall of the log probability of the class asked for, in nats, when a position is blurred. Beside it
+    stands its rank correlation with the saliency, and with a map that is only brightest in the middle.
+    """
+    sample = whole("the sample", asked.get("sample"), 0, len(order.seeds) - 1)
+    steps, classifier = list(handlers.steps_of(model, order, memory)), classifier_of(model)
+    images, rows = steps[-1].image, [sample, len(order.seeds) + sample]
+    p_BK = verdicts(classifier, images)
+    best = p_BK.max(-1)
+    names = [short_name(model.class_names[label]) for label in best.indices.tolist()]
+    view: dict[str, Any] = {
+        "key": address(model, order),
+        "sample": sample,
+        "verdicts": [[name, round(p, 4)] for name, p in zip(names, best.values.tolist(), strict=True)],
+        "asked": [round(p, 4) for p in p_BK[:, order.label].tolist()],
+        "maps": None,
+    }
+    if not asked.get("maps"):
+        return view
+    view |= {"maps": [], "agreement": [], "centre": []}
+    labels = torch.tensor([order.label] * 2)
+    for step in steps:
+        found = occlusion(classifier, images[rows], labels, step.side)
+        saliency = step.saliency[rows].flatten(1).cpu()
+        view["maps"].append([[round(x, 5) for x in row.tolist()] for row in found])
+        view["agreement"].append([rank_correlation(m, f) for m, f in zip(saliency, found, strict=True)])
+        view["centre"].append([rank_correlation(centre_prior(step.side), f) for f in found])
+    return view

@@ -1,0 +1,111 @@
+"""The page on a diffusion transformer: it grows by noise level, and offers what such a model has alone."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_diffusion import build
+
+from app import api, handlers, kinds, orders, page
+from hieramp import figures
+from hieramp.diffusion.model import DiffusionModel
+from hieramp.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def dit() -> DiffusionModel:
+    return build()
+
+
+def order_of(dit: DiffusionModel, **values: Any) -> orders.Order:
+    return orders.read_order(dit, orders.defaults(dit) | {"steps": 4} | values)
+
+
+def test_it_grows_by_noise_level(dit: DiffusionModel) -> None:
+    order = order_of(dit, count=2)
+    *_, scene = handlers.grow(dit, order)
+    assert scene["unit"] == "step" and scene["titles"] == ["t 0.75", "t 0.50", "t 0.25", "t 0.00"]
+    assert [len(step["images"]) for step in scene["steps"]] == [4] * 4 and len(scene["finals"]) == 4
+    for step in scene["steps"]:
+        assert all(abs(sum(m) - 1) < 1e-3 and len(m) == 64 for m in step["maps"])
+        assert step["changed"] is None and step["beliefs"] is None and step["chosen"][0] == []
+    # nothing is known before the first step; half of the 64 positions afterwards, in the amplified rows alone
+    assert [len(step["chosen"][2]) for step in scene["steps"]] == [0, 32, 32, 32]
+    drawn = dit.generate(*order.batch)
+    for final, image in zip(scene["finals"], drawn.images, strict=True):
+        shown = Image.open(io.BytesIO(base64.b64decode(final["uri"].split(",")[1])))
+        assert shown.convert("RGB").tobytes() == figures.to_picture(image).tobytes()
+
+
+def test_of_many_steps_a_part_is_shown_the_last_among_them(dit: DiffusionModel) -> None:
+    shown = kinds.shown_steps(order_of(dit, steps=100).settings)
+    assert len(shown) == kinds.SHOWN and shown[-1] == 99
+    assert kinds.shown_steps(order_of(dit, steps=7).settings) == list(range(7))
+
+
+def test_values_are_those_that_it_has(dit: DiffusionModel) -> None:
+    values = orders.defaults(dit)
+    assert {"steps", "solver", "guidance", "coarse_rho", "coarse_strength"} <= values.keys()
+    assert not {"mode", "scales", "positions", "top_k", "coarse_temperature"} & values.keys()
+    order = order_of(dit, steps=9, solver="heun", guidance=4.0, mid_strength=0.5)
+    assert orders.from_query(dit, orders.to_query(dit, order)) == order
+    assert orders.from_picture(dit, orders.described(dit, order)) == order
+    # 4 is what a VAR draws with where nothing is said, not what this does
+    assert "--guidance 4" in orders.as_command(dit, order) and "--steps 9" in orders.as_command(dit, order)
+    assert "α: coarse 1 on 50%" in orders.caption(order, "dit") and "9 steps" in orders.caption(order, "dit")
+
+
+def test_schedules_are_named_by_kind(dit: DiffusionModel) -> None:
+    for name in kinds.schedules("dit"):
+        order = order_of(dit, **orders.schedule_values(name, "dit"))
+        assert kinds.schedule_name(order.settings, "dit") == name
+    assert "weak-mid" not in kinds.schedules("dit")
+
+
+def test_no_block_can_be_looked_into(dit: DiffusionModel) -> None:
+    with pytest.raises(UserError, match="no class tokens"):
+        handlers.block_view(dit, order_of(dit), 0, 0)
+
+
+def test_the_page_is_built_without_what_it_lacks(dit: DiffusionModel, tmp_path: Any) -> None:
+    demo = page.build(dit, job_root=tmp_path)
+    named = {block.elem_id for block in demo.blocks.values()}
+    assert {"steps", "solver", "coarse_strength"} <= named and not {"mode", "scales", "stop-count", "kind"} & named
+    tabs = {str(block.id): block.visible for block in demo.blocks.values() if type(block).__name__ == "Tab"}
+    assert [name for name, visible in tabs.items() if visible] == ["explore", "distil", "learn"]
+    offered = {fn.api_name for fn in demo.fns.values()}
+    assert {"generate", "saliency", "distil"} <= offered and "count_tokens" not in offered
+
+
+def test_the_endpoints_answer(dit: DiffusionModel, tmp_path: Any) -> None:
+    from app.desk import Desk
+
+    does = api.Endpoints(Desk.make(dit, job_root=tmp_path))
+    assert does.classes()["stages"]["coarse"] == "t 1–0.88"
+    found = does.saliency(class_name="a", seed=0, count=1, steps=3)
+    assert [step["t"] for step in found["steps"]] == pytest.approx([2 / 3, 1 / 3, 0])
+    assert len(does.generate(class_name="a", seed=0, count=1, steps=2)["amplified"]) == 1
+
+
+def test_the_viewer_shows_no_part_that_only_a_var_has(dit: DiffusionModel, tmp_path: Any) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.exists():
+        pytest.skip(f"{chromium} is not installed")
+    demo = page.build(dit, job_root=tmp_path)
+    page.launch(demo, prevent_thread_lock=True, quiet=True)
+    try:
+        with playwright.sync_playwright() as running:
+            browser = running.chromium.launch(executable_path=str(chromium), args=["--no-sandbox", "--disable-gpu"])
+            tab = browser.new_page()
+            tab.set_default_timeout(60_000)
+            tab.goto(demo.local_url)
+            tab.wait_for_selector('.viewer[aria-busy="false"]')
+            parts = tab.locator("[data-var]")
+            assert parts.count() >= 6 and not any(one.is_visible() for one in parts.all())
+            browser.close()
+    finally:
+        demo.close()

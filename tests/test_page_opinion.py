@@ -1,0 +1,59 @@
+"""What the page says of the classifier's opinion and of a sweep: the numbers of the library, of the pair shown."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CLASSES
+
+import hieramp
+from app import dose, orders
+from app import verdicts as views
+from hieramp.analysis.dose import MEASURES, sweep
+from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
+from hieramp.checkpoints import save_part, write_config
+from hieramp.classifier import Classifier
+from hieramp.config import ClassifierConfig, to_json
+
+
+@pytest.fixture(scope="module")
+def judged_model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> hieramp.Model:
+    """The tiny model with a classifier beside it."""
+    folder = tmp_path_factory.mktemp("judged") / "tiny"
+    shutil.copytree(model_folder, folder)
+    torch.manual_seed(0)
+    config = ClassifierConfig(32, len(CLASSES), (1, 1, 1, 1), (8, 8, 8, 8), "half")
+    save_part(folder, "classifier", Classifier(config).state_dict())
+    write_config(folder, classifier=to_json(config))
+    return hieramp.load(folder, "cpu")
+
+
+def test_verdicts_and_agreement_are_of_the_pair_on_screen(judged_model: hieramp.Model) -> None:
+    order = orders.from_query(judged_model, {"class": "dog", "seed": "3", "count": "2"})
+    classifier = views.classifier_of(judged_model)
+    drawing = judged_model.generate(*order.batch)
+    p_BK = verdicts(classifier, drawing.images)
+    plain = views.opinion_view(judged_model, order, {"sample": 1})
+    assert plain["maps"] is None
+    assert [p for _, p in plain["verdicts"]] == pytest.approx(p_BK.amax(-1).tolist(), abs=1e-3)
+    assert [name for name, _ in plain["verdicts"]] == [CLASSES[i] for i in p_BK.argmax(-1).tolist()]
+    assert plain["asked"] == pytest.approx(p_BK[:, 2].tolist(), abs=1e-3)
+    view = views.opinion_view(judged_model, order, {"sample": 1, "maps": True})
+    found = occlusion(classifier, drawing.images[[1, 3]], torch.tensor([2, 2]), 4)
+    assert view["maps"][3][1] == pytest.approx(found[1].tolist(), abs=1e-4)
+    wanted = rank_correlation(drawing.saliency[3][3].flatten(), found[1])
+    assert wanted is not None and view["agreement"][3][1] == pytest.approx(wanted, abs=0.05)
+    assert view["agreement"][0] == [None, None]  # one position has no ranks
+
+
+def test_the_curves_of_the_page_are_those_of_the_sweep(judged_model: hieramp.Model) -> None:
+    order = orders.from_query(judged_model, {"class": "dog"})
+    classifier = views.classifier_of(judged_model)
+    *_, found = sweep(judged_model, classifier, 2, "fine", "strength", order.settings, (0, 1), (0.0, 8.0))
+    view = dose.view_of(found)
+    assert len(view["points"]) == 2 and len(view["points"][0]["images"]) == 2
+    for name in MEASURES:
+        estimate = found.responses[1].estimate(name)
+        assert view["points"][1]["estimates"][name] == pytest.approx(list(vars(estimate).values()), abs=1e-4)
+    assert "2 of 2 doses, 2 seeds each" in dose.words_of("dog", found)

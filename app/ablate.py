@@ -1,4 +1,4 @@
-"""The third room: a sheet along any two fields, its baseline first, a figure under every tile."""
+"""The third tab: a sheet along any two fields, its baseline first, a figure under every tile."""
 
 import json
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from app import axes, orders, scenes, sheet_files, sheets, study
+from app import axes, sheet_files, sheets, study, view_models, view_requests
+from app.context import CHEAP, AppContext, html, sentences, slider, stale_note
 from app.controls import Controls
-from app.desk import CHEAP, Desk, html, sentences, slider, stale_note
-from app.orders import Order
 from app.sheets import Sheet
+from app.view_requests import ViewRequest
 from hieramp import Model
 from hieramp.scales import STAGES
 
@@ -31,8 +31,8 @@ FORMS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def build(desk: Desk, controls: Controls) -> None:
-    model, first = desk.model, orders.first_order(desk.model)
+def build(context: AppContext, controls: Controls) -> None:
+    model, first = context.model, view_requests.first_request(context.model)
     html(ABOUT, elem_classes="prose-line")
     forms = [(label, name) for name, (label, *_) in FORMS.items()]
     form = gr.Radio(forms, value="schedules", show_label=False, container=False, elem_classes="chips", elem_id="kind")
@@ -45,7 +45,7 @@ def build(desk: Desk, controls: Controls) -> None:
         rows = gr.Dropdown([none, *fields], value=ONE_ROW, label="Rows", interactive=True, elem_id="row-field")
         row_values = _values(model, ONE_ROW, first, "Values of the rows", "row-values")
     with gr.Row(elem_classes="ask"):
-        seeds = slider(1, orders.MAX_COUNT, 1, 1, "Seeds, a row each", precision=0, elem_id="sheet-seeds")
+        seeds = slider(1, view_requests.MAX_COUNT, 1, 1, "Seeds, a row each", precision=0, elem_id="sheet-seeds")
         draw = gr.Button("Draw the sheet", variant="primary", scale=0, min_width=150)
         stop = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-sheet")
     words = html(study.said(EMPTY), elem_classes="prose-line")
@@ -54,72 +54,80 @@ def build(desk: Desk, controls: Controls) -> None:
 
     def drawn(given: dict[Any, Any]) -> Iterator[study.Found]:
         with sentences():
-            order = orders.read_order(model, controls.values(given))
+            view_request = view_requests.read_request(model, controls.values(given))
             wanted = {name: given[component] for name, component in asked.items()}
-            empty = plan(model, order, **wanted, seeds=given[seeds])
-            of = stale_of(model, order, [wanted["columns"], wanted["rows"]])
-            yield 0, len(empty.orders), study.said(BEGUN), (as_html(model, empty),)
-            for found in desk.study("ablate", order, empty):
+            empty = plan(model, view_request, **wanted, seeds=given[seeds])
+            of = stale_of(model, view_request, [wanted["columns"], wanted["rows"]])
+            yield 0, len(empty.view_requests), study.said(BEGUN), (as_html(model, empty),)
+            for found in context.study("ablate", view_request, empty):
                 said = sheet_files.title(model, found) + ("." if found.is_finished else " …")
                 links = saved_links(model, found) if found.is_finished else ""
                 words = f'<p role="status">{escape(said)}</p>{stale_note(of)}<p class="plain links">{links}</p>'
-                yield found.num_done, len(found.orders), words, (as_html(model, found),)
+                yield found.num_done, len(found.view_requests), words, (as_html(model, found),)
 
     def fill(name: str, given: dict[Any, Any]) -> list[Any]:
         _, across, down = FORMS[name]
-        order = _order_or_first(model, controls.values(given))
-        return [across, _values_of(model, across, order), down, _values_of(model, down, order)]
+        view_request = _order_or_first(model, controls.values(given))
+        return [across, _values_of(model, across, view_request), down, _values_of(model, down, view_request)]
 
     def choose(name: str, given: dict[Any, Any]) -> Any:
         return _values_of(model, name, _order_or_first(model, controls.values(given)))
 
     inputs = {seeds, *asked.values(), *controls.inputs}
-    study.run(desk, "sheet", (draw, stop), drawn, inputs, [words, sheet], EMPTY, BEGUN)
+    study.run(context, "sheet", (draw, stop), drawn, inputs, [words, sheet], EMPTY, BEGUN)
     filled = [columns, column_values, rows, row_values]
     form.input(lambda given: fill(given[form], given), {form, *controls.inputs}, filled, **CHEAP)
     columns.input(lambda given: choose(given[columns], given), {columns, *controls.inputs}, column_values, **CHEAP)
     rows.input(lambda given: choose(given[rows], given), {rows, *controls.inputs}, row_values, **CHEAP)
 
 
-def _values(model: Model, name: str, order: Order, label: str, elem_id: str) -> gr.Textbox:
-    text, info = ("", " ") if name == ONE_ROW else (axes.suggestion(model, name, order), axes.hint(model, name))
+def _values(model: Model, name: str, view_request: ViewRequest, label: str, elem_id: str) -> gr.Textbox:
+    text, info = ("", " ") if name == ONE_ROW else (axes.suggestion(model, name, view_request), axes.hint(model, name))
     is_there = name != ONE_ROW
     return gr.Textbox(text, label=label, info=info, interactive=is_there, max_length=2000, elem_id=elem_id)
 
 
-def _values_of(model: Model, name: str, order: Order) -> gr.Textbox:
+def _values_of(model: Model, name: str, view_request: ViewRequest) -> gr.Textbox:
     """The box of values, for a field that was chosen."""
     if name == ONE_ROW:
         return gr.Textbox(value="", info=" ", interactive=False)
-    return gr.Textbox(value=axes.suggestion(model, name, order), info=axes.hint(model, name), interactive=True)
+    return gr.Textbox(value=axes.suggestion(model, name, view_request), info=axes.hint(model, name), interactive=True)
 
 
-def _order_or_first(model: Model, values: dict[str, Any]) -> Order:
+def _order_or_first(model: Model, values: dict[str, Any]) -> ViewRequest:
     try:
-        return orders.read_order(model, values)
+        return view_requests.read_request(model, values)
     except ValueError:  # it is said when the sheet is asked for
-        return orders.first_order(model)
+        return view_requests.first_request(model)
 
 
 def plan(
-    model: Model, order: Order, columns: Any, column_values: Any, rows: Any, row_values: Any, seeds: Any = 1
+    model: Model,
+    view_request: ViewRequest,
+    columns: Any,
+    column_values: Any,
+    rows: Any,
+    row_values: Any,
+    seeds: Any = 1,
 ) -> Sheet:
     """The empty sheet that a form asks for.
 
     Raises:
         UserError: a field that is not there, a value that it cannot have, or too many pictures.
     """
-    across = axes.read_axis(model, columns, column_values, order)
-    down = axes.read_axis(model, rows, row_values, order) if rows else None
-    return sheets.plan(model, order, across, down, orders.whole("the number of seeds", seeds, 1, orders.MAX_COUNT))
+    across = axes.read_axis(model, columns, column_values, view_request)
+    down = axes.read_axis(model, rows, row_values, view_request) if rows else None
+    return sheets.plan(
+        model, view_request, across, down, view_requests.whole("the number of seeds", seeds, 1, view_requests.MAX_COUNT)
+    )
 
 
-def stale_of(model: Model, order: Order, fields: list[str]) -> dict[str, str | None]:
+def stale_of(model: Model, view_request: ViewRequest, fields: list[str]) -> dict[str, str | None]:
     """The part of an address that a sheet follows: what is on its axes may change."""
-    of = orders.address(model, order)
-    gone = {"count", *map(orders.in_address, fields)}
+    of = view_requests.address(model, view_request)
+    gone = {"count", *map(view_requests.in_address, fields)}
     if axes.SCHEDULE in fields:
-        gone |= {orders.in_address(name) for name in orders.schedule_values("all")}
+        gone |= {view_requests.in_address(name) for name in view_requests.schedule_values("all")}
     return {name: value for name, value in of.items() if name not in gone}
 
 
@@ -145,21 +153,21 @@ def as_html(model: Model, sheet: Sheet) -> str:
 
 
 def _tile(model: Model, sheet: Sheet, i: int, measure: str) -> str:
-    tile, order = sheet.tiles[i] if sheet.tiles else None, sheet.orders[i]
+    tile, view_request = sheet.tiles[i] if sheet.tiles else None, sheet.view_requests[i]
     if tile is None:
         return '<figure><div class="empty"></div><figcaption>&nbsp;</figcaption></figure>'
-    name = orders.short_name(model.class_names[order.label])
-    label = f"{name}, seed {order.seeds[0]}, {sheet.labels[i]}"
+    name = view_requests.short_name(model.class_names[view_request.label])
+    label = f"{name}, seed {view_request.seeds[0]}, {sheet.labels[i]}"
     about = {
         "label": label,
-        "query": "?" + urlencode(orders.to_query(model, order)),
-        "caption": orders.caption(order),
+        "query": "?" + urlencode(view_requests.to_query(model, view_request)),
+        "caption": view_requests.caption(view_request),
         "named": tile.named,
         "isBaseline": sheet.is_baseline(i),
         "numbers": {name: sheet_files.number(sheet, i, name) for name in sheet_files.MEASURES},
     }
     size = model.image_size
-    source = scenes.data_uri(scenes.thumb(tile.picture))
+    source = view_models.data_uri(view_models.thumb(tile.picture))
     picture = f'<img src="{source}" alt="{escape(label)}" width="{size}" height="{size}">'
     data = f'data-index="{i}" data-baseline="{sheet.baselines[i]}" data-tile="{escape(json.dumps(about))}"'
     caption = f"<figcaption>{sheet_files.number(sheet, i, measure)}</figcaption>"

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from app import ablate, axes, kinds, orders, plots, recipes, scenes, sheet_files
+from app import ablate, axes, distill_requests, kinds, plots, sheet_files, view_models, view_requests
 from app.changed import choose_classes
-from app.desk import DEVICE, STUDY, Desk, sentences
+from app.context import DEVICE, STUDY, AppContext, sentences
 from app.jobs import Job
 from hieramp import Model, Settings
 from hieramp.errors import UserError
@@ -33,7 +33,7 @@ class Argument:
 
 def settings_arguments(model: Model) -> tuple[Argument, ...]:
     """The settings, as the table of `hieramp.Settings` describes them."""
-    fresh = orders.defaults(model)
+    fresh = view_requests.defaults(model)
     return tuple(
         Argument(part.name, part.kind.type, fresh[part.name], _about(part)) for part in Settings.parts(model.kind)
     )
@@ -47,7 +47,7 @@ def _about(part: Part) -> str:
 
 CLASS = Argument("class_name", str, REQUIRED, "Name, number or ImageNet id of the class.")
 SEED = Argument("seed", int, 0, "Seed of the first image, a whole number of at least 0; the next have seed+1, …")
-COUNT = Argument("count", int, 1, f"Number of images of each kind, 1 to {orders.MAX_COUNT}.")
+COUNT = Argument("count", int, 1, f"Number of images of each kind, 1 to {view_requests.MAX_COUNT}.")
 
 
 def endpoint(
@@ -74,92 +74,94 @@ def endpoint(
 class Endpoints:
     """What the endpoints do; each gets its arguments by name."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk, self.model, self.limits = desk, desk.model, desk.limits
+    def __init__(self, context: AppContext) -> None:
+        self.context, self.model, self.limits = context, context.model, context.limits
 
     def classes(self) -> dict[str, Any]:
         return kinds.about(self.model)
 
     def generate(self, **settings: Any) -> dict[str, Any]:
-        order = self._order(settings)
-        return self.desk.answer("generate", order)
+        view_request = self._order(settings)
+        return self.context.answer("generate", view_request)
 
     def saliency(self, **settings: Any) -> dict[str, Any]:
-        order = self._order(settings)
-        return self.desk.answer("saliency", order)
+        view_request = self._order(settings)
+        return self.context.answer("saliency", view_request)
 
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
-        order, wanted = self._order(settings), self._samples(samples)
-        *_, found = self.desk.study("count_tokens", order, wanted)
+        view_request, wanted = self._order(settings), self._samples(samples)
+        *_, found = self.context.study("count_tokens", view_request, wanted)
         return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
 
     def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
-        order, wanted = self._order({"class_name": 0, **settings}), self._samples(samples)
+        view_request, wanted = self._order({"class_name": 0, **settings}), self._samples(samples)
         num_classes = len(self.model.class_names)
-        chosen = orders.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
-        labels = choose_classes(num_classes, chosen, order.seeds[0])
-        *_, found = self.desk.study("compare_schedules", order, wanted, labels)
+        chosen = view_requests.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
+        labels = choose_classes(num_classes, chosen, view_request.seeds[0])
+        *_, found = self.context.study("compare_schedules", view_request, wanted, labels)
         return {"csv": plots.risen_csv(found)}
 
     def ablate(
         self, columns: str, column_values: str, rows: str, row_values: str, seeds: int, **settings: Any
     ) -> dict[str, Any]:
-        order = self._order(settings)
-        empty = ablate.plan(self.model, order, columns, column_values, rows, row_values, seeds)
-        *_, found = self.desk.study("ablate", order, empty)
+        view_request = self._order(settings)
+        empty = ablate.plan(self.model, view_request, columns, column_values, rows, row_values, seeds)
+        *_, found = self.context.study("ablate", view_request, empty)
         picture = sheet_files.png(self.model, found, sheet_files.first_measure(found))
-        answer = {"sheet": scenes.png_uri(picture), "labels": list(found.labels)}
+        answer = {"sheet": view_models.png_uri(picture), "labels": list(found.labels)}
         return answer | {"csv": sheet_files.as_csv(self.model, found)}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
-        recipe = self._recipe(settings)
-        found = self.desk.answer("estimate", recipe)
-        return {"images": recipe.num_images, "seconds": found.seconds, "bytes": found.bytes}
+        distill_request = self._recipe(settings)
+        found = self.context.answer("estimate", distill_request)
+        return {"images": distill_request.num_images, "seconds": found.seconds, "bytes": found.bytes}
 
-    def distil(self, **settings: Any) -> dict[str, Any]:
-        return job_answer(self.desk.jobs.start(self._recipe(settings)))
+    def distill(self, **settings: Any) -> dict[str, Any]:
+        return job_answer(self.context.jobs.start(self._recipe(settings)))
 
     def job(self, job_id: str) -> dict[str, Any]:
-        return job_answer(self.desk.jobs.get(job_id))
+        return job_answer(self.context.jobs.get(job_id))
 
     def stop_job(self, job_id: str) -> dict[str, Any]:
-        return job_answer(self.desk.jobs.stop(job_id))
+        return job_answer(self.context.jobs.stop(job_id))
 
     def resume_job(self, job_id: str) -> dict[str, Any]:
-        return job_answer(self.desk.jobs.resume(job_id))
+        return job_answer(self.context.jobs.resume(job_id))
 
-    def _order(self, settings: dict[str, Any]) -> orders.Order:
-        return orders.read_order(self.model, orders.defaults(self.model) | settings)
+    def _order(self, settings: dict[str, Any]) -> view_requests.ViewRequest:
+        return view_requests.read_request(self.model, view_requests.defaults(self.model) | settings)
 
     def _samples(self, samples: Any) -> int:
-        return orders.whole("the number of samples", samples, 1, self.limits.samples)
+        return view_requests.whole("the number of samples", samples, 1, self.limits.samples)
 
-    def _recipe(self, settings: dict[str, Any]) -> recipes.Recipe:
-        return recipes.read_recipe(self.model, self.limits, orders.defaults(self.model) | settings)
+    def _recipe(self, settings: dict[str, Any]) -> distill_requests.DistillRequest:
+        return distill_requests.read_distill_request(
+            self.model, self.limits, view_requests.defaults(self.model) | settings
+        )
 
 
-def build(desk: Desk) -> None:
+def build(context: AppContext) -> None:
     """All public endpoints of the page."""
-    does, limits, num_classes = Endpoints(desk), desk.limits, len(desk.model.class_names)
+    does, limits, num_classes = Endpoints(context), context.limits, len(context.model.class_names)
     drawing: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1}
     studying = {"concurrency_id": STUDY, "concurrency_limit": 2}
     asking = {"concurrency_limit": None}
     cheap = {"queue": False}
-    settings = settings_arguments(desk.model)
+    settings = settings_arguments(context.model)
     sampled = {part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts}
     sampling = tuple(argument for argument in settings if argument.name in sampled)
     one = (CLASS, SEED, *settings)
-    fields = ", ".join(name for _, name in axes.choices(desk.model))
+    fields = ", ".join(name for _, name in axes.choices(context.model))
     plane = (
         Argument("columns", str, axes.SCHEDULE, f"The field across: {fields}."),
         Argument("column_values", str, "", "Its values, separated by commas; none for a choice of them."),
         Argument("rows", str, "", "The field down, or none."),
         Argument("row_values", str, "", "Its values, as those of the columns."),
-        Argument("seeds", int, 1, f"Seeds, a row each, 1 to {orders.MAX_COUNT}."),
+        Argument("seeds", int, 1, f"Seeds, a row each, 1 to {view_requests.MAX_COUNT}."),
     )
     samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
     several = Argument("classes", int, min(10, num_classes), f"How many classes, at most {limits.classes}.")
-    job_id = Argument("job_id", str, REQUIRED, "What distil answered.")
+    job_id = Argument("job_id", str, REQUIRED, "What distill answered.")
     made = (
         Argument("classes", str, "", "Names or numbers of the classes, separated by commas; none for all."),
         Argument("ipc", int, 10, f"Images per class, 1 to {limits.ipc}."),
@@ -182,14 +184,14 @@ def build(desk: Desk) -> None:
         (does.ablate, studying, (*plane, *one), "Pictures along any two fields, as a sheet with its baselines.",
          "sheet: data: address of a PNG; labels of its pictures, row by row; csv of settings and figures."),
         (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
-        (does.distil, asking, made, "Make a distilled set in the background.", stands),
+        (does.distill, asking, made, "Make a distilled set in the background.", stands),
         (does.job, cheap, (job_id,), "Where a job stands.", stands),
         (does.stop_job, cheap, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
         (does.resume_job, asking, (job_id,), "Go on with a job that stopped.", stands),
     ]  # fmt: skip
     of_tokens = (does.count_tokens, does.compare_schedules, does.ablate)
     for function, event, arguments, about, returns in table:
-        if desk.model.kind != "var" and function in of_tokens:
+        if context.model.kind != "var" and function in of_tokens:
             continue
         endpoint(function, function.__name__, about, arguments, returns, **event)
 
@@ -201,5 +203,5 @@ def job_answer(job: Job | None) -> dict[str, Any]:
     file = None
     if job.state == "done":
         file = {"path": str(job.path), "orig_name": job.path.name, "meta": {"_type": "gradio.FileData"}}
-    answer = {"job_id": job.id, "state": job.state, "done": job.done, "total": job.recipe.num_images}
+    answer = {"job_id": job.id, "state": job.state, "done": job.done, "total": job.distill_request.num_images}
     return {**answer, "message": job.message, "file": file}

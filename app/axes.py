@@ -1,11 +1,11 @@
-"""The axis of a sheet: one field of an order with the values that it takes in turn. Pure, without Gradio."""
+"""The axis of a sheet: one field of a request with the values that it takes in turn. Pure, without Gradio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app import kinds, orders
-from app.orders import Order
+from app import kinds, view_requests
+from app.view_requests import ViewRequest
 from hieramp import SCHEDULES, Model, Settings
 from hieramp.errors import UserError
 from hieramp.fields import Choice, Indices, Number, Part, Positions
@@ -27,7 +27,7 @@ class Axis:
     values: tuple[Any, ...]
     labels: tuple[str, ...]
 
-    def apply(self, model: Model, order: Order, i: int) -> Order:
+    def apply(self, model: Model, view_request: ViewRequest, i: int) -> ViewRequest:
         """The order with value number i.
 
         Raises:
@@ -35,13 +35,13 @@ class Axis:
         """
         value = self.values[i]
         if self.name == SCHEDULE:
-            return replace(order, settings=kinds.with_schedule(order.settings, value, model.kind))
-        values = orders.values_of(model, order)
+            return replace(view_request, settings=kinds.with_schedule(view_request.settings, value, model.kind))
+        values = view_requests.values_of(model, view_request)
         if self.name == "mode" and value != values["mode"]:
-            values |= orders.in_mode(values, value)[0]
+            values |= view_requests.in_mode(values, value)[0]
         if self.name.endswith("_rho"):  # positions chosen by hand would take its place
             values["positions"] = ""
-        return orders.read_order(model, values | {self.name: value})
+        return view_requests.read_request(model, values | {self.name: value})
 
 
 def choices(model: Model) -> list[tuple[str, str]]:
@@ -67,7 +67,7 @@ def hint(model: Model, name: str) -> str:
     return f"Separated by commas, of {', '.join(words)}." if words else "Separated by commas."
 
 
-def suggestion(model: Model, name: str, order: Order) -> str:
+def suggestion(model: Model, name: str, view_request: ViewRequest) -> str:
     """The values that a field has where a visitor names none, as text that `read_axis` reads."""
     kind = _kind(model, name)
     if name == SCHEDULE:
@@ -75,29 +75,29 @@ def suggestion(model: Model, name: str, order: Order) -> str:
     if name == CLASS:
         return ", ".join(str(label) for label in range(min(6, len(model.class_names))))
     if name == SEED:
-        return ", ".join(str(order.seeds[0] + i) for i in range(6))
+        return ", ".join(str(view_request.seeds[0] + i) for i in range(6))
     if isinstance(kind, Choice):
         return ", ".join(kind.words)
     if isinstance(kind, Indices):
         count = len(model.var.scales) if name == "scales" else model.var.config.depth
         return "; ".join([AS_USUAL, *map(str, sorted({round(i * (count - 1) / 4) for i in range(1, 5)}))])
     if isinstance(kind, Number):
-        return ", ".join(map(kind.text, _numbers(model, name, kind, order)))
+        return ", ".join(map(kind.text, _numbers(model, name, kind, view_request)))
     return AS_USUAL
 
 
-def _numbers(model: Model, name: str, kind: Number, order: Order) -> tuple[float, ...]:
+def _numbers(model: Model, name: str, kind: Number, view_request: ViewRequest) -> tuple[float, ...]:
     if name.endswith("_rho"):
         return SHARES
     if name.endswith("_strength"):
-        return STRENGTHS[order.settings.mode]
-    low, high = orders.slider_range(model, kind)
+        return STRENGTHS[view_request.settings.mode]
+    low, high = view_requests.slider_range(model, kind)
     found = [low + (high - low) * i / (STEPS - 1) for i in range(STEPS)]
     found = [round(x) if kind.whole else round(x, 4) for x in found]
     return tuple(x for x in dict.fromkeys(found) if not kind.over or x > kind.low)
 
 
-def read_axis(model: Model, name: Any, text: Any, order: Order) -> Axis:
+def read_axis(model: Model, name: Any, text: Any, view_request: ViewRequest) -> Axis:
     """A field and the values that a visitor wrote; those of `suggestion` where the text is empty.
 
     Raises:
@@ -106,16 +106,16 @@ def read_axis(model: Model, name: Any, text: Any, order: Order) -> Axis:
     known = {name: label for label, name in choices(model)}
     if name not in known:
         raise UserError(f"no field is called {str(name)[:40]!r}; it must be one of {', '.join(known)}")
-    text = str(text or "")[:2000].strip() or suggestion(model, name, order)
+    text = str(text or "")[:2000].strip() or suggestion(model, name, view_request)
     kind = _kind(model, name)
     separator = None if isinstance(kind, Positions) else ";" if isinstance(kind, Indices) else ","
     items = [item.strip() for item in text.split(separator) if item.strip()]
     values = list(dict.fromkeys(_value(model, name, kind, item) for item in items))
     if len(values) > MOST_VALUES:
         raise UserError(f"{known[name]} has {len(values)} values; give at most {MOST_VALUES}")
-    axis = Axis(name, tuple(values), tuple(_label(model, name, value, order) for value in values))
+    axis = Axis(name, tuple(values), tuple(_label(model, name, value, view_request) for value in values))
     for i in range(len(values)):  # each must be one that can be drawn
-        axis.apply(model, order, i)
+        axis.apply(model, view_request, i)
     return axis
 
 
@@ -126,10 +126,10 @@ def _value(model: Model, name: str, kind: Any, item: str) -> Any:
             raise UserError(f"there is no schedule {item[:40]!r}; it must be one of {', '.join(SCHEDULES)}")
         return word
     if name == CLASS:
-        return orders.read_class(model, item)
+        return view_requests.read_class(model, item)
     spoken = name.replace("_", " ")
     if name == SEED:
-        return orders.whole("the seed", Number().parse("the seed", item), 0, orders.MAX_SEED)
+        return view_requests.whole("the seed", Number().parse("the seed", item), 0, view_requests.MAX_SEED)
     if isinstance(kind, Number):
         return kind.parse(spoken, item)
     if item == AS_USUAL:
@@ -137,23 +137,23 @@ def _value(model: Model, name: str, kind: Any, item: str) -> Any:
     return kind.text(kind.parse(spoken, item))
 
 
-def _label(model: Model, name: str, value: Any, order: Order) -> str:
+def _label(model: Model, name: str, value: Any, view_request: ViewRequest) -> str:
     if name == SCHEDULE:
         return str(value).replace("-", " ")
     if name == CLASS:
-        return orders.short_name(model.class_names[value])
+        return view_requests.short_name(model.class_names[value])
     if name == SEED:
         return f"seed {value}"
     part = _part(model, name)
     text = value if isinstance(value, str) else part.kind.text(value)
     if name.endswith("_rho"):
         text = f"{100 * value:.4g}%"
-    return f"{_plain_label(model, part, order.settings.mode)} {text or AS_USUAL}"
+    return f"{_plain_label(model, part, view_request.settings.mode)} {text or AS_USUAL}"
 
 
 def _plain_label(model: Model, part: Part, mode: str) -> str:
     """The label of a control, without what is in brackets."""
-    return orders.label_of(model, part, mode).split(" (")[0]
+    return view_requests.label_of(model, part, mode).split(" (")[0]
 
 
 def _part(model: Model, name: str) -> Part:

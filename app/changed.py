@@ -1,4 +1,4 @@
-"""The second room: what amplification changes in the tokens, of one class and across classes."""
+"""The second tab: what amplification changes in the tokens, of one class and across classes."""
 
 import json
 import random
@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 
 import hieramp
-from app import orders, plots, scenes
+from app import plots, view_models, view_requests
+from app.context import CHEAP, STUDYING, AppContext, html, sentences, slider, stale_note
 from app.controls import Controls
-from app.desk import CHEAP, STUDYING, Desk, html, sentences, slider, stale_note
 from hieramp import Settings
 
 ABOUT = (
@@ -29,10 +29,10 @@ NOTHING = "Nothing is counted until you ask."
 BEGUN = "Counting: the first samples are being drawn …"
 
 
-def build(desk: Desk, controls: Controls) -> None:
+def build(context: AppContext, controls: Controls) -> None:
     html(ABOUT, elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):
-        samples = slider(1, desk.limits.samples, 16, 1, "Samples", precision=0)
+        samples = slider(1, context.limits.samples, 16, 1, "Samples", precision=0)
         count = gr.Button("Count tokens", variant="primary", scale=0, min_width=160)
         end = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-count")
     usage_words = html(f"<p role='status'>{NOTHING}</p>", elem_classes="prose-line")
@@ -42,19 +42,19 @@ def build(desk: Desk, controls: Controls) -> None:
     )
     html(ABOUT_CLASSES, elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):
-        most = min(desk.limits.classes, len(desk.model.class_names))
+        most = min(context.limits.classes, len(context.model.class_names))
         classes = slider(1, most, min(10, most), 1, "Classes", precision=0)
-        per_class = slider(1, desk.limits.samples, 8, 1, "Samples of each", precision=0)
+        per_class = slider(1, context.limits.samples, 8, 1, "Samples of each", precision=0)
         compare = gr.Button("Compare schedules", variant="primary", scale=0, min_width=180)
         end_comparison = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-compare")
     risen_words = html(f"<p role='status'>{NOTHING}</p>", elem_classes="prose-line")
     risen = gr.Plot(plots.empty("Share of classes that rose"), show_label=False, elem_classes="plot", buttons=[])
-    _connect(desk, controls, [count, end, samples], [usage_words, usage, changed])
-    _connect_classes(desk, controls, [compare, end_comparison, classes, per_class], [risen_words, risen])
+    _connect(context, controls, [count, end, samples], [usage_words, usage, changed])
+    _connect_classes(context, controls, [compare, end_comparison, classes, per_class], [risen_words, risen])
 
 
 def run_study(
-    desk: Desk, name: str, buttons: list[gr.Button], study: Any, inputs: set[Any], outputs: list[Any]
+    context: AppContext, name: str, buttons: list[gr.Button], study: Any, inputs: set[Any], outputs: list[Any]
 ) -> None:
     """A study on two buttons: the first says at once that it began, the second ends it after the batch in hand.
 
@@ -66,10 +66,10 @@ def run_study(
         return f"{request.session_hash}/{name}"
 
     def ask(request: gr.Request) -> tuple[int, str, gr.Button]:
-        return desk.turns.take(key(request)), said(BEGUN), gr.Button(interactive=True)
+        return context.scheduling.take(key(request)), said(BEGUN), gr.Button(interactive=True)
 
     def stop(request: gr.Request) -> gr.Button:
-        desk.turns.take(key(request))
+        context.scheduling.take(key(request))
         return gr.Button(interactive=False)
 
     def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
@@ -77,7 +77,7 @@ def run_study(
         try:
             with closing(study(given)) as found:
                 for words, *others in found:
-                    has_stopped = desk.turns.is_stale(key(request), mine)
+                    has_stopped = context.scheduling.is_stale(key(request), mine)
                     more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
                     yield dict(zip(outputs, (words + more, *others), strict=True))
                     if has_stopped:
@@ -86,7 +86,7 @@ def run_study(
             yield {outputs[0]: said(NOTHING)}
             raise
         finally:
-            desk.turns.forget(key(request))
+            context.scheduling.forget(key(request))
 
     ticket = gr.Number(0, visible=False, precision=0)
     asked = button.click(ask, None, [ticket, outputs[0], end], trigger_mode="once", **CHEAP)
@@ -95,51 +95,51 @@ def run_study(
     end.click(stop, None, end, **CHEAP)
 
 
-def _connect(desk: Desk, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
+def _connect(context: AppContext, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
     button, end, samples = inputs
-    sides = desk.model.var.scales.sides
+    sides = context.model.var.scales.sides
 
     def count(given: dict[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         with sentences():
-            order = orders.read_order(desk.model, controls.values(given))
-            wanted = orders.whole("the number of samples", given[samples], 1, desk.limits.samples)
-            name = orders.short_name(desk.model.class_names[order.label])
-            for found in desk.study("count_tokens", order, wanted):
+            view_request = view_requests.read_request(context.model, controls.values(given))
+            wanted = view_requests.whole("the number of samples", given[samples], 1, context.limits.samples)
+            name = view_requests.short_name(context.model.class_names[view_request.label])
+            for found in context.study("count_tokens", view_request, wanted):
                 links = ""
                 if found.is_finished:
-                    about = orders.described(desk.model, order) | {"samples": found.num_samples}
-                    start = scenes.file_name(name, f"seed{order.seeds[0]}")
+                    about = view_requests.described(context.model, view_request) | {"samples": found.num_samples}
+                    start = view_models.file_name(name, f"seed{view_request.seeds[0]}")
                     links = link(f"{start}-usage.csv", plots.usage_csv(found, sides), about) + link(
                         f"{start}-changed.csv", plots.changed_csv(found, sides), about
                     )
-                words = said(plots.usage_words(name, found), links, orders.address(desk.model, order))
+                words = said(plots.usage_words(name, found), links, view_requests.address(context.model, view_request))
                 yield words, plots.usage_figure(found, sides), plots.changed_figure(found, sides)
 
-    run_study(desk, "count", [button, end], count, {samples, *controls.inputs}, outputs)
+    run_study(context, "count", [button, end], count, {samples, *controls.inputs}, outputs)
 
 
-def _connect_classes(desk: Desk, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
+def _connect_classes(context: AppContext, controls: Controls, inputs: list[Any], outputs: list[Any]) -> None:
     button, end, classes, per_class = inputs
     sampled = [part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts]
 
     def compare(given: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
         with sentences():
-            order = orders.read_order(desk.model, controls.values(given))
-            most = min(desk.limits.classes, len(desk.model.class_names))
-            wanted = orders.whole("the number of classes", given[classes], 1, most)
-            each = orders.whole("the number of samples", given[per_class], 1, desk.limits.samples)
-            labels = choose_classes(len(desk.model.class_names), wanted, order.seeds[0])
-            for comparison in desk.study("compare_schedules", order, each, labels):
-                links, seed = "", order.seeds[0]
+            view_request = view_requests.read_request(context.model, controls.values(given))
+            most = min(context.limits.classes, len(context.model.class_names))
+            wanted = view_requests.whole("the number of classes", given[classes], 1, most)
+            each = view_requests.whole("the number of samples", given[per_class], 1, context.limits.samples)
+            labels = choose_classes(len(context.model.class_names), wanted, view_request.seeds[0])
+            for comparison in context.study("compare_schedules", view_request, each, labels):
+                links, seed = "", view_request.seeds[0]
                 if comparison.is_finished:
-                    about = {"model": desk.model.name, "classes": labels, "samples": each, "seed": seed}
-                    about |= order.settings.plain.to_json() | {"hieramp": hieramp.__version__}
+                    about = {"model": context.model.name, "classes": labels, "samples": each, "seed": seed}
+                    about |= view_request.settings.plain.to_json() | {"hieramp": hieramp.__version__}
                     links = link(f"{wanted}-classes-seed{seed}-schedules.csv", plots.risen_csv(comparison), about)
-                query = orders.address(desk.model, order)
-                of = {name: query[name] for name in ("seed", *map(orders.in_address, sampled))}
+                query = view_requests.address(context.model, view_request)
+                of = {name: query[name] for name in ("seed", *map(view_requests.in_address, sampled))}
                 yield said(plots.risen_words(comparison), links, of), plots.risen_figure(comparison)
 
-    run_study(desk, "compare", [button, end], compare, {classes, per_class, *controls.inputs}, outputs)
+    run_study(context, "compare", [button, end], compare, {classes, per_class, *controls.inputs}, outputs)
 
 
 def choose_classes(num_classes: int, wanted: int, seed: int) -> list[int]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from app import handlers, kinds, orders
-from app.desk import ASKING, CHEAP, Desk, as_given, sentences, slider, warn
+from app import handlers, kinds, view_requests
+from app.context import ASKING, CHEAP, AppContext, as_given, sentences, slider, warn
 from hieramp import Model, Settings
 from hieramp.fields import Choice, Number, Part, Positions
 
@@ -23,7 +23,7 @@ FOLDED = {"location": "Blocks and positions", "sampling": "Sampling"}  # groups 
 class Controls:
     """What a visitor sets. Handlers get the values of components by the component, and answer likewise."""
 
-    named: dict[str, Any]  # by the names of `orders.defaults`
+    named: dict[str, Any]  # by the names of `view_requests.defaults`
     random_class: gr.Button
     dice: gr.Button
     is_locked: gr.Checkbox
@@ -51,8 +51,8 @@ class Controls:
         return {component: gr.skip() for component in self.outputs}
 
 
-def build(desk: Desk) -> Controls:
-    model, named, fresh = desk.model, dict[str, Any](), orders.defaults(desk.model)
+def build(context: AppContext) -> Controls:
+    model, named, fresh = context.model, dict[str, Any](), view_requests.defaults(context.model)
     classes = [(name, label) for label, name in enumerate(model.class_names)]
     schedule_names = [(name.replace("-", " "), name) for name in kinds.schedules(model.kind)]
     with gr.Row(elem_classes="with-button"):
@@ -73,7 +73,7 @@ def build(desk: Desk) -> Controls:
         named["seed"] = as_given(gr.Number(fresh["seed"], label="Seed", min_width=80, interactive=True, elem_id="seed"))
         is_locked = gr.Checkbox(False, label="Lock", min_width=64, scale=0, elem_id="lock", interactive=True)
         dice = gr.Button("Dice", size="sm", min_width=72, scale=0, elem_id="random-seed")
-    named["count"] = slider(1, desk.limits.count, 1, 1, "Number of images", precision=0, elem_id="count")
+    named["count"] = slider(1, context.limits.count, 1, 1, "Number of images", precision=0, elem_id="count")
     generate = gr.Button("Generate", variant="primary", elem_id="generate")
     schedule = gr.Radio(schedule_names, value="all", label="Schedule", interactive=True, elem_id="preset")
     for group, rows in groupby(Settings.table(model.kind).values(), key=lambda row: row.group):
@@ -84,7 +84,7 @@ def build(desk: Desk) -> Controls:
                         named[part.name] = _control(model, part)
     opened = gr.UploadButton("Open a saved picture", file_types=[".png"], size="sm", elem_id="open-picture")
     controls = Controls(named, random_class, dice, is_locked, generate, schedule, opened)
-    _connect(desk, controls)
+    _connect(context, controls)
     return controls
 
 
@@ -99,10 +99,14 @@ def _folded(group: str) -> Iterator[None]:
 
 def _control(model: Model, part: Part) -> Any:
     """The control of a part, with what it shows on a fresh page."""
-    value, label, kind = orders.defaults(model)[part.name], orders.label_of(model, part, "logit"), part.kind
+    value, label, kind = (
+        view_requests.defaults(model)[part.name],
+        view_requests.label_of(model, part, "logit"),
+        part.kind,
+    )
     if isinstance(kind, Number):
         whole = {"precision": 0} if kind.whole else {}
-        return slider(*orders.slider_range(model, kind), value, kind.step, label, elem_id=part.name, **whole)
+        return slider(*view_requests.slider_range(model, kind), value, kind.step, label, elem_id=part.name, **whole)
     if isinstance(kind, Choice):
         options = [(name, word) for word, name in kind.options]
         return gr.Radio(options, value=value, label=label, interactive=True, elem_id=part.name)
@@ -111,14 +115,16 @@ def _control(model: Model, part: Part) -> Any:
     return gr.Textbox(value, label=label, info=part.help, interactive=True, max_length=200, elem_id=part.name)
 
 
-def _connect(desk: Desk, controls: Controls) -> None:
+def _connect(context: AppContext, controls: Controls) -> None:
     """What needs no drawing."""
     if "mode" not in controls.named:
         return
-    lettered = [part for part in Settings.parts(desk.model.kind) if "{greek}" in part.label]
+    lettered = [part for part in Settings.parts(context.model.kind) if "{greek}" in part.label]
 
     def relabel(mode: str) -> dict[Any, Any]:
-        return controls.updates({p.name: gr.Slider(label=orders.label_of(desk.model, p, mode)) for p in lettered})
+        return controls.updates(
+            {p.name: gr.Slider(label=view_requests.label_of(context.model, p, mode)) for p in lettered}
+        )
 
     mode, outputs = controls.named["mode"], [controls.named[part.name] for part in lettered]
     mode.change(relabel, mode, outputs, **CHEAP)
@@ -133,11 +139,11 @@ def user_triggers(controls: Controls) -> list[Any]:
     return [*moved, *typed]
 
 
-def setting_events(desk: Desk, controls: Controls) -> list[Any]:
+def setting_events(context: AppContext, controls: Controls) -> list[Any]:
     """Events that set fields by themselves; a drawing follows each."""
     seed, class_name, mode = controls.named["seed"], controls.named["class_name"], controls.named.get("mode")
-    strengths = [controls.named[part.name] for part in Settings.parts(desk.model.kind) if "{greek}" in part.label]
-    scheduled = [controls.named[name] for name in orders.schedule_values("all", desk.model.kind)]
+    strengths = [controls.named[part.name] for part in Settings.parts(context.model.kind) if "{greek}" in part.label]
+    scheduled = [controls.named[name] for name in view_requests.schedule_values("all", context.model.kind)]
 
     def dice(seed: Any) -> int:
         return handlers.random_seed(seed)
@@ -148,18 +154,18 @@ def setting_events(desk: Desk, controls: Controls) -> list[Any]:
         return seed if is_locked else handlers.random_seed(seed)
 
     def another_class(name: Any) -> int:
-        return handlers.random_class(desk.model, name)
+        return handlers.random_class(context.model, name)
 
     def change_mode(given: dict[Any, Any]) -> dict[Any, Any]:
         values = controls.values(given)
         with sentences():
-            changed, said = orders.in_mode(values, values["mode"])
+            changed, said = view_requests.in_mode(values, values["mode"])
         if said:
             warn("; ".join(said) + ".")
         return controls.updates(changed)
 
     def choose(name: str) -> dict[Any, Any]:
-        return controls.updates(orders.schedule_values(name, desk.model.kind))
+        return controls.updates(view_requests.schedule_values(name, context.model.kind))
 
     return [
         controls.random_class.click(another_class, class_name, class_name, **CHEAP),

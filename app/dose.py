@@ -1,14 +1,14 @@
-"""Dose and response, in the third room: one stage's strength or ρ over nine values and eight seeds, as curves."""
+"""Dose and response, in the third tab: one stage's strength or ρ over nine values and eight seeds, as curves."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from app import orders, scenes, study, theme
+from app import study, theme, view_models, view_requests
+from app.context import AppContext, html, sentences
 from app.controls import Controls
-from app.desk import Desk, html, sentences
-from app.recipes import has_classifier
+from app.distill_requests import has_classifier
 from app.study import link, said
 from hieramp import figures
 from hieramp.analysis.dose import MEASURES, SEEDS, Response, Sweep, in_words, rows_of
@@ -25,13 +25,13 @@ NOTHING = "Nothing is drawn until you ask."
 BEGUN = "Drawing: the plain pictures are on their way …"
 
 
-def build(desk: Desk, controls: Controls) -> None:
-    if not has_classifier(desk.model):
+def build(context: AppContext, controls: Controls) -> None:
+    if not has_classifier(context.model):
         html(NONE, elem_classes="prose-line")
         return
     html(ABOUT, elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):
-        stages = [(stage, stage) for stage in STAGES if desk.model.var.scales.stages[stage]]
+        stages = [(stage, stage) for stage in STAGES if context.model.var.scales.stages[stage]]
         stage = gr.Radio(stages, value=stages[-1][1], label="Stage", elem_classes="chips", elem_id="dose-stage")
         knobs = [("strength", "strength"), ("ρ", "rho")]
         knob = gr.Radio(knobs, value="strength", label="Dose", elem_classes="chips", elem_id="dose-knob")
@@ -48,19 +48,22 @@ def build(desk: Desk, controls: Controls) -> None:
 
     def swept(given: dict[Any, Any]) -> Iterator[study.Found]:
         with sentences():
-            model, order = desk.model, orders.read_order(desk.model, controls.values(given))
-            seeds = range(order.seeds[0], order.seeds[0] + SEEDS)
-            for one in desk.study("dose", order, given[stage], given[knob]):
-                name, links = orders.short_name(model.class_names[order.label]), ""
+            model, view_request = context.model, view_requests.read_request(context.model, controls.values(given))
+            seeds = range(view_request.seeds[0], view_request.seeds[0] + SEEDS)
+            for one in context.study("dose", view_request, given[stage], given[knob]):
+                name, links = view_requests.short_name(model.class_names[view_request.label]), ""
                 if one.is_finished:
-                    about = orders.described(model, order) | {"seeds": list(seeds), "interval": "95 %, Student's t"}
-                    file = scenes.file_name(name, f"{one.stage}-{one.knob}-seed{seeds[0]}.csv")
+                    about = view_requests.described(model, view_request) | {
+                        "seeds": list(seeds),
+                        "interval": "95 %, Student's t",
+                    }
+                    file = view_models.file_name(name, f"{one.stage}-{one.knob}-seed{seeds[0]}.csv")
                     links = link(file, csv_text(rows_of(one)), about)
                 text = words_of(name, one)
-                words = said(text, links, orders.address(model, order))
+                words = said(text, links, view_requests.address(model, view_request))
                 yield len(one.responses), len(one.doses), words, (view_of(one),)
 
-    study.run(desk, "dose", (draw, end), swept, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
+    study.run(context, "dose", (draw, end), swept, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
 
 
 def words_of(name: str, found: Sweep) -> str:
@@ -85,5 +88,5 @@ def _point(response: Response) -> dict[str, Any]:
     return {
         "dose": response.dose,
         "estimates": {name: [round(x, 5) for x in vars(response.estimate(name)).values()] for name in MEASURES},
-        "images": [scenes.data_uri(scenes.thumb(figures.to_picture(image))) for image in response.images],
+        "images": [view_models.data_uri(view_models.thumb(figures.to_picture(image))) for image in response.images],
     }

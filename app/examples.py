@@ -1,7 +1,7 @@
 """Curated pairs of a model: one sentence on each of what to notice, and how the pairs are chosen.
 
-`python -m app.examples MODEL` chooses them by drawing. The sentences are written from the scene that is on screen, and
-an observation that it does not bear out is not made.
+`python -m app.examples MODEL` chooses them by drawing. The sentences are written from the view model that is on screen,
+and an observation that it does not bear out is not made.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from app.curated import FILE, Example, examples_of
 from app.kinds import AnyModel, with_schedule
-from app.orders import Order, read_order, to_query
+from app.view_requests import ViewRequest, read_request, to_query
 from hieramp import Model
 from hieramp.errors import UserError
 from hieramp.files import write_text
@@ -21,10 +21,10 @@ from hieramp.settings import set_settings
 
 CLEAR = 2.0  # a peak of the saliency worth pointing at, in even shares
 OVERLAY = "0.4"  # how much of the saliency an example shows
-Scene = Mapping[str, Any]
+ViewModel = Mapping[str, Any]
 
 
-def order_of(model: AnyModel, one: Example) -> Order:
+def order_of(model: AnyModel, one: Example) -> ViewRequest:
     """What is drawn.
 
     Raises:
@@ -32,65 +32,70 @@ def order_of(model: AnyModel, one: Example) -> Order:
     """
     settings = with_schedule(set_settings(model.kind, model.defaults), one.schedule, model.kind)
     request = {"class_name": one.class_name, "seed": one.seed, "count": 1}
-    return read_order(model, request | settings.to_parts(model.kind))
+    return read_request(model, request | settings.to_parts(model.kind))
 
 
-# What there is to see. Each reads a finished scene, and answers None where it is not so.
+# What there is to see. Each reads a finished view model, and answers None where it is not so.
 
 
-def _same(scene: Scene) -> str | None:
-    count = sum(side * side for side in scene["sides"])
-    if any(step["changed"][0] or step["moved"][0] for step in scene["steps"]):
+def _same(view_model: ViewModel) -> str | None:
+    count = sum(side * side for side in view_model["sides"])
+    if any(step["changed"][0] or step["moved"][0] for step in view_model["steps"]):
         return None
     return (
         f"Nothing is amplified, so all {count} tokens and every pixel of the two are the same. Step through the "
-        f"{len(scene['sides'])} scales to see one picture grow."
+        f"{len(view_model['sides'])} scales to see one picture grow."
     )
 
 
-def _late(scene: Scene) -> str | None:
+def _late(view_model: ViewModel) -> str | None:
     """The first scales are alike, the last ones are not."""
-    changed = [len(step["changed"][0]) for step in scene["steps"]]
+    changed = [len(step["changed"][0]) for step in view_model["steps"]]
     first = next((scale for scale, count in enumerate(changed) if count), None)
-    if not first or scene["stages"][first] != "fine":
+    if not first or view_model["stages"][first] != "fine":
         return None
-    before, side = sum(n * n for n in scene["sides"][:first]), scene["sides"][first]
+    before, side = sum(n * n for n in view_model["sides"][:first]), view_model["sides"][first]
     return (
         f"Only details differ: the {before} tokens of the first {first} scales are the same. The first difference "
-        f"comes at scale {first} ({side}×{side}), and the pixels end {_percent(scene)} apart on average."
+        f"comes at scale {first} ({side}×{side}), and the pixels end {_percent(view_model)} apart on average."
     )
 
 
-def _early(scene: Scene) -> str | None:
+def _early(view_model: ViewModel) -> str | None:
     """A few tokens at the coarse stage, and what follows from them."""
-    changed = [len(step["changed"][0]) for step in scene["steps"]]
+    changed = [len(step["changed"][0]) for step in view_model["steps"]]
     first = next((scale for scale, count in enumerate(changed) if count), None)
-    if not first or scene["stages"][first] != "coarse":
+    if not first or view_model["stages"][first] != "coarse":
         return None
-    later, count = sum(changed[first + 1 :]), sum(n * n for n in scene["sides"][first + 1 :])
+    later, count = sum(changed[first + 1 :]), sum(n * n for n in view_model["sides"][first + 1 :])
+    positions = view_model["sides"][first] ** 2
     return (
-        f"A small cause: {changed[first]} of {scene['sides'][first] ** 2} tokens change at scale {first}, and {later} "
-        f"of the {count} after it follow. The pixels end {_percent(scene)} apart on average."
+        f"A small cause: {changed[first]} of {positions} tokens change at scale {first}, and {later} "
+        f"of the {count} after it follow. The pixels end {_percent(view_model)} apart on average."
     )
 
 
-def _all(scene: Scene) -> str | None:
-    live, changed = [scale for scale, is_live in enumerate(scene["live"]) if is_live], scene["steps"][-1]["changed"][0]
-    if len(live) < len(scene["sides"]) - 1 or not changed:
+def _all(view_model: ViewModel) -> str | None:
+    live, changed = (
+        [scale for scale, is_live in enumerate(view_model["live"]) if is_live],
+        view_model["steps"][-1]["changed"][0],
+    )
+    if len(live) < len(view_model["sides"]) - 1 or not changed:
         return None
+    positions = view_model["sides"][-1] ** 2
     return (
-        f"Every scale but the first is amplified. At the last one {len(changed)} of {scene['sides'][-1] ** 2} tokens "
-        f"differ; the pixels end {_percent(scene)} apart on average."
+        f"Every scale but the first is amplified. At the last one {len(changed)} of {positions} tokens "
+        f"differ; the pixels end {_percent(view_model)} apart on average."
     )
 
 
-def _peak(scene: Scene) -> str | None:
+def _peak(view_model: ViewModel) -> str | None:
     """The position that draws most of the class token's attention."""
-    peaks = [(max(step["maps"][0]) * len(step["maps"][0]), scale) for scale, step in enumerate(scene["steps"])]
+    peaks = [(max(step["maps"][0]) * len(step["maps"][0]), scale) for scale, step in enumerate(view_model["steps"])]
     times, scale = max(peaks)
     if times < CLEAR:
         return None
-    values, side = scene["steps"][scale]["maps"][0], scene["sides"][scale]
+    values, side = view_model["steps"][scale]["maps"][0], view_model["sides"][scale]
     row, column = divmod(values.index(max(values)), side)
     return (
         f"The bright spot: at scale {scale} ({side}×{side}) the class token gives row {row + 1}, column {column + 1} "
@@ -98,11 +103,11 @@ def _peak(scene: Scene) -> str | None:
     )
 
 
-def _percent(scene: Scene) -> str:
-    return f"{100 * scene['steps'][-1]['moved'][0]:.1f} %"
+def _percent(view_model: ViewModel) -> str:
+    return f"{100 * view_model['steps'][-1]['moved'][0]:.1f} %"
 
 
-OBSERVATIONS: dict[str, Callable[[Scene], str | None]] = {
+OBSERVATIONS: dict[str, Callable[[ViewModel], str | None]] = {
     "all": _all, "early": _early, "late": _late, "peak": _peak, "same": _same,
 }  # fmt: skip
 WANTED = (
@@ -115,11 +120,11 @@ WANTED = (
 )
 
 
-def notice(model: AnyModel, order: Order, scene: Scene) -> str:
-    """What to notice in a finished scene of a curated pair; "" where it is none or bears nothing out."""
+def notice(model: AnyModel, view_request: ViewRequest, view_model: ViewModel) -> str:
+    """What to notice in a finished view model of a curated pair; "" where it is none or bears nothing out."""
     for one in examples_of(model):
-        if order_of(model, one) == order:
-            return OBSERVATIONS[one.notice](scene) or ""
+        if order_of(model, one) == view_request:
+            return OBSERVATIONS[one.notice](view_model) or ""
     return ""
 
 
@@ -143,7 +148,7 @@ def choose(model: Model, seeds: Sequence[int] = range(12)) -> list[Example]:
     Raises:
         UserError: the model has no classifier, or no pair bears out an observation.
     """
-    from app import handlers  # which writes scenes, which ask for a notice
+    from app import handlers  # which writes view models, which ask for a notice
     from hieramp.classifier import load_classifier
 
     if model.folder is None:
@@ -163,8 +168,8 @@ def choose(model: Model, seeds: Sequence[int] = range(12)) -> list[Example]:
         worth = {pair: min(sure[(schedule, *pair)], sure[("off", *pair)]) for pair in pairs}
         for label, seed in sorted(pairs, key=lambda pair: worth[pair], reverse=True):
             one = Example(model.class_names[label], seed, schedule, wanted)
-            *_, scene = handlers.grow(model, order_of(model, one))
-            if OBSERVATIONS[wanted](scene):
+            *_, view_model = handlers.grow(model, order_of(model, one))
+            if OBSERVATIONS[wanted](view_model):
                 chosen.append(one)
                 break
         else:

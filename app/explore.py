@@ -1,4 +1,4 @@
-"""The first room: choose, watch, and where it looks. The settings are a link, and a saved picture brings them back."""
+"""The first tab: choose, watch, and where it looks. The settings are a link, and a saved picture brings them back."""
 
 import json
 from base64 import b64encode
@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import curated, examples, kinds, orders, scenes, theme
+from app import curated, examples, kinds, theme, view_models, view_requests
+from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, warn
 from app.controls import Controls, setting_events, user_triggers
-from app.desk import ASKING, CHEAP, DRAWING, Desk, html, sentences, warn
-from app.recipes import has_classifier
+from app.distill_requests import has_classifier
 from hieramp import figures
 from hieramp.errors import UserError
 
@@ -42,14 +42,14 @@ TOLD = (
 )
 
 
-def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
+def build(context: AppContext) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """The viewer, the channel of closer looks, and the line that tells one's place."""
-    model = desk.model
+    model = context.model
     is_var = model.kind == "var"
-    first = desk.first_scene(orders.first_order(model))
+    first = context.first_scene(view_requests.first_request(model))
     place = html("", elem_id="place")
-    if curated.examples_of(desk.model):
-        html(examples.links(desk.model), elem_id="examples")
+    if curated.examples_of(context.model):
+        html(examples.links(context.model), elem_id="examples")
     viewer = gr.HTML(
         first,
         html_template=theme.read("viewer.html"),
@@ -73,8 +73,8 @@ def build(desk: Desk) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
 class Drawing:
     """The chain behind every picture: ask (cheap: checks, takes a turn, sets the address), then draw."""
 
-    def __init__(self, desk: Desk, controls: Controls, viewer: gr.HTML, place: gr.HTML) -> None:
-        self.desk, self.controls, self.viewer, self.place = desk, controls, viewer, place
+    def __init__(self, context: AppContext, controls: Controls, viewer: gr.HTML, place: gr.HTML) -> None:
+        self.context, self.controls, self.viewer, self.place = context, controls, viewer, place
         self.ticket = gr.Number(0, visible=False, precision=0)
         self.address = gr.Textbox("{}", visible=False)
         self.wrong = gr.Textbox("[]", visible=False)
@@ -99,48 +99,54 @@ class Drawing:
 
     def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[int, str, str | None]:
         with sentences():  # a request that cannot be drawn ends no other
-            order = orders.read_order(self.desk.model, self.controls.values(given))
-        ticket = self.desk.turns.take(str(request.session_hash))
+            view_request = view_requests.read_request(self.context.model, self.controls.values(given))
+        ticket = self.context.scheduling.take(str(request.session_hash))
         return (
             ticket,
-            json.dumps(orders.address(self.desk.model, order)),
-            kinds.schedule_name(order.settings, self.desk.model.kind),
+            json.dumps(view_requests.address(self.context.model, view_request)),
+            kinds.schedule_name(view_request.settings, self.context.model.kind),
         )
 
     def _blame(self, given: dict[Any, Any]) -> str:
         """The fields that hold what cannot be drawn, for the page to mark."""
-        return json.dumps(orders.wrong_names(self.desk.model, self.controls.values(given)))
+        return json.dumps(view_requests.wrong_names(self.context.model, self.controls.values(given)))
 
-    def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[scenes.Scene]:
+    def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[view_models.ViewModel]:
         visitor, number = str(request.session_hash), given[self.ticket]
-        if self.desk.turns.is_stale(visitor, number):
+        if self.context.scheduling.is_stale(visitor, number):
             return
         with sentences():
-            order = orders.read_order(self.desk.model, self.controls.values(given))
-            with closing(self.desk.grow(order)) as drawn:
-                for scene in drawn:
-                    yield scene
-                    if self.desk.turns.is_stale(visitor, number):
+            view_request = view_requests.read_request(self.context.model, self.controls.values(given))
+            with closing(self.context.grow(view_request)) as drawn:
+                for view_model in drawn:
+                    yield view_model
+                    if self.context.scheduling.is_stale(visitor, number):
                         return
 
 
 def connect(
-    demo: gr.Blocks, desk: Desk, controls: Controls, drawing: Drawing, closer: gr.HTML, tabs: gr.Tabs, rooms: Any
+    demo: gr.Blocks,
+    context: AppContext,
+    controls: Controls,
+    drawing: Drawing,
+    closer: gr.HTML,
+    tabs: gr.Tabs,
+    tab_of: dict[str, Any],
 ) -> None:
     """Draw when the page opens and when anything is set; restore from addresses and pictures."""
 
     def shown_of(query: Mapping[str, str], asked: bool) -> dict[Any, Any]:
         """What an address sets; `asked`: also where it names no setting, which is then a fresh page."""
-        room = query.get("tab", "explore")
-        # Who has chosen a room while the page was opening stays there.
-        chosen = gr.Tabs(selected=room if room in rooms else "explore") if asked or "tab" in query else gr.skip()
+        name = query.get("tab", "explore")
+        # Who has chosen a tab while the page was opening stays there.
+        chosen = gr.Tabs(selected=name if name in tab_of else "explore") if asked or "tab" in query else gr.skip()
         shown = {tabs: chosen}
-        if not asked and not any(orders.in_address(name) in query for name in controls.named):
+        if not asked and not any(view_requests.in_address(name) in query for name in controls.named):
             return controls.unchanged() | shown
-        order, wrong = orders.read_query(desk.model, query)
+        view_request, wrong = view_requests.read_query(context.model, query)
         if wrong:
             warn(f"This address was not understood: {'; '.join(wrong)}. The rest of it is shown.")
-        return controls.updates(orders.values_on_page(desk.model, order)) | shown
+        return controls.updates(view_requests.values_on_page(context.model, view_request)) | shown
 
     def from_address(request: gr.Request) -> dict[Any, Any]:
         return shown_of(dict(request.query_params), asked=False)
@@ -155,9 +161,9 @@ def connect(
         try:
             with sentences():
                 stored = settings_inside(Path(path))
-                order = orders.from_picture(desk.model, stored)
-                values = orders.values_on_page(desk.model, order)
-                for remark in orders.remarks(desk.model, stored):
+                view_request = view_requests.from_picture(context.model, stored)
+                values = view_requests.values_on_page(context.model, view_request)
+                for remark in view_requests.remarks(context.model, stored):
                     warn(remark)
                 return controls.updates(values) | {tabs: gr.Tabs(selected="explore")}
         finally:
@@ -165,12 +171,12 @@ def connect(
 
     def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
         with sentences():
-            order, asked = orders.read_order(desk.model, controls.values(given)), event._data
-            closer = desk.answer("block_view", order, asked.get("sample"), asked.get("block"))
-        return {**closer, "key": orders.address(desk.model, order)}
+            view_request, asked = view_requests.read_request(context.model, controls.values(given)), event._data
+            closer = context.answer("block_view", view_request, asked.get("sample"), asked.get("block"))
+        return {**closer, "key": view_requests.address(context.model, view_request)}
 
     def leave(request: gr.Request) -> None:
-        desk.turns.forget(str(request.session_hash))
+        context.scheduling.forget(str(request.session_hash))
 
     def paint(event: gr.EventData) -> str:
         return str(event._data.get("text", ""))
@@ -182,12 +188,12 @@ def connect(
     shown = controls.opened.upload(from_picture, controls.opened, restoring, **ASKING)
     again = drawing.viewer.restore(restored, None, restoring, **ASKING)
     drawing.after(*user_triggers(controls))
-    for event in (opened, shown, again, *painted, *setting_events(desk, controls)):
+    for event in (opened, shown, again, *painted, *setting_events(context, controls)):
         drawing.then_after(event)
     for button in (controls.generate, controls.dice, controls.random_class):  # what they draw is in Explore
         button.click(lambda: gr.Tabs(selected="explore"), None, tabs, **CHEAP)
-    for room, tab in rooms.items():
-        tab.select(None, None, None, js=f"() => window.hieramp.shown({{ tab: '{room}' }})", api_visibility="private")
+    for name, tab in tab_of.items():
+        tab.select(None, None, None, js=f"() => window.hieramp.shown({{ tab: '{name}' }})", api_visibility="private")
     drawing.viewer.look(look, controls.inputs, closer, trigger_mode="always_last", **DRAWING)
     demo.unload(leave)
 

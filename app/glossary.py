@@ -35,7 +35,7 @@ def as_markdown() -> str:
 
 
 def as_html() -> str:
-    """The list of the room Learn."""
+    """The list of the tab Learn."""
     shown = "".join(f"<dt>{escape(word.term)}</dt><dd>{escape(word.says)}</dd>" for word in words())
     return (
         f'<section id="words" aria-labelledby="words-title"><h2 id="words-title">Words</h2><dl>{shown}</dl></section>'

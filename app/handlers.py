@@ -5,9 +5,9 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from app import denoising, scenes
-from app.orders import Order, described, described_one, whole
-from app.scenes import Scene
+from app import denoising, view_models
+from app.view_models import ViewModel
+from app.view_requests import ViewRequest, described, described_one, whole
 from hieramp import Model, Step, figures
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
@@ -31,29 +31,39 @@ class Watched:
         self.memory.keep(prefix, var)
 
 
-def steps_of(model: Model, order: Order, memory: Memory | None = None) -> Iterator[Step]:
+def steps_of(model: Model, view_request: ViewRequest, memory: Memory | None = None) -> Iterator[Step]:
     """Baselines and amplified pictures in one batch, scale by scale, with what the class tokens tell."""
-    return model.steps(*order.batch, return_attention=True, memory=memory)
+    return model.steps(*view_request.batch, return_attention=True, memory=memory)
 
 
-def grow(model: Model, order: Order, memory: RecentDrawings | None = None) -> Generator[Scene, None, None]:
-    """The scene after every scale; with the last one the seconds that it took, unless some came from memory."""
+def grow(
+    model: Model, view_request: ViewRequest, memory: RecentDrawings | None = None
+) -> Generator[ViewModel, None, None]:
+    """The view model after every scale; with the last one the seconds that it took, unless some came from memory."""
     if isinstance(model, DiffusionModel):
-        yield from denoising.grow(model, order)
+        yield from denoising.grow(model, view_request)
         return
-    scene, watched, seconds = scenes.scene_of(model, order), Watched(memory) if memory else None, 0.0
-    steps, started = steps_of(model, order, watched), time.perf_counter()
+    view_model, watched, seconds = (
+        view_models.view_model_of(model, view_request),
+        Watched(memory) if memory else None,
+        0.0,
+    )
+    steps, started = steps_of(model, view_request, watched), time.perf_counter()
     for step in steps:
-        scene = scenes.with_step(model, scene, order, step)
+        view_model = view_models.with_step(model, view_model, view_request, step)
         seconds += time.perf_counter() - started  # whoever watches may take their time
-        if scene["finals"] and not (watched and watched.has_helped):
-            scene["seconds"] = seconds
-        yield scene
+        if view_model["finals"] and not (watched and watched.has_helped):
+            view_model["seconds"] = seconds
+        yield view_model
         started = time.perf_counter()
 
 
 def block_view(
-    model: Model, order: Order, sample: float | None, block: float | None, memory: RecentDrawings | None = None
+    model: Model,
+    view_request: ViewRequest,
+    sample: float | None,
+    block: float | None,
+    memory: RecentDrawings | None = None,
 ) -> dict[str, Any]:
     """The saliency of one block of one sample, with every head.
 
@@ -62,41 +72,43 @@ def block_view(
     """
     if isinstance(model, DiffusionModel):
         raise UserError(f"{model.name} has no class tokens, so no block has a saliency of its own")
-    i = whole("the sample", sample, 0, len(order.seeds) - 1)
+    i = whole("the sample", sample, 0, len(view_request.seeds) - 1)
     wanted = whole("the block", block, 0, model.var.config.depth - 1)
-    steps = list(steps_of(model, order, memory))
-    view = scenes.block_view(order, steps, wanted)
+    steps = list(steps_of(model, view_request, memory))
+    view = view_models.block_view(view_request, steps, wanted)
     if view is None:
         raise UserError(f"{model.name} has no class tokens, so no block has a saliency of its own")
-    rows = (i, len(order.seeds) + i)
+    rows = (i, len(view_request.seeds) + i)
     return {**view, "sample": i, "maps": [[maps[row] for row in rows] for maps in view["maps"]]}
 
 
-def generate(model: Model, order: Order) -> dict[str, Any]:
+def generate(model: Model, view_request: ViewRequest) -> dict[str, Any]:
     """Settings and finished pictures, as data: addresses of PNGs."""
-    images = model.generate(*order.batch).images
-    count = len(order.seeds)
-    answer: dict[str, Any] = {"settings": described(model, order)}
-    for side, label in enumerate(scenes.SIDES):
+    images = model.generate(*view_request.batch).images
+    count = len(view_request.seeds)
+    answer: dict[str, Any] = {"settings": described(model, view_request)}
+    for side, label in enumerate(view_models.SIDES):
         answer[label] = [
-            scenes.data_uri(figures.to_picture(images[side * count + i]), described_one(model, order, seed, side))
-            for i, seed in enumerate(order.seeds)
+            view_models.data_uri(
+                figures.to_picture(images[side * count + i]), described_one(model, view_request, seed, side)
+            )
+            for i, seed in enumerate(view_request.seeds)
         ]
     return answer
 
 
-def saliency(model: Model, order: Order) -> dict[str, Any]:
-    """Per scale the saliency maps and beliefs of both pictures of an order for one seed."""
+def saliency(model: Model, view_request: ViewRequest) -> dict[str, Any]:
+    """Per scale the saliency maps and beliefs of both pictures of a request for one seed."""
     if isinstance(model, DiffusionModel):
-        return denoising.saliency(model, order)
+        return denoising.saliency(model, view_request)
     maps = []
-    for step in steps_of(model, order):
-        view = scenes.step_view(model, order, step)
+    for step in steps_of(model, view_request):
+        view = view_models.step_view(model, view_request, step)
         about: dict[str, Any] = {"scale": step.scale, "side": step.side}
-        for row, label in enumerate(scenes.SIDES):
+        for row, label in enumerate(view_models.SIDES):
             about[label] = {"saliency": step.saliency[row].tolist(), "beliefs": (view["beliefs"] or [None] * 2)[row]}
         maps.append({**about, "chosen": (view["chosen"] or [None] * 2)[1], "changed": view["changed"][0]})
-    return {"settings": described(model, order), "scales": maps}
+    return {"settings": described(model, view_request), "scales": maps}
 
 
 def random_class(model: Model, besides: Any = None) -> int:

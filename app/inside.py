@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from app import handlers
-from app.orders import Order, address, whole
-from app.scenes import data_uri
+from app.view_models import data_uri
+from app.view_requests import ViewRequest, address, whole
 from hieramp import Model, figures
 from hieramp.analysis.mechanism import SIDES, AttentionRow, Mechanism, look
 from hieramp.generation.memory import RecentDrawings
@@ -29,17 +29,23 @@ class Looks:
         self._lock = threading.Lock()
 
     def find(
-        self, model: Model, order: Order, sample: int, scale: int, block: int | None, memory: RecentDrawings | None
+        self,
+        model: Model,
+        view_request: ViewRequest,
+        sample: int,
+        scale: int,
+        block: int | None,
+        memory: RecentDrawings | None,
     ) -> Mechanism:
         """One scale of a sample's pair of pictures, looked into anew where it is not at hand."""
-        key = json.dumps([address(model, order), sample, scale, block])
+        key = json.dumps([address(model, view_request), sample, scale, block])
         with self._lock:
             found = self._kept.get(key)
         if found is None:
-            steps, count = list(handlers.steps_of(model, order, memory)), len(order.seeds)
+            steps, count = list(handlers.steps_of(model, view_request, memory)), len(view_request.seeds)
             plain, amplified = ([step.tokens[row] for step in steps] for row in (sample, count + sample))
-            seed = order.seeds[sample]
-            found = look(model, order.label, seed, order.settings, scale, block, (plain, amplified))
+            seed = view_request.seeds[sample]
+            found = look(model, view_request.label, seed, view_request.settings, scale, block, (plain, amplified))
         with self._lock:
             self._kept[key] = found
             self._kept.move_to_end(key)
@@ -49,7 +55,11 @@ class Looks:
 
 
 def position_view(
-    model: Model, order: Order, asked: Mapping[str, Any], looks: Looks, memory: RecentDrawings | None = None
+    model: Model,
+    view_request: ViewRequest,
+    asked: Mapping[str, Any],
+    looks: Looks,
+    memory: RecentDrawings | None = None,
 ) -> dict[str, Any]:
     """Everything about one position; `asked` names sample, scale, position, head (0: the mean) and perhaps a block.
 
@@ -57,18 +67,18 @@ def position_view(
         UserError: one of them is not there.
     """
     config = model.var.config
-    sample = whole("the sample", asked.get("sample"), 0, len(order.seeds) - 1)
+    sample = whole("the sample", asked.get("sample"), 0, len(view_request.seeds) - 1)
     scale = whole("the scale", asked.get("scale"), 0, len(config.sides) - 1)
     block = None if asked.get("block") is None else whole("the block", asked["block"], 0, config.depth - 1)
     head = whole("the head", asked.get("head", 0), 0, config.num_heads)
-    found = looks.find(model, order, sample, scale, block, memory)
+    found = looks.find(model, view_request, sample, scale, block, memory)
     position = whole("the position", asked.get("position"), 0, found.side**2 - 1)
     codes, added = found.likeliest(position), found.added(position)
     shares = {side: found.sides[side].probabilities(position)[codes] for side in SIDES}
     patches = found.patches(position, codes)
     left, top, wide = found.box(position)
     return {
-        "key": address(model, order),
+        "key": address(model, view_request),
         "sample": sample,
         "scale": scale,
         "position": position,
@@ -76,7 +86,7 @@ def position_view(
         "head": head,
         "sides": list(config.sides[: scale + 1]),
         "amplified": found.is_amplified,
-        "mode": order.settings.mode,
+        "mode": view_request.settings.mode,
         "row": row_view(found.sides["amplified"].row(position), head),
         "plain": [round(x, 6) for x in _of_head(found.sides["baseline"].row(position).after, head).tolist()],
         "codes": [

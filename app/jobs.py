@@ -1,7 +1,7 @@
 """Distilled sets made in the background: jobs that outlive the page that started them.
 
 One thread gives every running job a batch in turn. A job is known by an unguessable id alone, has a folder of that
-name, and what is inside (the recipe, the set as far as it is drawn) outlives the server too.
+name, and what is inside (the request, the set as far as it is drawn) outlives the server too.
 """
 
 import atexit
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Literal
 
 from app import zero
-from app.lent import Served, distil, planned
-from app.limits import Limits
-from app.recipes import Recipe
-from app.turns import Device
+from app.distill_requests import DistillRequest
+from app.lent import Served, distill_tab, planned
+from app.scheduling import Device
+from app.visitor_limits import VisitorLimits
 from app.words import without_folders
 from hieramp import Model, Progress
 from hieramp.distillation.parts import is_being_written, num_kept
@@ -42,7 +42,7 @@ class Job:
 
     id: str
     folder: Path
-    recipe: Recipe
+    distill_request: DistillRequest
     state: State = "waiting"
     done: int = 0
     images_per_second: float = 0.0
@@ -56,7 +56,7 @@ class Job:
     @property
     def path(self) -> Path:
         """The finished file."""
-        return self.folder / f"{self.recipe.name}.zip"
+        return self.folder / f"{self.distill_request.name}.zip"
 
     @property
     def is_active(self) -> bool:
@@ -81,7 +81,9 @@ class Job:
 class JobBook:
     """All jobs of a server."""
 
-    def __init__(self, model: Model, root: Path, device: Device, limits: Limits, served: Served | None = None) -> None:
+    def __init__(
+        self, model: Model, root: Path, device: Device, limits: VisitorLimits, served: Served | None = None
+    ) -> None:
         self.model, self.served = model, served or Served(model)
         self.root, self.device, self.limits = root, device, limits
         self._jobs: dict[str, Job] = {}
@@ -97,35 +99,37 @@ class JobBook:
     def _find(self, path: Path) -> None:
         """Take up a job that an earlier server left behind."""
         try:
-            job = Job(path.parent.name, path.parent, Recipe.from_json(path.read_text()), seen=path.stat().st_mtime)
+            job = Job(
+                path.parent.name, path.parent, DistillRequest.from_json(path.read_text()), seen=path.stat().st_mtime
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("a job in %s cannot be read: %s", path.parent, error)
             return
         if job.path.exists():
-            job.state, job.done = "done", job.recipe.num_images
+            job.state, job.done = "done", job.distill_request.num_images
         else:
             job.state, job.message = "stopped", "The server was started anew; resume to go on."
-            job.done = min(num_kept(job.path), job.recipe.num_images)
+            job.done = min(num_kept(job.path), job.distill_request.num_images)
         self._jobs[job.id] = job
 
-    def start(self, recipe: Recipe) -> Job:
+    def start(self, distill_request: DistillRequest) -> Job:
         """Begin a set.
 
         Raises:
-            UserError: too many jobs are running, the sets kept here take too much, or the recipe cannot be followed.
+            UserError: too many jobs are running, the sets kept here take too much, or the request cannot be followed.
         """
         self.sweep()
         job_id = secrets.token_urlsafe(24)
-        job = Job(job_id, self.root / job_id, recipe)
+        job = Job(job_id, self.root / job_id, distill_request)
         with self._changed:  # its room is taken before it is planned, which takes a while
             self._check_room()
-            self._check_disk(recipe)
+            self._check_disk(distill_request)
             self._jobs[job.id] = job
         try:
             progress = self._make(job)
             job.folder.mkdir(mode=0o700)
             part = job.folder / f"{STORED}.part"
-            part.write_text(recipe.to_json())
+            part.write_text(distill_request.to_json())
             part.replace(job.folder / STORED)
         except BaseException:
             with self._changed:
@@ -201,11 +205,11 @@ class JobBook:
         if running >= self.limits.jobs:
             raise UserError(f"{running} sets are being made, as many as this server takes: try again later")
 
-    def _check_disk(self, recipe: Recipe) -> None:
+    def _check_disk(self, distill_request: DistillRequest) -> None:
         """By pixels, which a PNG hardly exceeds; a set that is being made lies there twice for a moment."""
         pixels = 3 * self.model.image_size**2
-        kept = pixels * sum(job.recipe.num_images for job in self._jobs.values())
-        wanted = pixels * recipe.num_images
+        kept = pixels * sum(job.distill_request.num_images for job in self._jobs.values())
+        wanted = pixels * distill_request.num_images
         if kept + wanted > self.limits.disk_bytes:
             free, need = max(0, self.limits.disk_bytes - kept) / 1e6, wanted / 1e6
             raise UserError(
@@ -222,10 +226,10 @@ class JobBook:
                 self._worker.start()
 
     def _make(self, job: Job) -> Iterator[Progress]:
-        recipe, batch = job.recipe, BATCH_ON_CPU if self.model.device.type == "cpu" else None
+        distill_request, batch = job.distill_request, BATCH_ON_CPU if self.model.device.type == "cpu" else None
         if zero.is_lent:
-            return distil(self.served, recipe, job.path, batch)
-        return iter(planned(self.model, recipe, job.path, batch))  # what cannot be is told now
+            return distill_tab(self.served, distill_request, job.path, batch)
+        return iter(planned(self.model, distill_request, job.path, batch))  # what cannot be is told now
 
     def _work(self) -> None:
         while True:
@@ -262,7 +266,7 @@ class JobBook:
         with self._changed:
             job.seconds_used += time.monotonic() - started
             if latest is None:
-                job.done, job.seconds_left = job.recipe.num_images, 0.0
+                job.done, job.seconds_left = job.distill_request.num_images, 0.0
                 return self._end(job, "done", "")
             job.done = latest.done
             job.images_per_second, job.seconds_left = latest.images_per_second, latest.seconds_left

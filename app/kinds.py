@@ -47,7 +47,7 @@ def schedule_name(settings: Settings, kind: str) -> str | None:
 
 
 def frame(model: AnyModel, settings: Settings) -> dict[str, Any]:
-    """What a scene holds of its steps before they are drawn: positions a side, stage, name, whether amplified."""
+    """What a view model holds of its steps before they are drawn: positions a side, stage, name, whether amplified."""
     if isinstance(model, DiffusionModel):
         levels = model.denoiser.levels(settings.steps)
         at = shown_steps(settings)

@@ -1,4 +1,4 @@
-"""The last room: what all this is, with a short tour that drives the real controls."""
+"""The last tab: what all this is, with a short tour that drives the real controls."""
 
 from dataclasses import dataclass
 from html import escape
@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from app import glossary, orders, theme
+from app import glossary, theme, view_requests
+from app.context import CHEAP, AppContext, html
 from app.controls import Controls
-from app.desk import CHEAP, Desk, html
 from app.explore import Drawing
 
 LATEX: list[dict[str, str | bool]] = [
@@ -58,7 +58,7 @@ STOPS = (
     ),
     Stop(
         "All stages",
-        "All three, as the paper distils. Change ρ and β as you like; Ablate shows all schedules at once, and Distil "
+        "All three, as the paper distills. Change ρ and β as you like; Ablate shows all schedules at once, and Distill "
         "makes the set.",
         "all",
     ),
@@ -84,7 +84,9 @@ def build(has_tour: bool = True) -> gr.Button:
     return start
 
 
-def connect(desk: Desk, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Any, start: gr.Button) -> None:
+def connect(
+    context: AppContext, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Any, start: gr.Button
+) -> None:
     column, text, back, onward, end = card
     at = gr.State(0)
     outputs = [
@@ -94,14 +96,14 @@ def connect(desk: Desk, controls: Controls, drawing: Drawing, tabs: gr.Tabs, car
         tabs,
         back,
         onward,
-        *(controls.named[name] for name in orders.schedule_values("all", desk.model.kind)),
+        *(controls.named[name] for name in view_requests.schedule_values("all", context.model.kind)),
     ]
 
     def show(i: int) -> dict[Any, Any]:
         i = max(0, min(len(STOPS) - 1, i))
         shown = {at: i, column: gr.Column(visible=True), text: as_html(i), tabs: gr.Tabs(selected="explore")}
         shown |= {back: gr.Button(interactive=i > 0), onward: gr.Button(interactive=i < len(STOPS) - 1)}
-        return shown | controls.updates(orders.schedule_values(STOPS[i].schedule, desk.model.kind))
+        return shown | controls.updates(view_requests.schedule_values(STOPS[i].schedule, context.model.kind))
 
     shown = start.click(lambda: show(0), None, outputs, **CHEAP)
     earlier = back.click(lambda i: show(i - 1), at, outputs, **CHEAP)

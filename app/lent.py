@@ -17,11 +17,11 @@ from torch import nn
 
 import hieramp
 from app import handlers, sheets
+from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
-from app.orders import Order
-from app.recipes import Recipe, has_classifier
-from app.scenes import Scene
 from app.verdicts import classifier_of, opinion_view
+from app.view_models import ViewModel
+from app.view_requests import ViewRequest
 from app.zero import gpu, is_lent
 from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
@@ -80,43 +80,43 @@ def _seconds(key: int, images: int) -> int:
 # Pictures as they grow
 
 
-def _seconds_of_growing(key: int, order: Order) -> int:
-    return _seconds(key, 2 * len(order.seeds))
+def _seconds_of_growing(key: int, view_request: ViewRequest) -> int:
+    return _seconds(key, 2 * len(view_request.seeds))
 
 
 @gpu(_seconds_of_growing)
-def _grow(key: int, order: Order) -> Generator[Scene, None, None]:
+def _grow(key: int, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
     served = _SERVED[key]
-    yield from handlers.grow(served.model, order, served.memory)
+    yield from handlers.grow(served.model, view_request, served.memory)
 
 
-def grow(served: Served, order: Order) -> Generator[Scene, None, None]:
-    """The scene after every scale."""
-    yield from _grow(served.key, order)
+def grow(served: Served, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
+    """The view model after every scale."""
+    yield from _grow(served.key, view_request)
 
 
 # Answers in one piece
 
 
-def _block_view(served: Served, order: Order, sample: Any, block: Any) -> dict[str, Any]:
-    return handlers.block_view(served.model, order, sample, block, served.memory)
+def _block_view(served: Served, view_request: ViewRequest, sample: Any, block: Any) -> dict[str, Any]:
+    return handlers.block_view(served.model, view_request, sample, block, served.memory)
 
 
-def _estimate(served: Served, recipe: Recipe) -> Estimate:
-    return estimate(served.model, recipe.num_images, recipe.settings, recipe.soft_labels)
+def _estimate(served: Served, distill_request: DistillRequest) -> Estimate:
+    return estimate(served.model, distill_request.num_images, distill_request.settings, distill_request.soft_labels)
 
 
-def _position(served: Served, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return position_view(served.model, order, asked, served.looks, served.memory)
+def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return position_view(served.model, view_request, asked, served.looks, served.memory)
 
 
-def _opinion(served: Served, order: Order, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return opinion_view(served.model, order, asked, served.memory)
+def _opinion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return opinion_view(served.model, view_request, asked, served.memory)
 
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
-    "generate": lambda served, order: handlers.generate(served.model, order),
-    "saliency": lambda served, order: handlers.saliency(served.model, order),
+    "generate": lambda served, view_request: handlers.generate(served.model, view_request),
+    "saliency": lambda served, view_request: handlers.saliency(served.model, view_request),
     "block_view": _block_view,
     "position": _position,
     "opinion": _opinion,
@@ -124,20 +124,20 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _seconds_of_answer(key: int, what: str, asked: Order | Recipe, *more: Any) -> int:
-    return _seconds(key, 2 * len(asked.seeds) if isinstance(asked, Order) else 4 * PILOT_IMAGES)
+def _seconds_of_answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> int:
+    return _seconds(key, 2 * len(asked.seeds) if isinstance(asked, ViewRequest) else 4 * PILOT_IMAGES)
 
 
 @gpu(_seconds_of_answer)
-def _answer(key: int, what: str, asked: Order | Recipe, *more: Any) -> Any:
+def _answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
     try:
         return _ANSWERS[what](_SERVED[key], asked, *more)
     except UserError as error:
         return _Wrong(str(error))
 
 
-def answer(served: Served, what: str, asked: Order | Recipe, *more: Any) -> Any:
-    """generate, saliency, block_view, position and opinion of an order (as in `handlers`), or the estimate of a recipe.
+def answer(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
+    """generate, saliency, block_view, position and opinion of a request (as in `handlers`), or the estimate of a set.
 
     Raises:
         UserError: what these raise.
@@ -151,51 +151,51 @@ def answer(served: Served, what: str, asked: Order | Recipe, *more: Any) -> Any:
 # Studies, batch by batch
 
 
-def _count_tokens(model: Model, order: Order, samples: int) -> Iterator[Any]:
-    how = order.settings
-    return count_tokens(model, order.label, samples, how.amplification, order.seeds[0], how.sampling)
+def _count_tokens(model: Model, view_request: ViewRequest, samples: int) -> Iterator[Any]:
+    how = view_request.settings
+    return count_tokens(model, view_request.label, samples, how.amplification, view_request.seeds[0], how.sampling)
 
 
-def _compare_schedules(model: Model, order: Order, samples: int, labels: list[int]) -> Iterator[Any]:
-    return compare_schedules(model, labels, samples, order.seeds[0], order.settings.sampling)
+def _compare_schedules(model: Model, view_request: ViewRequest, samples: int, labels: list[int]) -> Iterator[Any]:
+    return compare_schedules(model, labels, samples, view_request.seeds[0], view_request.settings.sampling)
 
 
-def _ablate(model: Model, order: Order, empty: sheets.Sheet) -> Iterator[Any]:
+def _ablate(model: Model, view_request: ViewRequest, empty: sheets.Sheet) -> Iterator[Any]:
     return sheets.draw_sheet(model, empty, classifier_of(model) if has_classifier(model) else None)
 
 
-def _dose(model: Model, order: Order, stage: str, knob: Knob) -> Iterator[Any]:
-    seeds = range(order.seeds[0], order.seeds[0] + SEEDS)
-    return sweep(model, classifier_of(model), order.label, stage, knob, order.settings, seeds)
+def _dose(model: Model, view_request: ViewRequest, stage: str, knob: Knob) -> Iterator[Any]:
+    seeds = range(view_request.seeds[0], view_request.seeds[0] + SEEDS)
+    return sweep(model, classifier_of(model), view_request.label, stage, knob, view_request.settings, seeds)
 
 
 _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw
     "count_tokens": (_count_tokens, lambda samples: 2 * samples),
     "compare_schedules": (_compare_schedules, lambda samples, labels: len(SCHEDULES) * samples * len(labels)),
-    "ablate": (_ablate, lambda empty: len(empty.orders)),
+    "ablate": (_ablate, lambda empty: len(empty.view_requests)),
     "dose": (_dose, lambda stage, knob: (1 + DOSES) * SEEDS),
 }
 
 
-def _seconds_of_study(key: int, what: str, order: Order, *more: Any) -> int:
+def _seconds_of_study(key: int, what: str, view_request: ViewRequest, *more: Any) -> int:
     return _seconds(key, _STUDIES[what][1](*more))
 
 
 @gpu(_seconds_of_study)
-def _study(key: int, what: str, order: Order, *more: Any) -> Generator[Any, None, None]:
+def _study(key: int, what: str, view_request: ViewRequest, *more: Any) -> Generator[Any, None, None]:
     try:
-        yield from _STUDIES[what][0](_SERVED[key].model, order, *more)
+        yield from _STUDIES[what][0](_SERVED[key].model, view_request, *more)
     except UserError as error:
         yield _Wrong(str(error))
 
 
-def study(served: Served, what: str, order: Order, *more: Any) -> Generator[Any, None, None]:
+def study(served: Served, what: str, view_request: ViewRequest, *more: Any) -> Generator[Any, None, None]:
     """count_tokens (samples), compare_schedules (samples of each, labels), ablate (an empty sheet) or dose, so far.
 
     Raises:
         UserError: what these raise.
     """
-    for found in _study(served.key, what, order, *more):
+    for found in _study(served.key, what, view_request, *more):
         if isinstance(found, _Wrong):
             raise UserError(found.message)
         yield found
@@ -204,15 +204,17 @@ def study(served: Served, what: str, order: Order, *more: Any) -> Generator[Any,
 # Sets
 
 
-def _seconds_of_turn(key: int, recipe: Recipe, path: Path, batch_size: int | None) -> int:
+def _seconds_of_turn(key: int, distill_request: DistillRequest, path: Path, batch_size: int | None) -> int:
     return START + TURN
 
 
 @gpu(_seconds_of_turn)
-def _distil(key: int, recipe: Recipe, path: Path, batch_size: int | None) -> Generator[Progress | _Wrong, None, None]:
+def _distil(
+    key: int, distill_request: DistillRequest, path: Path, batch_size: int | None
+) -> Generator[Progress | _Wrong, None, None]:
     end = time.monotonic() + TURN
     try:
-        for progress in planned(_SERVED[key].model, recipe, path, batch_size):
+        for progress in planned(_SERVED[key].model, distill_request, path, batch_size):
             yield progress
             if is_lent and time.monotonic() > end:
                 return
@@ -220,22 +222,29 @@ def _distil(key: int, recipe: Recipe, path: Path, batch_size: int | None) -> Gen
         yield _Wrong(str(error))
 
 
-def distil(served: Served, recipe: Recipe, path: Path, batch_size: int | None) -> Generator[Progress, None, None]:
+def distill_tab(
+    served: Served, distill_request: DistillRequest, path: Path, batch_size: int | None
+) -> Generator[Progress, None, None]:
     """A set, with the progress after every batch; on ZeroGPU in turns of `TURN` seconds, each with a GPU of its own.
 
     Raises:
-        UserError: the recipe cannot be followed.
+        UserError: the request cannot be followed.
         OSError: the disk is full.
     """
     while not path.exists():
-        for progress in _distil(served.key, recipe, path, batch_size):
+        for progress in _distil(served.key, distill_request, path, batch_size):
             if isinstance(progress, _Wrong):
                 raise UserError(progress.message)
             yield progress
 
 
-def planned(model: Model, recipe: Recipe, path: Path, batch_size: int | None) -> Any:
-    """What `hieramp.distill` plans by a recipe: iterate to make it."""
-    labels, soft = list(recipe.labels), recipe.soft_labels
-    how: dict[str, Any] = {"classes": labels, "seed": recipe.seed, "soft_labels": soft, "batch_size": batch_size}
-    return hieramp.distill(model, recipe.ipc, path, recipe.settings, **how)
+def planned(model: Model, distill_request: DistillRequest, path: Path, batch_size: int | None) -> Any:
+    """What `hieramp.distill` plans by a request: iterate to make it."""
+    labels, soft = list(distill_request.labels), distill_request.soft_labels
+    how: dict[str, Any] = {
+        "classes": labels,
+        "seed": distill_request.seed,
+        "soft_labels": soft,
+        "batch_size": batch_size,
+    }
+    return hieramp.distill(model, distill_request.ipc, path, distill_request.settings, **how)

@@ -5,13 +5,13 @@ from typing import Any
 
 import gradio as gr
 
-from app import orders, theme
+from app import theme, view_requests
+from app.context import DRAWING, AppContext, sentences
 from app.controls import Controls
-from app.desk import DRAWING, Desk, sentences
 from hieramp import figures
 
 
-def build(desk: Desk) -> gr.HTML:
+def build(context: AppContext) -> gr.HTML:
     """The place of the view; it stays small until a position is chosen."""
     return gr.HTML(
         None,
@@ -23,12 +23,12 @@ def build(desk: Desk) -> gr.HTML:
     )
 
 
-def connect(desk: Desk, controls: Controls, place: gr.HTML) -> None:
+def connect(context: AppContext, controls: Controls, place: gr.HTML) -> None:
     """Look where a visitor points."""
 
     def look(event: gr.EventData, given: dict[Any, Any]) -> Any:
         with sentences():
-            order = orders.read_order(desk.model, controls.values(given))
-            return desk.answer("position", order, dict(event._data))
+            view_request = view_requests.read_request(context.model, controls.values(given))
+            return context.answer("position", view_request, dict(event._data))
 
     place.look(look, controls.inputs, place, trigger_mode="multiple", **DRAWING)

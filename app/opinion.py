@@ -4,10 +4,10 @@ from typing import Any
 
 import gradio as gr
 
-from app import orders
+from app import view_requests
+from app.context import DRAWING, AppContext, sentences
 from app.controls import Controls
-from app.desk import DRAWING, Desk, sentences
-from app.recipes import has_classifier
+from app.distill_requests import has_classifier
 
 CHANNEL = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-opinion', { detail: props.value })));"
 
@@ -17,13 +17,13 @@ def build() -> gr.HTML:
     return gr.HTML(None, html_template="", js_on_load=CHANNEL, apply_default_css=False, elem_id="opinion")
 
 
-def connect(desk: Desk, controls: Controls, viewer: gr.HTML, channel: gr.HTML) -> None:
+def connect(context: AppContext, controls: Controls, viewer: gr.HTML, channel: gr.HTML) -> None:
     """Answer the viewer, where there is a classifier."""
 
     def opinion(event: gr.EventData, given: dict[Any, Any]) -> Any:
         with sentences():
-            order = orders.read_order(desk.model, controls.values(given))
-            return desk.answer("opinion", order, dict(event._data))
+            view_request = view_requests.read_request(context.model, controls.values(given))
+            return context.answer("opinion", view_request, dict(event._data))
 
-    if has_classifier(desk.model):
+    if has_classifier(context.model):
         viewer.opinion(opinion, controls.inputs, channel, trigger_mode="multiple", **DRAWING)

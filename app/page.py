@@ -1,57 +1,57 @@
-"""The page: its rooms put together, and how it is served."""
+"""The page: its tabs put together, and how it is served."""
 
 from typing import Any
 
 import gradio as gr
 
-from app import ablate, api, changed, distil, dose, explore, glossary, kinds, learn, mechanism, opinion, theme
+from app import ablate, api, changed, distill_tab, dose, explore, glossary, kinds, learn, mechanism, opinion, theme
 from app import controls as column
-from app.desk import Desk, html
-from app.limits import Limits
+from app.context import AppContext, html
+from app.visitor_limits import VisitorLimits
 from hieramp import Model
 
-INTRO = "<a class='skip' href='#rooms'>Skip to the pictures</a><h1>HierAmp</h1><p>{}</p>"
+INTRO = "<a class='skip' href='#tabs'>Skip to the pictures</a><h1>HierAmp</h1><p>{}</p>"
 
 
-def build(model: Model, limits: Limits | None = None, **options: Any) -> gr.Blocks:
-    """The page on a model; options as of `Desk.make`. Launch it with `launch`."""
+def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> gr.Blocks:
+    """The page on a model; options as of `AppContext.make`. Launch it with `launch`."""
     is_var = model.kind == "var"  # what counts tokens, and the tour of them, is for a VAR
-    desk = Desk.make(model, limits, **options)
+    context = AppContext.make(model, limits, **options)
     # Uploads and copies that nobody fetched go too, a day after the last set that could need them.
-    clearing = (3600, 3600 * (desk.limits.keep_hours + 24))
+    clearing = (3600, 3600 * (context.limits.keep_hours + 24))
     with gr.Blocks(title="HierAmp", analytics_enabled=False, delete_cache=clearing) as demo:
-        api.build(desk)  # first: private events take up names too
+        api.build(context)  # first: private events take up names too
         html(INTRO.format(kinds.INTRO[model.kind]), elem_id="intro")
-        memory = distil.build_memory()
-        with gr.Row(elem_id="desk"):
+        memory = distill_tab.build_memory()
+        with gr.Row(elem_id="workspace"):
             with gr.Column(scale=0, min_width=304, elem_id="controls"):
-                controls = column.build(desk)
-            with gr.Column(scale=1, min_width=320, elem_id="rooms"):
+                controls = column.build(context)
+            with gr.Column(scale=1, min_width=320, elem_id="tabs"):
                 tabs = gr.Tabs(selected="explore")
         with tabs:
             with gr.Tab("Explore", id="explore") as first:
                 card = learn.build_card()
-                viewer, closer, place = explore.build(desk)
+                viewer, closer, place = explore.build(context)
                 if is_var:
-                    inside, judged = mechanism.build(desk), opinion.build()
+                    inside, judged = mechanism.build(context), opinion.build()
             with gr.Tab("What changed", id="changed", visible=is_var) as second:
                 if is_var:
-                    changed.build(desk, controls)
+                    changed.build(context, controls)
             with gr.Tab("Ablate", id="ablate", visible=is_var) as third:
                 if is_var:
-                    ablate.build(desk, controls)
-                    dose.build(desk, controls)
-            with gr.Tab("Distil", id="distil") as fourth:
-                distil.build(desk, controls, demo, memory)
+                    ablate.build(context, controls)
+                    dose.build(context, controls)
+            with gr.Tab("Distill", id="distill") as fourth:
+                distill_tab.build(context, controls, demo, memory)
             with gr.Tab("Learn", id="learn") as fifth:
                 start_tour = learn.build(has_tour=is_var)
-        drawing = explore.Drawing(desk, controls, viewer, place)
-        rooms = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
-        explore.connect(demo, desk, controls, drawing, closer, tabs, rooms)
+        drawing = explore.Drawing(context, controls, viewer, place)
+        tab_of = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
+        explore.connect(demo, context, controls, drawing, closer, tabs, tab_of)
         if is_var:
-            mechanism.connect(desk, controls, inside)
-            opinion.connect(desk, controls, viewer, judged)
-        learn.connect(desk, controls, drawing, tabs, card, start_tour)
+            mechanism.connect(context, controls, inside)
+            opinion.connect(context, controls, viewer, judged)
+        learn.connect(context, controls, drawing, tabs, card, start_tour)
     return demo
 
 
@@ -65,6 +65,6 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
         footer_links=["api"],
         show_error=False,
         ssr_mode=False,
-        max_file_size=Limits.upload_bytes,
+        max_file_size=VisitorLimits.upload_bytes,
         **options,
     )

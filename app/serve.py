@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import hieramp
 from app import page
-from app.limits import Limits
+from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
 from hieramp.errors import UserError
 
@@ -33,12 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=port_number, help="default: the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
     parser.add_argument(
-        "--max-ipc", type=cap, default=Limits.ipc, help="cap on images per class (default: %(default)s)"
+        "--max-ipc", type=cap, default=VisitorLimits.ipc, help="cap on images per class (default: %(default)s)"
     )
     parser.add_argument(
         "--max-job-minutes",
         type=cap,
-        default=Limits.job_minutes,
+        default=VisitorLimits.job_minutes,
         help="cap on a job's computing (default: %(default)s)",
     )
     parser.add_argument(
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.mcp and importlib.util.find_spec("mcp") is None:
         _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:
-        limits = Limits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
+        limits = VisitorLimits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
         demo = page.build(hieramp.load(args.model, args.device), limits)
     except (UserError, FileNotFoundError) as error:
         _fail(error, 2)

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 import hieramp
-from app import orders, scenes
+from app import view_models, view_requests
 from app.sheets import Sheet
 from hieramp import Model, figures
 from hieramp.files import csv_text
@@ -37,20 +37,22 @@ def first_measure(sheet: Sheet) -> str:
 
 
 def title(model: Model, sheet: Sheet) -> str:
-    order = sheet.order
-    name, seed = orders.short_name(model.class_names[order.label]), order.seeds[0]
+    view_request = sheet.view_request
+    name, seed = view_requests.short_name(model.class_names[view_request.label]), view_request.seeds[0]
     return f"{sheet.about or 'Sheet'}: {name}, seed {seed}, {model.name}"
 
 
 def file_name(model: Model, sheet: Sheet, ending: str) -> str:
-    order = sheet.order
+    view_request = sheet.view_request
     axes = "-".join(filter(str.isalnum, sheet.about.lower().replace("ρ", "rho").replace("β", "beta").split()))
-    return scenes.file_name(model.class_names[order.label], f"seed{order.seeds[0]}-{axes or 'sheet'}-sheet.{ending}")
+    return view_models.file_name(
+        model.class_names[view_request.label], f"seed{view_request.seeds[0]}-{axes or 'sheet'}-sheet.{ending}"
+    )
 
 
 def described(model: Model, sheet: Sheet) -> dict[str, Any]:
     """The settings of the first picture, and the labels of all: what a saved PNG carries, and what opens it again."""
-    return orders.described(model, sheet.orders[0]) | {orders.SHEET: list(sheet.labels)}
+    return view_requests.described(model, sheet.view_requests[0]) | {view_requests.SHEET: list(sheet.labels)}
 
 
 def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
@@ -58,7 +60,7 @@ def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
     height, width, step, across = len(sheet.rows), len(sheet.columns), 1.28, 1.06  # in tiles, with their gaps
     margin = 0.25 + max(min(len(row), 26) for row in sheet.rows) * 0.075
     wide = max(margin + width * across, 4.5)
-    caption = f"As the controls say, where it is not on an axis: {orders.caption(sheet.order)} "
+    caption = f"As the controls say, where it is not on an axis: {view_requests.caption(sheet.view_request)} "
     lines = textwrap.wrap(f"{caption}Under each picture: {MEASURES[measure]}.", int(wide * TILE * 16))
     limits = {"xlim": (-margin, wide - margin), "ylim": (height * step + 0.16 + 0.13 * len(lines), -0.62)}
     made = Figure(figsize=(wide * TILE, (limits["ylim"][0] + 0.62) * TILE))
@@ -75,7 +77,7 @@ def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
         if tile is None:
             continue
         x, y = i % width * across, i // width * step
-        picture = figures.enlarged(scenes.thumb(tile.picture))
+        picture = figures.enlarged(view_models.thumb(tile.picture))
         axes.imshow(picture, extent=(x, x + 1, y + 1, y), interpolation="none", aspect="auto")
         axes.text(x + 0.5, y + 1.03, number(sheet, i, measure), fontsize=7.5, ha="center", va="top")
     axes.set(**limits)
@@ -107,11 +109,11 @@ def as_json(model: Model, sheet: Sheet) -> str:
             "column": sheet.columns[i % len(sheet.columns)],
             "is_baseline": sheet.is_baseline(i),
             "baseline": sheet.baselines[i],
-            "address": "?" + "&".join(f"{k}={v}" for k, v in orders.to_query(model, order).items()),
+            "address": "?" + "&".join(f"{k}={v}" for k, v in view_requests.to_query(model, view_request).items()),
             **{m: getattr(tile, m) for m in (*MEASURES, "named")},
-            "settings": orders.described(model, order),
+            "settings": view_requests.described(model, view_request),
         }
-        for i, (order, tile) in enumerate(zip(sheet.orders, sheet.tiles, strict=True))
+        for i, (view_request, tile) in enumerate(zip(sheet.view_requests, sheet.tiles, strict=True))
     ]
     about = {"hieramp": hieramp.__version__, "model": model.name, "axes": sheet.about, "measures": MEASURES}
     return json.dumps({**about, "tiles": tiles}, ensure_ascii=False, indent=1) + "\n"
@@ -119,11 +121,11 @@ def as_json(model: Model, sheet: Sheet) -> str:
 
 def as_csv(model: Model, sheet: Sheet) -> str:
     """A line for each tile: its place, its figures, and every field of its order."""
-    fields = list(orders.defaults(model))
+    fields = list(view_requests.defaults(model))
     rows: list[list[Any]] = [["row", "column", "is_baseline", *MEASURES, "named", *fields]]
-    for i, (order, tile) in enumerate(zip(sheet.orders, sheet.tiles, strict=True)):
-        values = orders.values_of(model, order)
-        values["class_name"] = orders.short_name(model.class_names[order.label])
+    for i, (view_request, tile) in enumerate(zip(sheet.view_requests, sheet.tiles, strict=True)):
+        values = view_requests.values_of(model, view_request)
+        values["class_name"] = view_requests.short_name(model.class_names[view_request.label])
         place = [sheet.rows[i // len(sheet.columns)], sheet.columns[i % len(sheet.columns)], sheet.is_baseline(i)]
         found = [getattr(tile, measure) for measure in (*MEASURES, "named")]
         rows.append([*place, *found, *(values[name] for name in fields)])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app import axes
 from app.axes import Axis
-from app.orders import MAX_SEED, Order, short_name
+from app.view_requests import MAX_SEED, ViewRequest, short_name
 from hieramp import Model, figures
 from hieramp.analysis.faithfulness import Judge
 from hieramp.analysis.opinion import verdicts
@@ -40,10 +40,10 @@ class Tile:
 class Sheet:
     """Labelled rows of tiles, as far as they have come."""
 
-    order: Order  # what the controls say
+    view_request: ViewRequest  # what the controls say
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    orders: tuple[Order, ...]  # row by row, one seed each
+    view_requests: tuple[ViewRequest, ...]  # row by row, one seed each
     labels: tuple[str, ...]  # of each tile, whole
     baselines: tuple[int, ...]  # of each tile: which one is its baseline
     about: str = ""  # what the axes are, in a line
@@ -51,7 +51,7 @@ class Sheet:
 
     @property
     def is_finished(self) -> bool:
-        return self.num_done == len(self.orders)
+        return self.num_done == len(self.view_requests)
 
     @property
     def num_done(self) -> int:
@@ -65,7 +65,7 @@ class Sheet:
         return any(tile is not None and tile.probability is not None for tile in self.tiles)
 
 
-def plan(model: Model, order: Order, columns: Axis, rows: Axis | None = None, seeds: int = 1) -> Sheet:
+def plan(model: Model, view_request: ViewRequest, columns: Axis, rows: Axis | None = None, seeds: int = 1) -> Sheet:
     """An empty sheet: one axis across, one down, and each row once for each of so many seeds.
 
     Raises:
@@ -76,85 +76,98 @@ def plan(model: Model, order: Order, columns: Axis, rows: Axis | None = None, se
     fields = [axis.name for axis in (columns, rows) if axis]
     if axes.SEED in fields and seeds > 1:
         raise UserError("the seeds are on an axis already: set the number of seeds to 1")
-    if order.seeds[0] + seeds - 1 > MAX_SEED:
+    if view_request.seeds[0] + seeds - 1 > MAX_SEED:
         raise UserError(f"seeds after {MAX_SEED} do not exist: begin with a smaller one")
     count = len(columns.values) * (len(rows.values) if rows else 1) * seeds
     if count > MOST_TILES:
         raise UserError(f"a sheet of {count} pictures is more than {MOST_TILES}: name fewer values or seeds")
-    found: list[tuple[str, list[Order]]] = []
+    found: list[tuple[str, list[ViewRequest]]] = []
     for j in range(len(rows.values) if rows else 1):
         for k in range(seeds):
-            start = replace(order, seeds=(order.seeds[0] + k,))
+            start = replace(view_request, seeds=(view_request.seeds[0] + k,))
             label = ", ".join(filter(None, (rows.labels[j] if rows else "", f"seed {start.seeds[0]}" * (seeds > 1))))
             line = [_apply(model, start, [(columns, i), (rows, j)]) for i in range(len(columns.values))]
             found.append((label, line))
     called = {name: label for label, name in axes.choices(model)}
     about = " × ".join(called[name] for name in fields)
     shared = all(len({_plain(tile) for tile in line}) == 1 for _, line in found)
-    return _with_column(order, found, columns, about) if shared else _with_rows(order, found, columns, about)
+    return (
+        _with_column(view_request, found, columns, about) if shared else _with_rows(view_request, found, columns, about)
+    )
 
 
-def _apply(model: Model, order: Order, places: Sequence[tuple[Axis | None, int]]) -> Order:
+def _apply(model: Model, view_request: ViewRequest, places: Sequence[tuple[Axis | None, int]]) -> ViewRequest:
     first = {axes.SCHEDULE: 0, "mode": 1}
     for axis, i in sorted(places, key=lambda place: first.get(place[0].name, 2) if place[0] else 3):
-        order = axis.apply(model, order, i) if axis else order
-    return order
+        view_request = axis.apply(model, view_request, i) if axis else view_request
+    return view_request
 
 
-def _plain(order: Order) -> Order:
-    return replace(order, settings=order.settings.plain)
+def _plain(view_request: ViewRequest) -> ViewRequest:
+    return replace(view_request, settings=view_request.settings.plain)
 
 
-def _with_column(order: Order, lines: list[tuple[str, list[Order]]], columns: Axis, about: str) -> Sheet:
+def _with_column(
+    view_request: ViewRequest, lines: list[tuple[str, list[ViewRequest]]], columns: Axis, about: str
+) -> Sheet:
     """Baselines as the first column."""
-    orders, labels, baselines = list[Order](), list[str](), list[int]()
+    view_requests, labels, baselines = list[ViewRequest](), list[str](), list[int]()
     for row, line in lines:
-        start = len(orders)
+        start = len(view_requests)
         for label, tile in zip((BASELINE, *columns.labels), (_plain(line[0]), *line), strict=True):
-            orders.append(tile)
+            view_requests.append(tile)
             labels.append(", ".join(filter(None, (row, label))))
             baselines.append(start)
     names = tuple(row for row, _ in lines)
-    return Sheet(order, names, (BASELINE, *columns.labels), tuple(orders), tuple(labels), tuple(baselines), about)
+    return Sheet(
+        view_request, names, (BASELINE, *columns.labels), tuple(view_requests), tuple(labels), tuple(baselines), about
+    )
 
 
-def _with_rows(order: Order, lines: list[tuple[str, list[Order]]], columns: Axis, about: str) -> Sheet:
+def _with_rows(
+    view_request: ViewRequest, lines: list[tuple[str, list[ViewRequest]]], columns: Axis, about: str
+) -> Sheet:
     """Baselines as a row above each row that has others than the row before."""
-    orders, labels, baselines, names = list[Order](), list[str](), list[int](), list[str]()
-    width, above, start = len(columns.values), list[Order](), 0
+    view_requests, labels, baselines, names = list[ViewRequest](), list[str](), list[int](), list[str]()
+    width, above, start = len(columns.values), list[ViewRequest](), 0
     for row, line in lines:
         plain = [_plain(tile) for tile in line]
         if plain != above:
-            above, start = plain, len(orders)
+            above, start = plain, len(view_requests)
             names.append(", ".join(filter(None, (row, BASELINE))) if len(lines) > 1 else BASELINE)
-            orders += plain
+            view_requests += plain
             labels += [", ".join(filter(None, (row, label, BASELINE))) for label in columns.labels]
             baselines += range(start, start + width)
         names.append(row or "amplified")
-        orders += line
+        view_requests += line
         labels += [", ".join(filter(None, (row, label))) for label in columns.labels]
         baselines += range(start, start + width)
-    return Sheet(order, tuple(names), columns.labels, tuple(orders), tuple(labels), tuple(baselines), about)
+    return Sheet(
+        view_request, tuple(names), columns.labels, tuple(view_requests), tuple(labels), tuple(baselines), about
+    )
 
 
 def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterator[Sheet]:
     """The sheet after every batch; a batch holds pictures that differ in their amplification alone."""
-    tiles: list[Tile | None] = [None] * len(sheet.orders)
-    wanted: dict[Order, list[int]] = {}
-    for i, order in enumerate(sheet.orders):
-        wanted.setdefault(order, []).append(i)
-    for orders in _batches(list(wanted)):
-        labels, seeds = [order.label for order in orders], [order.seeds[0] for order in orders]
-        drawn = model.generate(labels, seeds, [order.settings for order in orders])
-        tokens = np.concatenate([scale.cpu().numpy().reshape(len(orders), -1) for scale in drawn.tokens], axis=1)
+    tiles: list[Tile | None] = [None] * len(sheet.view_requests)
+    wanted: dict[ViewRequest, list[int]] = {}
+    for i, view_request in enumerate(sheet.view_requests):
+        wanted.setdefault(view_request, []).append(i)
+    for view_requests in _batches(list(wanted)):
+        labels, seeds = (
+            [view_request.label for view_request in view_requests],
+            [view_request.seeds[0] for view_request in view_requests],
+        )
+        drawn = model.generate(labels, seeds, [view_request.settings for view_request in view_requests])
+        tokens = np.concatenate([scale.cpu().numpy().reshape(len(view_requests), -1) for scale in drawn.tokens], axis=1)
         p_BK = verdicts(judge, drawn.images) if judge else None
-        for k, order in enumerate(orders):
+        for k, view_request in enumerate(view_requests):
             picture = figures.to_picture(drawn.images[k])
             probability = named = None
             if p_BK is not None:
-                probability = float(p_BK[k, order.label])
+                probability = float(p_BK[k, view_request.label])
                 named = short_name(model.class_names[int(p_BK[k].argmax())])
-            for i in wanted[order]:
+            for i in wanted[view_request]:
                 tiles[i] = Tile(picture, tokens[k], probability, named)
         for i, tile in enumerate(tiles):
             base = tiles[sheet.baselines[i]]
@@ -163,11 +176,11 @@ def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterat
         yield replace(sheet, tiles=tuple(tiles))
 
 
-def _batches(orders: list[Order]) -> Iterator[list[Order]]:
+def _batches(view_requests: list[ViewRequest]) -> Iterator[list[ViewRequest]]:
     """Those with the same sampling together, in the order of the sheet."""
-    groups: dict[Any, list[Order]] = {}
-    for order in orders:
-        groups.setdefault(order.settings.plain, []).append(order)
+    groups: dict[Any, list[ViewRequest]] = {}
+    for view_request in view_requests:
+        groups.setdefault(view_request.settings.plain, []).append(view_request)
     for group in groups.values():
         for start in range(0, len(group), BATCH):
             yield group[start : start + BATCH]

@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.desk import CHEAP, STUDYING, Desk, stale_note
-from app.recipes import time_words
+from app.context import CHEAP, STUDYING, AppContext, stale_note
+from app.distill_requests import time_words
 
 NOTHING = "Nothing is counted until you ask."
 BEGUN = "Counting: the first samples are being drawn …"
@@ -20,7 +20,7 @@ Found = tuple[int, int, str, tuple[Any, ...]]  # done, of how many, the words as
 
 
 def run(
-    desk: Desk,
+    context: AppContext,
     name: str,
     buttons: tuple[gr.Button, gr.Button],
     study: Callable[[dict[Any, Any]], Iterator[Found]],
@@ -36,10 +36,10 @@ def run(
         return f"{request.session_hash}/{name}"
 
     def ask(request: gr.Request) -> tuple[int, str, gr.Button]:
-        return desk.turns.take(key(request)), said(begun), gr.Button(interactive=True)
+        return context.scheduling.take(key(request)), said(begun), gr.Button(interactive=True)
 
     def stop(request: gr.Request) -> gr.Button:
-        desk.turns.take(key(request))
+        context.scheduling.take(key(request))
         return gr.Button(interactive=False)
 
     def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
@@ -47,7 +47,7 @@ def run(
         try:
             with closing(study(given)) as found:  # type: ignore[type-var]
                 for done, wanted, words, others in found:
-                    has_stopped = desk.turns.is_stale(key(request), mine)
+                    has_stopped = context.scheduling.is_stale(key(request), mine)
                     more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
                     if not has_stopped:
                         more = progress(done, wanted, time.monotonic() - begin)
@@ -58,7 +58,7 @@ def run(
             yield {outputs[0]: said(nothing)}
             raise
         finally:
-            desk.turns.forget(key(request))
+            context.scheduling.forget(key(request))
 
     ticket = gr.Number(0, visible=False, precision=0)
     asked = button.click(ask, None, [ticket, outputs[0], end], trigger_mode="once", **CHEAP)

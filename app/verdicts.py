@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from app import handlers
-from app.orders import Order, address, short_name, whole
+from app.view_requests import ViewRequest, address, short_name, whole
 from hieramp import Model
 from hieramp.analysis.faithfulness import centre_prior
 from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
@@ -32,30 +32,30 @@ def classifier_of(model: Model) -> Classifier:
 
 
 def opinion_view(
-    model: Model, order: Order, asked: Mapping[str, Any], memory: RecentDrawings | None = None
+    model: Model, view_request: ViewRequest, asked: Mapping[str, Any], memory: RecentDrawings | None = None
 ) -> dict[str, Any]:
-    """The verdict on every picture of an order; where `asked` names maps, those of a sample's pair at every scale.
+    """The verdict on every picture of a request; where `asked` names maps, those of a sample's pair at every scale.
 
     A map is the fall of the log probability of the class asked for, in nats, when a position is blurred. Beside it
     stands its rank correlation with the saliency, and with a map that is only brightest in the middle.
     """
-    sample = whole("the sample", asked.get("sample"), 0, len(order.seeds) - 1)
-    steps, classifier = list(handlers.steps_of(model, order, memory)), classifier_of(model)
-    images, rows = steps[-1].image, [sample, len(order.seeds) + sample]
+    sample = whole("the sample", asked.get("sample"), 0, len(view_request.seeds) - 1)
+    steps, classifier = list(handlers.steps_of(model, view_request, memory)), classifier_of(model)
+    images, rows = steps[-1].image, [sample, len(view_request.seeds) + sample]
     p_BK = verdicts(classifier, images)
     best = p_BK.max(-1)
     names = [short_name(model.class_names[label]) for label in best.indices.tolist()]
     view: dict[str, Any] = {
-        "key": address(model, order),
+        "key": address(model, view_request),
         "sample": sample,
         "verdicts": [[name, round(p, 4)] for name, p in zip(names, best.values.tolist(), strict=True)],
-        "asked": [round(p, 4) for p in p_BK[:, order.label].tolist()],
+        "asked": [round(p, 4) for p in p_BK[:, view_request.label].tolist()],
         "maps": None,
     }
     if not asked.get("maps"):
         return view
     view |= {"maps": [], "agreement": [], "centre": []}
-    labels = torch.tensor([order.label] * 2)
+    labels = torch.tensor([view_request.label] * 2)
     for step in steps:
         found = occlusion(classifier, images[rows], labels, step.side)
         saliency = step.saliency[rows].flatten(1).cpu()

@@ -22,9 +22,9 @@ from PIL import Image
 
 import hieramp
 from benchmarks.measuring import in_turns, timed
-from hieramp.distillation.engine import produce
 from hieramp.distillation.maker import Batch, Task, finished, parallel_map
 from hieramp.distillation.plan import Plan
+from hieramp.distillation.production import produce
 from hieramp.imageset.verify import problems
 
 

@@ -132,16 +132,16 @@ def _p95(values: list[float]) -> float:
 def measure_memory(model: str, device: str | None, counts: tuple[int, int]) -> dict[int, int]:
     """Resident bytes after so many drawings, drawn as the page does with all its settings moving."""
     import hieramp
-    from app import orders
-    from app.desk import Desk
+    from app import view_requests
+    from app.context import AppContext
 
     torch.set_num_threads(1)
-    desk, process, seen = Desk.make(hieramp.load(model, device)), psutil.Process(), {}
+    context, process, seen = AppContext.make(hieramp.load(model, device)), psutil.Process(), {}
     for number in range(1, counts[1] + 1):
-        label = number % len(desk.model.class_names)
+        label = number % len(context.model.class_names)
         changes = {"class_name": label, "seed": number, "count": 1 + number % 3, "mid_strength": number % 10}
-        order = orders.read_order(desk.model, orders.defaults(desk.model) | changes)
-        for _ in desk.grow(order):
+        view_request = view_requests.read_request(context.model, view_requests.defaults(context.model) | changes)
+        for _ in context.grow(view_request):
             pass
         if number in counts:
             gc.collect()

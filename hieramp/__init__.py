@@ -7,7 +7,7 @@ from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import distill
 from hieramp.distillation.diver import recover
-from hieramp.distillation.engine import Progress
+from hieramp.distillation.production import Progress
 from hieramp.generation.loop import Step
 from hieramp.generation.model import Drawing, Model
 from hieramp.imageset.reader import ImageSet, open_set

@@ -26,7 +26,7 @@ MODEL_KINDS = {"var": "a VAR", "dit": "a diffusion transformer"}
 class Settings(Sampling, Solving, Amplification):
     """What a picture is drawn with, besides model, label and seed: what `Amplification`, `Solving` and `Sampling` have.
 
-    `Settings()` amplifies nothing; `PAPER` is what the paper distils with.
+    `Settings()` amplifies nothing; `PAPER` is what the paper distills with.
 
     Raises:
         UserError: a field that is out of range or of the wrong type.
@@ -123,7 +123,7 @@ DEFAULTS = {"var": Settings(), "dit": Settings(guidance=GUIDANCE)}
 PAPER = Settings.of(SCHEDULES["all"])  # Section 4: half of the positions with β 5, in all stages
 FOR_SETS = {"var": PAPER, "dit": Settings.of(DEFAULTS["dit"], OUTPUT_SCHEDULES["all"])}
 CONFIG_KEY = "default_settings"  # in config.json of a model folder: by the kind of model, settings by their names
-Given = Settings | Amplification | Sequence[Settings | Amplification | None] | None
+SettingsLike = Settings | Amplification | Sequence[Settings | Amplification | None] | None
 
 
 def defaults_in(config: Mapping[str, Any], model_kind: str, what: str = "config.json") -> Settings:
@@ -156,7 +156,7 @@ def set_settings(model_kind: str, default: Settings) -> Settings:
     return Settings.of(default, FOR_SETS[model_kind].amplification)
 
 
-def read(given: Given, options: Mapping[str, Any], default: Settings) -> Settings | list[Settings]:
+def read(given: SettingsLike, options: Mapping[str, Any], default: Settings) -> Settings | list[Settings]:
     """The settings that a call means: `given`, or `default`, with options by their names; one, or one for each image.
 
     An option may also be `amplification`, which is then what is given. What an amplification leaves open is as in
@@ -179,7 +179,11 @@ def read(given: Given, options: Mapping[str, Any], default: Settings) -> Setting
 
 
 def for_images(
-    given: Given, options: Mapping[str, Any], default: Settings, labels: Sequence[int], seeds: Sequence[int] | None
+    given: SettingsLike,
+    options: Mapping[str, Any],
+    default: Settings,
+    labels: Sequence[int],
+    seeds: Sequence[int] | None,
 ) -> tuple[tuple[int, ...], tuple[Settings, ...]]:
     """The seed of each image, drawn at random where none are given, and its settings as `read` understands them.
 

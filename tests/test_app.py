@@ -25,20 +25,20 @@ from PIL import Image
 import hieramp
 from app import (
     changed,
-    desk,
-    distil,
+    context,
+    distill_requests,
+    distill_tab,
     explore,
     handlers,
-    orders,
     page,
     plots,
-    recipes,
-    scenes,
+    view_models,
+    view_requests,
     words,
 )
 from app.jobs import Job, JobBook
-from app.limits import Limits
-from app.turns import Device, Turns
+from app.scheduling import Device, DeviceQueue
+from app.visitor_limits import VisitorLimits
 from hieramp import SCHEDULES
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.generation.memory import RecentDrawings
@@ -47,8 +47,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUEST = {"class_name": "cat", "seed": 7, "count": 2}
 
 
-def an_order(model: hieramp.Model, **changes: Any) -> orders.Order:
-    return orders.read_order(model, {**orders.defaults(model), **REQUEST, **changes})
+def an_order(model: hieramp.Model, **changes: Any) -> view_requests.ViewRequest:
+    return view_requests.read_request(model, {**view_requests.defaults(model), **REQUEST, **changes})
 
 
 def decoded(source: str) -> Image.Image:
@@ -109,53 +109,53 @@ def test_a_bad_field_is_one_clear_sentence(model: hieramp.Model, changes: dict[s
     ],
 )
 def test_an_address_and_a_picture_give_their_order_back(model: hieramp.Model, changes: dict[str, Any]) -> None:
-    order = an_order(model, coarse_strength=0.1, guidance=2.5, **changes)
-    assert orders.from_query(model, orders.to_query(model, order)) == order
-    stored = json.loads(json.dumps(orders.described(model, order)))
-    assert orders.from_picture(model, stored) == order and not orders.remarks(model, stored)
-    assert orders.read_order(model, orders.values_of(model, order)) == order
-    one = orders.from_picture(model, orders.described_one(model, order, 8, 0))
+    view_request = an_order(model, coarse_strength=0.1, guidance=2.5, **changes)
+    assert view_requests.from_query(model, view_requests.to_query(model, view_request)) == view_request
+    stored = json.loads(json.dumps(view_requests.described(model, view_request)))
+    assert view_requests.from_picture(model, stored) == view_request and not view_requests.remarks(model, stored)
+    assert view_requests.read_request(model, view_requests.values_of(model, view_request)) == view_request
+    one = view_requests.from_picture(model, view_requests.described_one(model, view_request, 8, 0))
     assert one.seeds == (8,) and one.settings.is_off
 
 
 def test_an_address_may_leave_things_out_but_not_lie(model: hieramp.Model) -> None:
-    assert orders.from_query(model, {}) == orders.first_order(model)
-    assert orders.from_query(model, {"class": "dog", "__theme": "dark"}).label == 2
+    assert view_requests.from_query(model, {}) == view_requests.first_request(model)
+    assert view_requests.from_query(model, {"class": "dog", "__theme": "dark"}).label == 2
     for query, sentence in [({"seed": "x"}, "seed is 'x'; give a number"), ({"mid_rho": "0"}, "mid rho is 0")]:
         with pytest.raises(ValueError, match=sentence):
-            orders.from_query(model, query)
+            view_requests.from_query(model, query)
 
 
 def test_what_a_slider_cannot_show_is_not_put_into_it(model: hieramp.Model) -> None:
-    order = an_order(model, guidance=10.0)
-    assert orders.values_on_page(model, order) == orders.values_of(model, order)
+    view_request = an_order(model, guidance=10.0)
+    assert view_requests.values_on_page(model, view_request) == view_requests.values_of(model, view_request)
     for changes, said in [
         ({"guidance": 15}, "guidance is 15, but this page goes from 0 to 10"),
         ({"top_k": 901}, "900"),
         ({"fine_temperature": 2}, "fine temperature is 2, but this page goes from 0 to 1.5"),
     ]:
         with pytest.raises(ValueError, match=said):
-            orders.values_on_page(model, an_order(model, **changes))
+            view_requests.values_on_page(model, an_order(model, **changes))
 
 
 @pytest.mark.parametrize("settings", [{}, {"mode": "logit"}, {"mode": "logit", "seeds": []}, {"seeds": "x"}])
 def test_settings_that_lack_something_are_refused(model: hieramp.Model, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not complete"):
-        orders.from_picture(model, settings)
+        view_requests.from_picture(model, settings)
 
 
 def test_a_picture_of_another_model_or_precision_says_so_and_keeps_its_blocks(model: hieramp.Model) -> None:
-    stored = orders.described(model, an_order(model, blocks="1,3"))
-    assert orders.from_picture(model, stored).settings.blocks == (1, 3)
+    stored = view_requests.described(model, an_order(model, blocks="1,3"))
+    assert view_requests.from_picture(model, stored).settings.blocks == (1, 3)
     other = {**stored, "model": "var-d16", "dtype": "bfloat16"}
-    assert orders.from_picture(model, other).settings.blocks == (1, 3)
-    by_model, by_dtype = orders.remarks(model, other)
+    assert view_requests.from_picture(model, other).settings.blocks == (1, 3)
+    by_model, by_dtype = view_requests.remarks(model, other)
     assert "drawn by var-d16, this page draws by tiny" in by_model
     assert "drawn in bfloat16, this page draws in float32" in by_dtype
     with pytest.raises(ValueError, match="block 14 does not exist"):
-        orders.from_picture(model, {**stored, "blocks": [14]})
+        view_requests.from_picture(model, {**stored, "blocks": [14]})
     with pytest.raises(ValueError, match="'swirl' is no setting of this version"):
-        orders.from_picture(model, {**stored, "swirl": 3})
+        view_requests.from_picture(model, {**stored, "swirl": 3})
 
 
 def test_pictures_and_addresses_of_earlier_versions_are_read(model: hieramp.Model) -> None:
@@ -164,23 +164,27 @@ def test_pictures_and_addresses_of_earlier_versions_are_read(model: hieramp.Mode
         "stages": {"coarse": [0.5, 5.0], "mid": [0.5, 2.0], "fine": None}, "painted": "3:1f",
         "guidance": 4.0, "top_k": 900, "top_p": 0.95, "temperature": [1.0, 1.0, 0.6], "hieramp": "0.1.0",
     }  # fmt: skip
-    order = orders.from_picture(model, page)
-    assert order.settings.named_positions == {3: (0, 1, 2, 3, 4)} and order.settings.blocks is None
-    assert order.settings.mid == (0.5, 2.0) and order.settings.temperature == (1, 1, 0.6)
+    view_request = view_requests.from_picture(model, page)
+    assert view_request.settings.named_positions == {3: (0, 1, 2, 3, 4)} and view_request.settings.blocks is None
+    assert view_request.settings.mid == (0.5, 2.0) and view_request.settings.temperature == (1, 1, 0.6)
     command = {k: v for k, v in page.items() if k != "painted"} | {"where": "least", "dtype": "float32"}
-    assert orders.from_picture(model, command).settings.where == "least"
+    assert view_requests.from_picture(model, command).settings.where == "least"
     query = "class=cat&seed=7&count=1&guidance=4&top_k=900&top_p=0.95&coarse_rho=0.5&coarse_strength=5&mid_rho=0.5"
     query += "&mid_strength=2&fine_rho=0.5&fine_strength=0&mode=logit&paint=3:1f&fine_temperature=0.6"
-    old = orders.from_query(model, dict(item.split("=") for item in query.split("&")))
-    assert old.settings == order.settings
+    old = view_requests.from_query(model, dict(item.split("=") for item in query.split("&")))
+    assert old.settings == view_request.settings
 
 
 def test_schedules_are_recognised_wherever_they_apply(model: hieramp.Model) -> None:
     for name, amplification in SCHEDULES.items():
-        order = an_order(model, **orders.schedule_values(name), blocks="1", guidance_power=0.5, coarse_temperature=0.5)
+        view_request = an_order(
+            model, **view_requests.schedule_values(name), blocks="1", guidance_power=0.5, coarse_temperature=0.5
+        )
         stages = model.var.scales
-        assert [order.settings.at(s, stages) for s in range(6)] == [amplification.at(s, stages) for s in range(6)]
-        assert order.settings.schedule == name and order.settings.blocks == (1,)
+        assert [view_request.settings.at(s, stages) for s in range(6)] == [
+            amplification.at(s, stages) for s in range(6)
+        ]
+        assert view_request.settings.schedule == name and view_request.settings.blocks == (1,)
     assert an_order(model, coarse_rho=0.4).settings.schedule is None
     assert an_order(model, positions="3:1").settings.schedule is None
 
@@ -189,7 +193,7 @@ def test_the_page_shows_the_schedule_of_what_is_asked(model: hieramp.Model, tmp_
     """The very chain of the page: what its controls hold goes in, the chip to be marked comes out."""
     asked = page_functions(model, tmp_path)["_ask"]
     for name in SCHEDULES:
-        values = {**orders.defaults(model), **orders.schedule_values(name)}
+        values = {**view_requests.defaults(model), **view_requests.schedule_values(name)}
         given = {component: values[key] for key, component in asked.__self__.controls.named.items()}
         assert asked(gr.Request(session_hash="ann"), given)[2] == name
 
@@ -202,15 +206,15 @@ def page_functions(model: hieramp.Model, folder: Path) -> dict[str, Any]:
 
 def test_labels_say_which_scales_they_mean(model: hieramp.Model) -> None:
     named = {part.name: part for part in hieramp.Settings.parts()}
-    assert orders.label_of(model, named["coarse_rho"], "logit") == "coarse ρ (scale 1)"
-    assert orders.label_of(model, named["mid_strength"], "logit") == "mid β (scales 2–3)"
-    assert orders.label_of(model, named["fine_strength"], "attention") == "fine γ (scales 4–5)"
-    assert orders.label_of(model, named["fine_temperature"], "logit") == "fine temperature (scales 4–5)"
+    assert view_requests.label_of(model, named["coarse_rho"], "logit") == "coarse ρ (scale 1)"
+    assert view_requests.label_of(model, named["mid_strength"], "logit") == "mid β (scales 2–3)"
+    assert view_requests.label_of(model, named["fine_strength"], "attention") == "fine γ (scales 4–5)"
+    assert view_requests.label_of(model, named["fine_temperature"], "logit") == "fine temperature (scales 4–5)"
 
 
 def test_a_caption_names_all_that_is_not_as_usual(model: hieramp.Model) -> None:
-    order = an_order(model, top_k=30, fine_temperature=0.6, guidance_power=0.5, blocks="0,1", where="least")
-    assert orders.caption(order) == (
+    view_request = an_order(model, top_k=30, fine_temperature=0.6, guidance_power=0.5, blocks="0,1", where="least")
+    assert view_requests.caption(view_request) == (
         "Seeds 7–8. Guidance 4, top-k 30, temperature coarse=1,mid=1,fine=0.6, guidance power 0.5. "
         "β: coarse 5 on 50%, mid 5 on 50%, fine 5 on 50% of the positions. Blocks 0,1. Positions chosen least."
     )
@@ -220,10 +224,10 @@ def test_a_caption_names_all_that_is_not_as_usual(model: hieramp.Model) -> None:
 
 
 def test_scenes_grow_by_a_scale_and_end_with_what_generate_draws(model: hieramp.Model, tmp_path: Path) -> None:
-    order = an_order(model)
-    grown = list(handlers.grow(model, order))
-    assert [len(scene["steps"]) for scene in grown] == [1, 2, 3, 4, 5, 6]
-    assert all(scene["finals"] is None for scene in grown[:-1])
+    view_request = an_order(model)
+    grown = list(handlers.grow(model, view_request))
+    assert [len(view_model["steps"]) for view_model in grown] == [1, 2, 3, 4, 5, 6]
+    assert all(view_model["finals"] is None for view_model in grown[:-1])
     amplification = SCHEDULES["all"]
     drawing = model.generate([1] * 4, [7, 8, 7, 8], [None, None, amplification, amplification])
     path = tmp_path / "saved.png"
@@ -241,8 +245,8 @@ def test_scenes_grow_by_a_scale_and_end_with_what_generate_draws(model: hieramp.
 
 
 def test_scenes_name_the_chosen_positions_and_the_beliefs(model: hieramp.Model) -> None:
-    *_, scene = handlers.grow(model, an_order(model, positions="3:11", mid_strength=2.0))
-    steps = scene["steps"]
+    *_, view_model = handlers.grow(model, an_order(model, positions="3:11", mid_strength=2.0))
+    steps = view_model["steps"]
     assert steps[0]["chosen"] is None and steps[3]["chosen"] == [[0, 4]] * 4
     for step, n in zip(steps[4:], (6, 8), strict=True):
         for values, chosen in zip(step["maps"], step["chosen"], strict=True):
@@ -255,24 +259,26 @@ def test_scenes_name_the_chosen_positions_and_the_beliefs(model: hieramp.Model) 
 
 
 def test_a_closer_look_holds_every_head_and_their_mean(model: hieramp.Model, plain_model: hieramp.Model) -> None:
-    order, memory = an_order(model), RecentDrawings()
-    *_, scene = handlers.grow(model, order, memory)
-    closer = handlers.block_view(model, order, sample=1, block=2, memory=memory)
+    view_request, memory = an_order(model), RecentDrawings()
+    *_, view_model = handlers.grow(model, view_request, memory)
+    closer = handlers.block_view(model, view_request, sample=1, block=2, memory=memory)
     assert [len(maps[0]) for maps in closer["maps"]] == [3] * 6  # the mean and two heads
     for side, row in ((0, 1), (1, 3)):  # block 2 = depth - 2 is the one that is amplified
-        assert closer["maps"][4][side][0] == pytest.approx(scene["steps"][4]["maps"][row], abs=2e-6)
+        assert closer["maps"][4][side][0] == pytest.approx(view_model["steps"][4]["maps"][row], abs=2e-6)
         mean, *heads = closer["maps"][4][side]
         assert mean == pytest.approx([sum(pair) / 2 for pair in zip(*heads, strict=True)], abs=2e-6)
     for sample, block in [(2, 0), (0, 4), (math.nan, 0), (None, None)]:
         with pytest.raises(ValueError, match="the (sample|block) is"):
-            handlers.block_view(model, order, sample, block)
+            handlers.block_view(model, view_request, sample, block)
     with pytest.raises(ValueError, match="has no class tokens"):
-        handlers.block_view(plain_model, order, 0, 0)
+        handlers.block_view(plain_model, view_request, 0, 0)
 
 
 def test_names_of_files_suit_every_system() -> None:
-    assert scenes.file_name("tench, Tinca tinca", "seed3.png") == "tench-seed3.png"
-    assert scenes.file_name("../<x>", "seed3.png") == "x-seed3.png" and scenes.file_name("猫", "a") == "class-a"
+    assert view_models.file_name("tench, Tinca tinca", "seed3.png") == "tench-seed3.png"
+    assert (
+        view_models.file_name("../<x>", "seed3.png") == "x-seed3.png" and view_models.file_name("猫", "a") == "class-a"
+    )
 
 
 # Sheets and counts
@@ -321,10 +327,10 @@ def test_plots_and_csv_hold_the_figures(model: hieramp.Model) -> None:
 
 
 def test_a_newer_ticket_makes_the_older_stale() -> None:
-    turns = Turns()
-    first, other, second = turns.take("ann"), turns.take("bob"), turns.take("ann")
-    assert turns.is_stale("ann", first)
-    assert not turns.is_stale("ann", second) and not turns.is_stale("bob", other)
+    scheduling = DeviceQueue()
+    first, other, second = scheduling.take("ann"), scheduling.take("bob"), scheduling.take("ann")
+    assert scheduling.is_stale("ann", first)
+    assert not scheduling.is_stale("ann", second) and not scheduling.is_stale("bob", other)
 
 
 def test_drawings_go_before_jobs_but_not_for_ever() -> None:
@@ -362,9 +368,11 @@ class Gate(Device):
             self.batches.release()
 
 
-def a_recipe(model: hieramp.Model, **changes: Any) -> recipes.Recipe:
+def a_recipe(model: hieramp.Model, **changes: Any) -> distill_requests.DistillRequest:
     given = {"classes": ["cat", "dog"], "ipc": 6, "set_seed": 1, "soft_labels": False, **changes}
-    return recipes.read_recipe(model, Limits(), {**orders.defaults(model), "class_name": None, "count": None, **given})
+    return distill_requests.read_distill_request(
+        model, VisitorLimits(), {**view_requests.defaults(model), "class_name": None, "count": None, **given}
+    )
 
 
 def until(condition: Any, seconds: float = 20.0) -> None:
@@ -376,37 +384,37 @@ def until(condition: Any, seconds: float = 20.0) -> None:
 
 def test_a_job_stops_resumes_and_outlives_its_server(model: hieramp.Model, tmp_path: Path) -> None:
     gate = Gate()
-    book = JobBook(model, tmp_path, gate, Limits())
+    book = JobBook(model, tmp_path, gate, VisitorLimits())
     job = book.start(a_recipe(model))
     assert job.state == "waiting" and len(job.id) >= 32
     for _ in range(4):
         gate.batches.release()
     until(lambda: job.done)
-    assert "of 12 images" in distil.job_html(job, 1) and "1 other job takes turns" in distil.job_html(job, 1)
+    assert "of 12 images" in distill_tab.job_html(job, 1) and "1 other job takes turns" in distill_tab.job_html(job, 1)
     book.stop(job.id)
     gate.open()
     until(lambda: job.state == "stopped")
     done = job.done
     assert 0 < done < 12
     book.close()
-    anew = JobBook(model, tmp_path, Gate(), Limits())
+    anew = JobBook(model, tmp_path, Gate(), VisitorLimits())
     found = anew.get(job.id)
-    assert found is not None and found.state == "stopped" and found.recipe == job.recipe
+    assert found is not None and found.state == "stopped" and found.distill_request == job.distill_request
     anew.resume(job.id)
     anew.device.open()  # type: ignore[attr-defined]
     until(lambda: found.state == "done")
-    assert "12 of 12 images: finished" in distil.job_html(found)
+    assert "12 of 12 images: finished" in distill_tab.job_html(found)
     with hieramp.open_set(found.path) as image_set:
         assert len(image_set) == 12 and set(image_set.labels) == {1, 2}
     *_, last = hieramp.distill(model, 6, tmp_path / "alone.zip", classes=[1, 2], seed=1)
     assert last.path.read_bytes() == found.path.read_bytes()
     anew.close()
-    assert JobBook(model, tmp_path, Gate(), Limits()).get(job.id).state == "done"  # type: ignore[union-attr]
+    assert JobBook(model, tmp_path, Gate(), VisitorLimits()).get(job.id).state == "done"  # type: ignore[union-attr]
 
 
 def test_jobs_take_turns(model: hieramp.Model, tmp_path: Path) -> None:
     gate = Gate()
-    book = JobBook(model, tmp_path, gate, Limits())
+    book = JobBook(model, tmp_path, gate, VisitorLimits())
     both = [book.start(a_recipe(model, set_seed=seed)) for seed in (1, 2)]
     for _ in range(6):
         gate.batches.release()
@@ -419,7 +427,7 @@ def test_jobs_take_turns(model: hieramp.Model, tmp_path: Path) -> None:
 
 def test_caps_and_unknown_jobs(model: hieramp.Model, tmp_path: Path) -> None:
     gate = Gate()
-    book = JobBook(model, tmp_path, gate, Limits(jobs=1, keep_hours=1))
+    book = JobBook(model, tmp_path, gate, VisitorLimits(jobs=1, keep_hours=1))
     job = book.start(a_recipe(model))
     with pytest.raises(ValueError, match="1 sets are being made, as many as this server takes"):
         book.start(a_recipe(model))
@@ -460,7 +468,7 @@ def test_two_clicks_on_resume_begin_one_run(
     model: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
-    book, make, made = JobBook(model, tmp_path, gate, Limits()), JobBook._make, []
+    book, make, made = JobBook(model, tmp_path, gate, VisitorLimits()), JobBook._make, []
 
     def slowly(book: JobBook, job: Job) -> Any:
         made.append(job)
@@ -481,7 +489,7 @@ def test_clicks_at_once_take_no_more_room_than_there_is(
     model: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, make = Gate(), JobBook._make
-    book = JobBook(model, tmp_path, gate, Limits(jobs=2))
+    book = JobBook(model, tmp_path, gate, VisitorLimits(jobs=2))
     monkeypatch.setattr(JobBook, "_make", lambda book, job: (time.sleep(0.2), make(book, job))[1])
     got = at_once(4, lambda: book.start(a_recipe(model)))
     assert sum(isinstance(one, Job) for one in got) == 2
@@ -501,13 +509,13 @@ def test_clicks_at_once_take_no_more_room_than_there_is(
 
 
 def test_sets_are_bounded_in_images_and_on_the_disk(model: hieramp.Model, tmp_path: Path) -> None:
-    values = {**orders.defaults(model), "ipc": 6, "set_seed": 0}
+    values = {**view_requests.defaults(model), "ipc": 6, "set_seed": 0}
     with pytest.raises(ValueError, match="24 images are more than a set may have here, 23: take fewer"):
-        recipes.read_recipe(model, Limits(images=23), values)
-    assert recipes.read_recipe(model, Limits(images=24), values).num_images == 24
+        distill_requests.read_distill_request(model, VisitorLimits(images=23), values)
+    assert distill_requests.read_distill_request(model, VisitorLimits(images=24), values).num_images == 24
     pixels = 3 * model.image_size**2
     gate = Gate()
-    book = JobBook(model, tmp_path, gate, Limits(disk_bytes=30 * pixels))
+    book = JobBook(model, tmp_path, gate, VisitorLimits(disk_bytes=30 * pixels))
     job = book.start(a_recipe(model))
     second = book.start(a_recipe(model, set_seed=2))
     with pytest.raises(ValueError, match=r"this set may take [\d.]+ MB, and [\d.]+ MB are left for sets here"):
@@ -524,7 +532,7 @@ def test_sets_are_bounded_in_images_and_on_the_disk(model: hieramp.Model, tmp_pa
 
 def test_a_look_counts_after_a_restart(model: hieramp.Model, tmp_path: Path) -> None:
     gate = Gate()
-    book = JobBook(model, tmp_path, gate, Limits(keep_hours=48))
+    book = JobBook(model, tmp_path, gate, VisitorLimits(keep_hours=48))
     looked, forgotten = (book.start(a_recipe(model, set_seed=seed)) for seed in (1, 2))
     gate.open()
     until(lambda: looked.state == forgotten.state == "done")
@@ -533,17 +541,17 @@ def test_a_look_counts_after_a_restart(model: hieramp.Model, tmp_path: Path) -> 
         os.utime(job.folder / "job.json", (days_ago, days_ago))
     book.get(looked.id)
     book.close()
-    anew = JobBook(model, tmp_path, Gate(), Limits(keep_hours=48))
+    anew = JobBook(model, tmp_path, Gate(), VisitorLimits(keep_hours=48))
     anew.sweep()
     assert anew.get(looked.id) is not None and anew.get(forgotten.id) is None
 
 
 def test_a_job_past_its_time_is_stopped_and_can_go_on(model: hieramp.Model, tmp_path: Path) -> None:
-    book = JobBook(model, tmp_path, Device(), Limits(job_minutes=1))
+    book = JobBook(model, tmp_path, Device(), VisitorLimits(job_minutes=1))
     job = Job("x", tmp_path / "x", a_recipe(model), seconds_used=61.0)
     assert not book._advance(job, iter(()))
     assert (job.state, job.message) == ("stopped", "Stopped after 1 min, the cap here; resume to go on.")
-    assert Limits().job_time == "12 h" and Limits(job_minutes=90).job_time == "1 h 30 min"
+    assert VisitorLimits().job_time == "12 h" and VisitorLimits(job_minutes=90).job_time == "1 h 30 min"
 
 
 def test_a_job_that_fails_says_so_and_leaves_the_others_alone(model: hieramp.Model, tmp_path: Path) -> None:
@@ -551,7 +559,7 @@ def test_a_job_that_fails_says_so_and_leaves_the_others_alone(model: hieramp.Mod
         yield from ()
         raise error
 
-    book = JobBook(model, tmp_path, Device(), Limits())
+    book = JobBook(model, tmp_path, Device(), VisitorLimits())
     for error, said in [
         (ValueError("no."), "no."),
         (OSError(28, "No space left on device"), "The disk failed: No space left on device. Resume to try again."),
@@ -638,8 +646,8 @@ def test_no_tag_and_no_folder_gets_into_a_sentence() -> None:
 def test_what_a_toast_warns_of_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(gr, "Warning", lambda text, **_: said.append(text))
-    desk.warn(f"this address: {HOSTILE}")
-    with pytest.raises(gr.Error) as caught, desk.sentences():
+    context.warn(f"this address: {HOSTILE}")
+    with pytest.raises(gr.Error) as caught, context.sentences():
         raise hieramp.errors.UserError(f"/srv/secret/place/{HOSTILE}")
     said.append(str(caught.value.message))
     assert not [text for text in said if "<" in text or "/srv" in text]
@@ -674,9 +682,9 @@ def test_a_failed_job_does_not_name_folders(
         yield
 
     monkeypatch.setattr(hieramp, "distill", fails)
-    book = JobBook(model, tmp_path / "jobs", Device(), Limits())
-    asked = orders.defaults(model) | {"classes": "cat", "ipc": 1, "set_seed": 0}
-    job = book.start(recipes.read_recipe(model, Limits(), asked))
+    book = JobBook(model, tmp_path / "jobs", Device(), VisitorLimits())
+    asked = view_requests.defaults(model) | {"classes": "cat", "ipc": 1, "set_seed": 0}
+    job = book.start(distill_requests.read_distill_request(model, VisitorLimits(), asked))
     wait_until = time.monotonic() + 30
     while job.is_active and time.monotonic() < wait_until:
         time.sleep(0.02)
@@ -689,13 +697,13 @@ def test_a_failed_job_does_not_name_folders(
 
 def test_another_mode_keeps_off_off_and_does_not_call_beta_gamma() -> None:
     values = {"coarse_strength": 5.0, "mid_strength": 0.0, "fine_strength": 0.7}
-    changed_to, said = orders.in_mode(values, "attention")
+    changed_to, said = view_requests.in_mode(values, "attention")
     assert changed_to == {"coarse_strength": 10.0, "mid_strength": 1.0, "fine_strength": round(math.exp(0.7), 2)}
     assert said == ["coarse: β 5 is γ 148, which the slider does not reach: it is now 10"]
-    back, said = orders.in_mode({"coarse_strength": 10.0, "mid_strength": 1.0, "fine_strength": 0.5}, "logit")
+    back, said = view_requests.in_mode({"coarse_strength": 10.0, "mid_strength": 1.0, "fine_strength": 0.5}, "logit")
     assert back == {"coarse_strength": round(math.log(10), 2), "mid_strength": 0.0, "fine_strength": 0.0}
     assert len(said) == 1 and said[0].startswith("fine: γ 0.5 is β -0.693")
-    assert orders.in_mode(dict.fromkeys(values, None), "logit")[0] == dict.fromkeys(values, 0.0)
+    assert view_requests.in_mode(dict.fromkeys(values, None), "logit")[0] == dict.fromkeys(values, 0.0)
 
 
 def test_dice_and_random_never_give_what_is_there(model: hieramp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -706,43 +714,43 @@ def test_dice_and_random_never_give_what_is_there(model: hieramp.Model, monkeypa
 
 def test_one_bad_value_of_an_address_leaves_the_rest(model: hieramp.Model) -> None:
     query = {"class": "dog", "seed": "-5", "mid_strength": "3", "fine_rho": "x", "mode": "attention", "guidance": "12"}
-    order, wrong = orders.read_query(model, query)
-    assert order.label == 2 and order.seeds == (0,) and order.settings.mode == "attention"
-    assert order.settings.mid == (0.5, 3.0)
+    view_request, wrong = view_requests.read_query(model, query)
+    assert view_request.label == 2 and view_request.seeds == (0,) and view_request.settings.mode == "attention"
+    assert view_request.settings.mid == (0.5, 3.0)
     assert len(wrong) == 3 and "the seed is -5" in wrong[0] and "fine rho" in wrong[1] and "guidance is 12" in wrong[2]
-    assert orders.read_query(model, {}) == (orders.first_order(model), [])
+    assert view_requests.read_query(model, {}) == (view_requests.first_request(model), [])
 
 
 def test_fields_that_cannot_be_drawn_are_named(model: hieramp.Model) -> None:
-    values = orders.defaults(model) | {"seed": -1, "class_name": HOSTILE, "mid_rho": 1.7, "count": 1.5}
-    assert orders.wrong_names(model, values) == ["class_name", "seed", "count", "mid_rho"]
-    assert not orders.wrong_names(model, orders.defaults(model))
+    values = view_requests.defaults(model) | {"seed": -1, "class_name": HOSTILE, "mid_rho": 1.7, "count": 1.5}
+    assert view_requests.wrong_names(model, values) == ["class_name", "seed", "count", "mid_rho"]
+    assert not view_requests.wrong_names(model, view_requests.defaults(model))
 
 
 def test_a_number_reaches_the_server_as_it_was_typed() -> None:
-    for component in (desk.slider(1, 8, 1, 1, "x", precision=0), desk.as_given(gr.Number(0, precision=0))):
+    for component in (context.slider(1, 8, 1, 1, "x", precision=0), context.as_given(gr.Number(0, precision=0))):
         assert component.preprocess(1.5) == 1.5 and component.preprocess(20) == 20
 
 
 def test_the_order_as_python_and_as_a_command_draws_the_same(
     model: hieramp.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = an_order(
+    view_request = an_order(
         model, positions="3:ff", top_k=30, mid_strength=0, fine_rho=1 / 3, blocks="1,3", guidance_power=0.5, count=2
     )
-    assert "3" in orders.as_command(model, order)
+    assert "3" in view_requests.as_command(model, view_request)
     monkeypatch.setattr(hieramp, "load", lambda name: model if name == model.name else None)
     scope: dict[str, Any] = {}
-    exec(orders.as_python(model, order), scope)
-    drawn = model.generate(*order.batch).images
+    exec(view_requests.as_python(model, view_request), scope)
+    drawn = model.generate(*view_request.batch).images
     np.testing.assert_array_equal(scope["amplified"], drawn[2:])
     np.testing.assert_array_equal(scope["baseline"], drawn[:2])
     parser = build_command_parser()
-    args = parser.parse_args(shlex.split(orders.as_command(model, order))[3:])
+    args = parser.parse_args(shlex.split(view_requests.as_command(model, view_request))[3:])
     from hieramp.commands import arguments
 
-    assert arguments.settings(args) == order.settings
-    assert model.label_of(args.class_name) == order.label and (args.seed, args.count) == (7, 2)
+    assert arguments.settings(args) == view_request.settings
+    assert model.label_of(args.class_name) == view_request.label and (args.seed, args.count) == (7, 2)
 
 
 def build_command_parser() -> Any:
@@ -756,16 +764,16 @@ def test_a_picture_of_a_set_opens_as_what_it_was_drawn_by(model: hieramp.Model, 
     for _ in hieramp.distill(model, 2, tmp_path / "set", how, classes=[1], seed=0, format="folder"):
         pass
     path = sorted((tmp_path / "set").rglob("*.png"))[1]
-    order = orders.from_picture(model, explore.settings_inside(path))
-    assert (order.label, order.settings) == (1, how)
-    drawn = model.generate([1], order.seeds, order.settings).images[0]
+    view_request = view_requests.from_picture(model, explore.settings_inside(path))
+    assert (view_request.label, view_request.settings) == (1, how)
+    drawn = model.generate([1], view_request.seeds, view_request.settings).images[0]
     assert hieramp.figures.to_picture(drawn).tobytes() == Image.open(path).convert("RGB").tobytes()
-    assert orders.values_on_page(model, order)["seed"] == order.seeds[0]
+    assert view_requests.values_on_page(model, view_request)["seed"] == view_request.seeds[0]
 
 
 def test_scenes_say_where_painting_acts(model: hieramp.Model) -> None:
-    scene = scenes.scene_of(model, an_order(model, mid_strength=0))
-    assert scene["live"] == [False, True, False, False, True, True]
+    view_model = view_models.view_model_of(model, an_order(model, mid_strength=0))
+    assert view_model["live"] == [False, True, False, False, True, True]
 
 
 def test_tables_carry_what_they_were_made_by() -> None:
@@ -775,7 +783,7 @@ def test_tables_carry_what_they_were_made_by() -> None:
 
 
 def test_a_new_form_has_a_new_number_of_images(model: hieramp.Model, tmp_path: Path) -> None:
-    does = distil.Actions(desk.Desk.make(model, job_root=tmp_path), lambda given: given, None)
-    given = orders.defaults(model) | {"classes": [1], "ipc": 7, "set_seed": 0, "soft_labels": False}
+    does = distill_tab.Actions(context.AppContext.make(model, job_root=tmp_path), lambda given: given, None)
+    given = view_requests.defaults(model) | {"classes": [1], "ipc": 7, "set_seed": 0, "soft_labels": False}
     assert "7 images as it is" in does.recount(given)
     assert "<b>" not in does.recount(given | {"classes": ["<b>"]})

@@ -181,7 +181,9 @@ def test_a_step_keeps_its_results_through_the_next_drawing(model: hieramp.Model)
     plain = list(model.steps([1, 2], [0, 1], ALL))
     for step, (tokens, logits), other in zip(steps, before, plain, strict=True):
         assert torch.equal(step.tokens, tokens) and torch.equal(step.logits, logits)
-        assert torch.allclose(step.saliency, other.saliency, atol=1e-6) and torch.equal(step.clear, other.clear)
+        assert torch.allclose(step.saliency, other.saliency, atol=1e-6) and torch.equal(
+            step.is_unambiguous, other.clear
+        )
         assert torch.allclose(step.image, other.image, atol=1e-5)
 
 

@@ -73,7 +73,7 @@ def test_maps_do_not_know_the_class() -> None:
     """Given the same tokens, another class has the same maps."""
     model = own_model()
     given = model.generate([0], [0]).tokens
-    cat, dog = (model.generate([label], [0], given=given).saliency for label in (1, 2))
+    cat, dog = (model.generate([label], [0], prefix_tokens=given).saliency for label in (1, 2))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(cat, dog, strict=True))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import hieramp
-from app import orders
+from app import view_requests
 from hieramp import SCHEDULES, Settings
 from hieramp.checkpoints import write_config
 from hieramp.commands import arguments
@@ -96,27 +96,27 @@ def test_a_set_is_drawn_by_them_and_records_them(own: hieramp.Model, tmp_path: P
 def test_the_page_opens_with_them_and_its_addresses_and_commands_name_them(
     own: hieramp.Model, model: hieramp.Model
 ) -> None:
-    order = orders.first_order(own)
-    assert order.settings == Settings.of(PAPER, SAMPLING)
-    query = orders.to_query(own, order)
+    view_request = view_requests.first_request(own)
+    assert view_request.settings == Settings.of(PAPER, SAMPLING)
+    query = view_requests.to_query(own, view_request)
     assert query["guidance_power"] == "0.5" and query["fine_temperature"] == "0.6"
-    assert orders.from_query(own, query) == order
-    assert orders.from_query(model, query) == order  # whatever the model's own are
-    words = orders.as_command(own, order).split()
+    assert view_requests.from_query(own, query) == view_request
+    assert view_requests.from_query(model, query) == view_request  # whatever the model's own are
+    words = view_requests.as_command(own, view_request).split()
     assert words[words.index("--temperature") + 1] == "coarse=1,mid=1,fine=0.6"
-    plain = replace(order, settings=Settings.of(order.settings, Sampling()))
-    assert orders.from_query(own, orders.to_query(own, plain)) == plain
-    assert parsed(own, orders.as_command(own, plain).split()[12:]) == plain.settings
+    plain = replace(view_request, settings=Settings.of(view_request.settings, Sampling()))
+    assert view_requests.from_query(own, view_requests.to_query(own, plain)) == plain
+    assert parsed(own, view_requests.as_command(own, plain).split()[12:]) == plain.settings
 
 
 def test_a_link_of_before_draws_what_it_drew(own: hieramp.Model, model: hieramp.Model) -> None:
     """Written by a page whose model had no defaults of its own: it names neither temperature nor power."""
-    written = orders.to_query(model, orders.first_order(model))
+    written = view_requests.to_query(model, view_requests.first_request(model))
     assert "fine_temperature" not in written
-    assert orders.from_query(own, written).settings == PAPER
-    shown, wrong = orders.read_query(own, written | {"top_p": "7"})
+    assert view_requests.from_query(own, written).settings == PAPER
+    shown, wrong = view_requests.read_query(own, written | {"top_p": "7"})
     assert len(wrong) == 1 and shown.settings.temperature == (1.0, 1.0, 1.0)
-    assert orders.from_query(own, {"class": "dog"}).settings == Settings.of(PAPER, SAMPLING)  # written by hand
+    assert view_requests.from_query(own, {"class": "dog"}).settings == Settings.of(PAPER, SAMPLING)  # written by hand
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def test_doubt_is_what_a_disturbance_can_turn(
         for _ in range(20):
             error = (torch.rand(step.logits.shape, generator=generator) - 0.5) * tolerance
             again = sample(filter_logits(step.logits + error, 20, 0.9), noise)
-            for clear, changed in zip(step.clear.tolist(), (again != step.tokens).any(1).tolist(), strict=True):
+            for clear, changed in zip(
+                step.is_unambiguous.tolist(), (again != step.tokens).any(1).tolist(), strict=True
+            ):
                 turned[clear] += changed
     assert turned[True] == 0 and turned[False] > 10
 

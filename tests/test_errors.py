@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app.desk import sentences
+from app.context import sentences
 from hieramp.commands.main import main
 from hieramp.errors import UserError
 

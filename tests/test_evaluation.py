@@ -24,11 +24,11 @@ from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.evaluation import results
 from hieramp.evaluation.augment import augmented, mixer
-from hieramp.evaluation.engine import Evaluation, Task
 from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
+from hieramp.evaluation.runner import Evaluation, Task
 from hieramp.evaluation.students import (
     ConvNet,
     Normalized,

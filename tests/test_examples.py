@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 import hieramp
-from app import curated, examples, handlers, orders
+from app import curated, examples, handlers, view_requests
 from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
@@ -32,29 +32,33 @@ def pairs(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> hiera
     return hieramp.load(with_pairs(model_folder, tmp_path_factory.mktemp("curated") / "tiny", PAIRS), "cpu")
 
 
-def scene_of(model: hieramp.Model, one: curated.Example) -> dict[str, Any]:
-    *_, scene = handlers.grow(model, examples.order_of(model, one))
-    return scene
+def view_model_of(model: hieramp.Model, one: curated.Example) -> dict[str, Any]:
+    *_, view_model = handlers.grow(model, examples.order_of(model, one))
+    return view_model
 
 
 def test_a_fresh_page_opens_on_the_first_pair(pairs: hieramp.Model, model: hieramp.Model) -> None:
     frog = pairs.class_names.index("frog")
-    assert orders.first_order(pairs) == examples.order_of(pairs, curated.examples_of(pairs)[0])
-    assert orders.from_query(pairs, {"guidance": "2"}).label == frog and orders.from_query(pairs, {}).seeds == (3,)
-    assert orders.first_order(model).label == 0 and not curated.examples_of(model) and examples.links(model) == ""
+    assert view_requests.first_request(pairs) == examples.order_of(pairs, curated.examples_of(pairs)[0])
+    assert view_requests.from_query(pairs, {"guidance": "2"}).label == frog and view_requests.from_query(
+        pairs, {}
+    ).seeds == (3,)
+    assert (
+        view_requests.first_request(model).label == 0 and not curated.examples_of(model) and examples.links(model) == ""
+    )
 
 
 def test_what_is_said_is_so_and_what_is_not_is_not_said(pairs: hieramp.Model) -> None:
     every, same, wrong = curated.examples_of(pairs)
-    scene = scene_of(pairs, every)
-    last = scene["steps"][-1]
-    assert f"At the last one {len(last['changed'][0])} of 64 tokens differ" in scene["notice"]
+    view_model = view_model_of(pairs, every)
+    last = view_model["steps"][-1]
+    assert f"At the last one {len(last['changed'][0])} of 64 tokens differ" in view_model["notice"]
     drawn = pairs.generate(*examples.order_of(pairs, every).batch).images
     apart = 100 * float((drawn[1] - drawn[0]).abs().mean())
-    assert f"{apart:.1f} % apart" in scene["notice"] and apart > 0
-    assert scene_of(pairs, same)["notice"].startswith("Nothing is amplified, so all 130 tokens and every pixel")
-    assert scene_of(pairs, wrong)["notice"] == ""
-    elsewhere = orders.read_order(pairs, orders.defaults(pairs) | {"seed": 4})
+    assert f"{apart:.1f} % apart" in view_model["notice"] and apart > 0
+    assert view_model_of(pairs, same)["notice"].startswith("Nothing is amplified, so all 130 tokens and every pixel")
+    assert view_model_of(pairs, wrong)["notice"] == ""
+    elsewhere = view_requests.read_request(pairs, view_requests.defaults(pairs) | {"seed": 4})
     *_, other = handlers.grow(pairs, elsewhere)
     assert other["notice"] == ""
 
@@ -62,7 +66,7 @@ def test_what_is_said_is_so_and_what_is_not_is_not_said(pairs: hieramp.Model) ->
 def test_details_coarse_causes_and_peaks_are_told_from_the_scene() -> None:
     sides, stages = [1, 2, 3, 4], [None, "coarse", "mid", "fine"]
 
-    def scene(*changed: int, top: float = 0.0) -> dict[str, Any]:
+    def view_model(*changed: int, top: float = 0.0) -> dict[str, Any]:
         maps = [[[top or 1 / n**2] + [(1 - (top or 1 / n**2)) / max(1, n * n - 1)] * (n * n - 1)] for n in sides]
         steps = [
             {"changed": [list(range(count))], "moved": [count / 100], "maps": rows}
@@ -71,33 +75,33 @@ def test_details_coarse_causes_and_peaks_are_told_from_the_scene() -> None:
         return {"sides": sides, "stages": stages, "live": [False, True, True, True], "steps": steps}
 
     say = examples.OBSERVATIONS
-    assert "the 14 tokens of the first 3 scales are the same" in str(say["late"](scene(0, 0, 0, 5)))
-    assert "5.0 % apart" in str(say["late"](scene(0, 0, 0, 5)))
-    assert say["late"](scene(0, 0, 1, 5)) is None and say["late"](scene(0, 0, 0, 0)) is None
-    early = str(say["early"](scene(0, 1, 7, 16)))
+    assert "the 14 tokens of the first 3 scales are the same" in str(say["late"](view_model(0, 0, 0, 5)))
+    assert "5.0 % apart" in str(say["late"](view_model(0, 0, 0, 5)))
+    assert say["late"](view_model(0, 0, 1, 5)) is None and say["late"](view_model(0, 0, 0, 0)) is None
+    early = str(say["early"](view_model(0, 1, 7, 16)))
     assert "1 of 4 tokens change at scale 1, and 23 of the 25 after it follow" in early
-    assert say["early"](scene(0, 0, 7, 16)) is None
+    assert say["early"](view_model(0, 0, 7, 16)) is None
     assert "scale 3 (4×4) the class token gives row 1, column 1 of the baseline 8.0 times" in str(
-        say["peak"](scene(0, 0, 0, 0, top=0.5))
+        say["peak"](view_model(0, 0, 0, 0, top=0.5))
     )
-    assert say["peak"](scene(0, 0, 0, 0)) is None and say["same"](scene(0, 0, 0, 1)) is None
-    assert say["all"](scene(0, 1, 1, 0)) is None
+    assert say["peak"](view_model(0, 0, 0, 0)) is None and say["same"](view_model(0, 0, 0, 1)) is None
+    assert say["all"](view_model(0, 1, 1, 0)) is None
 
 
 def test_links_lead_to_the_pairs(pairs: hieramp.Model) -> None:
     found = re.findall(r'href="\?([^"]*)"', examples.links(pairs))
     asked = [dict(parse_qsl(query.replace("&amp;", "&"))) for query in found]
     wanted = [examples.order_of(pairs, one) for one in curated.examples_of(pairs)]
-    assert [orders.from_query(pairs, query) for query in asked] == wanted and len(wanted) == len(PAIRS)
+    assert [view_requests.from_query(pairs, query) for query in asked] == wanted and len(wanted) == len(PAIRS)
     assert {query["overlay"] for query in asked} == {"0.4"}
 
 
 def test_the_seconds_are_those_of_a_drawing(model: hieramp.Model) -> None:
-    order, memory = orders.first_order(model), RecentDrawings()
-    *before, scene = handlers.grow(model, order, memory)
-    assert scene["seconds"] > 0 and all(earlier["seconds"] is None for earlier in before)
-    *_, again = handlers.grow(model, order, memory)
-    assert again["seconds"] is None and again["finals"] == scene["finals"]
+    view_request, memory = view_requests.first_request(model), RecentDrawings()
+    *before, view_model = handlers.grow(model, view_request, memory)
+    assert view_model["seconds"] > 0 and all(earlier["seconds"] is None for earlier in before)
+    *_, again = handlers.grow(model, view_request, memory)
+    assert again["seconds"] is None and again["finals"] == view_model["finals"]
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,7 @@ def test_guidance_grows_by_its_power(model: hieramp.Model) -> None:
     assert torch.equal(plain[0].logits, sooner[0].logits) and not torch.equal(plain[0].logits, even[0].logits)
     assert same(model.generate(**call).tokens, [step.tokens for step in plain])
     first = [plain[0].tokens]  # the same for all, so that guidance alone can tell the second scale's logits apart
-    second = [[*model.steps(**call, given=first, guidance_power=power)][1].logits for power in (1, 0.5, 0)]
+    second = [[*model.steps(**call, prefix_tokens=first, guidance_power=power)][1].logits for power in (1, 0.5, 0)]
     assert not torch.equal(second[0], second[1]) and not torch.equal(second[1], second[2])
     without = model.generate(**call, guidance=0)
     assert same(model.generate(**call, guidance=0, guidance_power=0).tokens, without.tokens)
@@ -383,7 +383,7 @@ def test_a_model_goes_on_from_its_own_tokens_as_if_it_had_just_drawn_them(
     schedules = [None, ALL, FINE]
     whole = model.generate([1, 1, 2], [3, 3, 4], schedules)
     for count in range(7):
-        again = model.generate([1, 1, 2], [3, 3, 4], schedules, given=whole.tokens[:count])
+        again = model.generate([1, 1, 2], [3, 3, 4], schedules, prefix_tokens=whole.tokens[:count])
         assert same(again.tokens, whole.tokens) and torch.equal(again.images, whole.images), count
         assert same(again.saliency, whole.saliency)
 
@@ -391,7 +391,7 @@ def test_a_model_goes_on_from_its_own_tokens_as_if_it_had_just_drawn_them(
 def test_all_scales_given_are_the_reconstruction(model: hieramp.Model) -> None:
     torch.manual_seed(0)
     tokens = model.vqvae.encode(torch.rand(3, 3, 32, 32) * 2 - 1)
-    drawing = model.generate([0, 1, 2], [0, 0, 0], given=tokens)
+    drawing = model.generate([0, 1, 2], [0, 0, 0], prefix_tokens=tokens)
     assert same(drawing.tokens, tokens)
     assert torch.allclose(drawing.images, model.vqvae.to_images(model.vqvae.embed(tokens)), atol=1e-5)
 
@@ -403,23 +403,29 @@ def test_given_tokens_are_each_image_s_own(model: hieramp.Model) -> None:
     given[0][1] = given[0][0]  # the first two agree at scale 0 and part at scale 1
     labels, seeds, memory = [1, 1, 1], [5, 5, 5], RecentDrawings()
     for count in (0, 1, 3):
-        *_, together = model.steps(labels, seeds, memory=memory, given=[tokens[:3] for tokens in given[:count]])
+        *_, together = model.steps(labels, seeds, memory=memory, prefix_tokens=[tokens[:3] for tokens in given[:count]])
         for i in range(3):
-            alone = model.generate([1], [5], given=[tokens[i : i + 1] for tokens in given[:count]])
+            alone = model.generate([1], [5], prefix_tokens=[tokens[i : i + 1] for tokens in given[:count]])
             assert torch.equal(alone.tokens[-1][0], together.tokens[i])
     assert len({tuple(row) for row in together.tokens.tolist()}) == 3
-    steps = list(model.steps(labels, seeds, given=given))
+    steps = list(model.steps(labels, seeds, prefix_tokens=given))
     assert [len(step.rows.result.tokens) for step in steps[:2]] == [2, 3]
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (dict(labels=[1], given=[torch.zeros(1, 1).long()] * 7), "tokens of 7 scales are given, tiny has 6"),
-        (dict(labels=[1], given=[torch.zeros(2, 1).long()]), r"given\[0\] is \(2, 1\) of torch.int64: give \(1, 1\)"),
-        (dict(labels=[1], given=[torch.zeros(1, 1)]), "of torch.float32: give .* whole numbers"),
-        (dict(labels=[1], given=[torch.full((1, 1), 64)]), r"given\[0\] holds code 64; tiny has codes 0 to 63"),
-        (dict(labels=[1], given=[torch.full((1, 1), -1)]), "holds code -1"),
+        (dict(labels=[1], prefix_tokens=[torch.zeros(1, 1).long()] * 7), "tokens of 7 scales are given, tiny has 6"),
+        (
+            dict(labels=[1], prefix_tokens=[torch.zeros(2, 1).long()]),
+            r"prefix_tokens\[0\] is \(2, 1\) of torch.int64: give \(1, 1\)",
+        ),
+        (dict(labels=[1], prefix_tokens=[torch.zeros(1, 1)]), "of torch.float32: give .* whole numbers"),
+        (
+            dict(labels=[1], prefix_tokens=[torch.full((1, 1), 64)]),
+            r"prefix_tokens\[0\] holds code 64; tiny has codes 0 to 63",
+        ),
+        (dict(labels=[1], prefix_tokens=[torch.full((1, 1), -1)]), "holds code -1"),
         (dict(labels=[]), "no labels"),
         (dict(labels=[4]), "class 4 does not exist"),
         (dict(labels=[1], seeds=[1, 2]), "counts differ"),
@@ -479,7 +485,7 @@ def test_what_is_called_clear_is_the_same_in_float64(imprecise: hieramp.Model) -
     steps, clear_B = list(imprecise.steps(labels, seeds, guidance=0.0)), torch.ones(64, dtype=torch.bool)
     turned_B = torch.zeros(64, dtype=torch.bool)
     for step, truth in zip(steps, exact.steps(labels, seeds, guidance=0.0), strict=True):
-        clear_B &= step.clear
+        clear_B &= step.is_unambiguous
         turned_B |= (step.tokens != truth.tokens).any(1)
     assert turned_B.any() and clear_B.any() and not (turned_B & clear_B).any()
 

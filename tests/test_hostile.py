@@ -12,15 +12,15 @@ from PIL import Image
 
 import hieramp
 import hieramp.errors
+from app.distill_requests import Recipe
 from app.jobs import STORED, Job, JobBook
-from app.limits import Limits
-from app.recipes import Recipe
-from app.turns import Device
+from app.scheduling import Device
+from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import load_part, save_part
 from hieramp.commands import compare, evaluate
 from hieramp.commands.main import build_parser, main
 from hieramp.distillation.parts import num_kept
-from hieramp.evaluation.engine import Evaluation
+from hieramp.evaluation.runner import Evaluation
 from hieramp.evaluation.studies import filled, read_study
 from hieramp.state_file import save_state
 from hieramp.training.loop import progress_of
@@ -228,17 +228,17 @@ def begun(model: hieramp.Model, job: Job) -> Any:
 
 
 def test_a_job_found_again_tells_what_is_done(model: hieramp.Model, tmp_path: Path) -> None:
-    job = unfinished(JobBook(model, tmp_path, Device(), Limits()))
+    job = unfinished(JobBook(model, tmp_path, Device(), VisitorLimits()))
     begun(model, job).close()
-    found = JobBook(model, tmp_path, Device(), Limits()).get(job.id)
+    found = JobBook(model, tmp_path, Device(), VisitorLimits()).get(job.id)
     assert found is not None and found.state == "stopped" and found.done == num_kept(job.path) == 4
 
 
 def test_a_second_server_removes_no_job_that_is_looked_at_or_at_work(model: hieramp.Model, tmp_path: Path) -> None:
-    job = unfinished(JobBook(model, tmp_path, Device(), Limits()))
+    job = unfinished(JobBook(model, tmp_path, Device(), VisitorLimits()))
     progress = begun(model, job)
     os.utime(job.folder / STORED, (0, 0))  # nobody has looked for long
-    second = JobBook(model, tmp_path, Device(), Limits())
+    second = JobBook(model, tmp_path, Device(), VisitorLimits())
     second.sweep()
     assert job.folder.is_dir()  # for the first server is at work on it
     progress.close()

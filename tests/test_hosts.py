@@ -21,9 +21,9 @@ import gradio as gr
 import pytest
 
 import hieramp
-from app import lent, orders, page
-from app.limits import Limits
+from app import lent, page, view_requests
 from app.serve import build_parser
+from app.visitor_limits import VisitorLimits
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
@@ -47,7 +47,7 @@ def test_on_zero_gpu_all_is_computed_by_one_lent_worker_for_each_kind_of_work(
     for found in told["workers"].values():
         assert all(len(some) == 1 for some in found[:1])  # each was computed, by one worker
         assert len({worker for some in found for worker in some}) == 1  # and the next by the same one
-    assert len(set(workers)) == 4  # grow, answer, study, distil
+    assert len(set(workers)) == 4  # grow, answer, study, distill
     assert told["picture_is_the_same"] and told["is_finished"] and told["wrong"].startswith("the block is 99")
     assert told["job"] == {"state": "done", "done": 4}
     assert all(lent.START <= seconds <= lent.MOST for seconds in told["seconds"]) and len(set(told["seconds"])) > 1
@@ -55,7 +55,10 @@ def test_on_zero_gpu_all_is_computed_by_one_lent_worker_for_each_kind_of_work(
 
 def test_more_images_are_lent_a_gpu_for_longer(model: hieramp.Model) -> None:
     served = lent.Served(model)
-    few, many = (orders.read_order(model, orders.defaults(model) | {"count": count}) for count in (1, orders.MAX_COUNT))
+    few, many = (
+        view_requests.read_request(model, view_requests.defaults(model) | {"count": count})
+        for count in (1, view_requests.MAX_COUNT)
+    )
     assert lent._seconds_of_growing(served.key, few) <= lent._seconds_of_growing(served.key, many) <= lent.MOST
     asked = [lent._seconds_of_study(served.key, "count_tokens", few, samples) for samples in (1, 10**9)]
     assert asked[0] < asked[1] == lent.MOST
@@ -63,7 +66,7 @@ def test_more_images_are_lent_a_gpu_for_longer(model: hieramp.Model) -> None:
 
 @contextmanager
 def served(model_folder: Path, jobs: Path, **options: Any) -> Iterator[gr.Blocks]:
-    demo = page.build(hieramp.load(model_folder, "cpu"), Limits(ipc=50), job_root=jobs)
+    demo = page.build(hieramp.load(model_folder, "cpu"), VisitorLimits(ipc=50), job_root=jobs)
     page.launch(demo, prevent_thread_lock=True, quiet=True, **options)
     try:
         yield demo

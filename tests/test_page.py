@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import hieramp
-from app import handlers, orders, page
-from app.limits import Limits
-from app.turns import Device
+from app import handlers, page, view_requests
+from app.scheduling import Device
+from app.visitor_limits import VisitorLimits
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # npm install axe-core, here or anywhere: AXE then names its axe.min.js
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 FINISHED = '.viewer[aria-busy="false"]'
-ROOMS = ("Explore", "What changed", "Ablate", "Distil", "Learn")
+ROOMS = ("Explore", "What changed", "Ablate", "Distill", "Learn")
 PATIENCE = 60_000
 
 
@@ -43,7 +43,7 @@ def served(model_folder: Path) -> hieramp.Model:
 
 @pytest.fixture(scope="module")
 def address(served: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    demo = page.build(served, Limits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
+    demo = page.build(served, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     yield demo.local_url
     demo.close()
@@ -60,9 +60,11 @@ def client(address: str) -> Any:
 def test_endpoints_describe_all_they_take_and_helpers_stay_private(client: Any, served: hieramp.Model) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     names = {name.strip("/") for name in endpoints}
-    makers = {"estimate", "distil", "job", "stop_job", "resume_job"}
+    makers = {"estimate", "distill", "job", "stop_job", "resume_job"}
     assert names == {"classes", "generate", "saliency", "count_tokens", "compare_schedules", "ablate"} | makers
-    assert [given["parameter_name"] for given in endpoints["/generate"]["parameters"]] == list(orders.defaults(served))
+    assert [given["parameter_name"] for given in endpoints["/generate"]["parameters"]] == list(
+        view_requests.defaults(served)
+    )
     for name, about in endpoints.items():
         for given in about["parameters"]:
             assert re.search(rf"^ +{given['parameter_name']}: \w", about["description"], re.M), (name, given)
@@ -71,8 +73,8 @@ def test_endpoints_describe_all_they_take_and_helpers_stay_private(client: Any, 
 def test_what_the_endpoints_answer_is_what_the_model_draws(client: Any, served: hieramp.Model) -> None:
     given = {"class_name": "cat", "seed": 7, "count": 2, "top_k": 30, "positions": "3:ff"}
     answer = client.predict(**given, api_name="/generate")
-    order = orders.read_order(served, orders.defaults(served) | given)
-    expected = handlers.generate(served, order)
+    view_request = view_requests.read_request(served, view_requests.defaults(served) | given)
+    expected = handlers.generate(served, view_request)
     for side in ("baseline", "amplified"):
         pictures = [[decoded(source).tobytes() for source in some[side]] for some in (answer, expected)]
         assert pictures[0] == pictures[1] and len(pictures[0]) == 2
@@ -90,7 +92,7 @@ def test_what_the_endpoints_answer_is_what_the_model_draws(client: Any, served: 
 
 def test_a_set_is_made_and_fetched_through_the_endpoints(client: Any) -> None:
     assert client.predict("cat,dog", 2, api_name="/estimate")["images"] == 4
-    answer = client.predict("cat,dog", 2, api_name="/distil")
+    answer = client.predict("cat,dog", 2, api_name="/distill")
     deadline = time.monotonic() + 60
     while answer["state"] in ("waiting", "running"):
         assert time.monotonic() < deadline
@@ -109,8 +111,8 @@ def test_a_set_is_made_and_fetched_through_the_endpoints(client: Any) -> None:
         ("generate", {"class_name": "<b>"}, "Unknown class '&lt;b&gt;'"),
         ("count_tokens", {"class_name": "cat", "samples": 10**9}, "The number of samples is 1e.09"),
         ("ablate", {"class_name": "cat", "columns": "x"}, "No field is called 'x'"),
-        ("distil", {"ipc": 51}, "The number of images per class is 51; give a whole number from 1 to 50"),
-        ("distil", {"classes": "../x"}, "Unknown class '../x'"),
+        ("distill", {"ipc": 51}, "The number of images per class is 51; give a whole number from 1 to 50"),
+        ("distill", {"classes": "../x"}, "Unknown class '../x'"),
         ("job", {"job_id": "../x"}, "There is no such job"),
     ],
 )
@@ -177,10 +179,10 @@ def test_a_visitor_draws_and_reads_a_map_with_the_keyboard(browser: Any, address
         tab.keyboard.press("ArrowLeft")  # nothing else is pressed: a moved slider draws
         tab.wait_for_url("**mid_strength=4.9**")
         tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("mid 4.9 on 50%")')
-        order = orders.from_query(served, {"class": "frog", "mid_strength": "4.9"})
-        *_, scene = handlers.grow(served, order)
+        view_request = view_requests.from_query(served, {"class": "frog", "mid_strength": "4.9"})
+        *_, view_model = handlers.grow(served, view_request)
         for row, side in enumerate(("Baseline", "Amplified")):
-            final = decoded(scene["finals"][row]["uri"]).tobytes()
+            final = decoded(view_model["finals"][row]["uri"]).tobytes()
             assert decoded(sources(tab, f"{side} picture of frog, seed 0")).tobytes() == final
         tab.get_by_label("Scale before").focus()
         tab.keyboard.press("Enter")
@@ -188,7 +190,7 @@ def test_a_visitor_draws_and_reads_a_map_with_the_keyboard(browser: Any, address
         tab.get_by_label(re.compile("Saliency over the amplified picture: frog, seed 0, scale 4, 6×6; highest")).focus()
         tab.keyboard.press("ArrowRight")
         tab.keyboard.press("ArrowRight")
-        values = [scene["steps"][4]["maps"][row][1] for row in (0, 1)]
+        values = [view_model["steps"][4]["maps"][row][1] for row in (0, 1)]
         said = f"Row 1, column 2: {values[0]:.4f} baseline, {values[1]:.4f} amplified"
         assert tab.locator('[data-part="readout"]').inner_text().startswith(said)
 
@@ -197,19 +199,19 @@ def test_an_address_shows_the_same_picture_and_a_bad_one_says_so(
     browser: Any, address: str, served: hieramp.Model
 ) -> None:
     asked = {"class_name": 2, "seed": 5, "count": 2, "positions": "3:33"}
-    order = orders.read_order(served, orders.defaults(served) | asked)
-    query = "&".join(f"{name}={value}" for name, value in orders.to_query(served, order).items())
-    *_, scene = handlers.grow(served, order)
+    view_request = view_requests.read_request(served, view_requests.defaults(served) | asked)
+    query = "&".join(f"{name}={value}" for name, value in view_requests.to_query(served, view_request).items())
+    *_, view_model = handlers.grow(served, view_request)
     with opened(browser, f"{address}?{query}") as tab:
         tab.wait_for_selector(f'{FINISHED} h2:text-is("dog")')
         assert set(query.split("&")) == set(tab.url.partition("?")[2].replace("%3A", ":").split("&"))
         shown = sources(tab, "Amplified picture of dog, seed 5")
-        assert decoded(shown).tobytes() == decoded(scene["finals"][2]["uri"]).tobytes()
+        assert decoded(shown).tobytes() == decoded(view_model["finals"][2]["uri"]).tobytes()
         assert tab.get_by_label("Seed", exact=True).input_value() == "5"
         tab.get_by_role("button", name="seed 6").click()
         tab.get_by_label("Block").select_option("1")
         tab.get_by_label("Head").select_option("2")
-        closer = handlers.block_view(served, order, 1, 1)["maps"][5][1][2]
+        closer = handlers.block_view(served, view_request, 1, 1)["maps"][5][1][2]
         tab.wait_for_function(
             f"document.querySelectorAll('.map')[1].getAttribute('aria-label').includes('{max(closer):.3g}')"
         )
@@ -257,10 +259,10 @@ def test_the_newest_request_wins(browser: Any, address: str, monkeypatch: pytest
     drawn: list[int] = []
     grow = handlers.grow
 
-    def slowly(model: hieramp.Model, order: orders.Order, memory: Any = None) -> Iterator[Any]:
-        for scene in grow(model, order, memory):
-            drawn.append(order.seeds[0])
-            yield scene
+    def slowly(model: hieramp.Model, view_request: view_requests.ViewRequest, memory: Any = None) -> Iterator[Any]:
+        for view_model in grow(model, view_request, memory):
+            drawn.append(view_request.seeds[0])
+            yield view_model
             time.sleep(0.3)
 
     with opened(browser, address) as tab:
@@ -286,7 +288,7 @@ def test_a_set_survives_a_reload_and_is_downloaded(
             yield
 
     with opened(browser, address) as tab:
-        tab.get_by_role("tab", name="Distil").click()
+        tab.get_by_role("tab", name="Distill").click()
         assert "50 images per class" in tab.locator(".caps").inner_text()
         for name in ("cat", "dog"):
             tab.get_by_label("Classes (none chosen: all)").fill(name)
@@ -297,7 +299,7 @@ def test_a_set_survives_a_reload_and_is_downloaded(
         tab.get_by_role("button", name="Make the set").click()
         tab.get_by_text(re.compile(r"\d+ of 20 images\. .* left")).wait_for()
         tab.reload()
-        tab.get_by_role("tab", name="Distil").click()
+        tab.get_by_role("tab", name="Distill").click()
         tab.get_by_text(re.compile(r"\d+ of 20 images")).wait_for()
         tab.get_by_role("button", name="Stop", exact=True).click()
         tab.get_by_text(re.compile("stopping after the batch in hand")).wait_for()
@@ -313,7 +315,7 @@ def test_a_set_survives_a_reload_and_is_downloaded(
         with hieramp.open_set(path) as image_set:
             assert len(image_set) == 20 and set(image_set.labels) == {1, 2}
     with opened(browser, address) as other:  # another visitor knows nothing of it
-        other.get_by_role("tab", name="Distil").click()
+        other.get_by_role("tab", name="Distill").click()
         other.get_by_text("No set is being made.").wait_for()
 
 

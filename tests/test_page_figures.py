@@ -14,7 +14,7 @@ import torch
 
 import hieramp
 from app import page
-from app.limits import Limits
+from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig, to_json
@@ -40,7 +40,7 @@ def judged_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def address(judged_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = hieramp.load(judged_folder, "cpu")
-    demo = page.build(model, Limits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
+    demo = page.build(model, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     yield demo.local_url
     demo.close()

@@ -7,30 +7,30 @@ from typing import Any
 from test_page import FINISHED, address, browser, opened, served  # noqa: F401  (fixtures)
 
 import hieramp
-from app import handlers, inside, orders
+from app import handlers, inside, view_requests
 from app.inside import Looks
 
 
 def test_a_view_is_that_of_the_pair_on_screen(model: hieramp.Model) -> None:
     """Of a sample among several, in the batch that the page drew."""
-    order = orders.from_query(model, {"class": "cat", "seed": "4", "count": "3", "mode": "logit"})
-    steps = list(handlers.steps_of(model, order))
+    view_request = view_requests.from_query(model, {"class": "cat", "seed": "4", "count": "3", "mode": "logit"})
+    steps = list(handlers.steps_of(model, view_request))
     looks = Looks()
     for scale, position, head in ((0, 0, 0), (3, 9, 0), (5, 63, 2)):
         asked = {"sample": 1, "scale": scale, "position": position, "head": head}
-        view = inside.position_view(model, order, asked, looks)
+        view = inside.position_view(model, view_request, asked, looks)
         assert view["drawn"]["baseline"] == steps[scale].tokens[1, position]
         assert view["drawn"]["amplified"] == steps[scale].tokens[4, position]
         assert abs(sum(view["row"]["after"]) - 1) < 1e-3 and view["sides"] == [1, 2, 3, 4, 6, 8][: scale + 1]
         assert len(view["codes"]) == 10 and view["amplified"] == (scale > 0)
-        chosen = steps[scale].chosen(order.settings)
+        chosen = steps[scale].chosen(view_request.settings)
         start = model.var.scales.spans[scale].start
         mine = [] if chosen is None else (chosen[4].flatten().nonzero()[:, 0] + start).tolist()
         assert view["row"]["chosen"] == mine
 
 
 def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: str, served: hieramp.Model) -> None:  # noqa: F811
-    order = orders.from_query(served, {"class": "cat", "seed": "4", "mode": "logit"})
+    view_request = view_requests.from_query(served, {"class": "cat", "seed": "4", "mode": "logit"})
     with opened(browser, f"{address}?class=cat&seed=4") as tab:
         tab.wait_for_url("**mode=logit**")
         place = tab.locator("#mechanism")
@@ -38,7 +38,7 @@ def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: st
         tab.get_by_role("button", name="4×4").click()
         tab.locator(".map").nth(1).click(position={"x": 3, "y": 3})
         place.get_by_text("Scale 3 (4×4), row 1, column 1;").wait_for()
-        view = inside.position_view(served, order, {"sample": 0, "scale": 3, "position": 0}, Looks())
+        view = inside.position_view(served, view_request, {"sample": 0, "scale": 3, "position": 0}, Looks())
         codes = [int(text) for text in place.locator(".codes .code").all_inner_texts()]
         assert codes == [one["code"] for one in view["codes"]]
         assert place.locator(".codes li.drawn .code").inner_text() == str(view["drawn"]["amplified"])
@@ -51,7 +51,7 @@ def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: st
         place.get_by_text("Scale 3 (4×4), row 2, column 1;").wait_for()
         place.get_by_label(re.compile("Attention after the softmax over scale 3")).focus()
         tab.keyboard.press("ArrowRight")
-        view = inside.position_view(served, order, {"sample": 0, "scale": 3, "position": 4}, Looks())
+        view = inside.position_view(served, view_request, {"sample": 0, "scale": 3, "position": 4}, Looks())
         logit = view["row"]["logits"][served.var.scales.spans[3].start + 1]
         said = place.locator('[data-part="key"]').inner_text()
         assert said.startswith(f"scale 3, row 1, column 2: mean logit {logit:.2f}")
@@ -59,7 +59,7 @@ def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: st
         tab.get_by_label("Seed", exact=True).fill("5")
         after = inside.position_view(
             served,
-            orders.from_query(served, {"class": "cat", "seed": "5", "mode": "logit"}),
+            view_requests.from_query(served, {"class": "cat", "seed": "5", "mode": "logit"}),
             {"sample": 0, "scale": 3, "position": 4},
             Looks(),
         )

@@ -8,7 +8,7 @@ import torch
 from conftest import CLASSES
 
 import hieramp
-from app import dose, orders
+from app import dose, view_requests
 from app import verdicts as views
 from hieramp.analysis.dose import MEASURES, sweep
 from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
@@ -30,16 +30,16 @@ def judged_model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_verdicts_and_agreement_are_of_the_pair_on_screen(judged_model: hieramp.Model) -> None:
-    order = orders.from_query(judged_model, {"class": "dog", "seed": "3", "count": "2"})
+    view_request = view_requests.from_query(judged_model, {"class": "dog", "seed": "3", "count": "2"})
     classifier = views.classifier_of(judged_model)
-    drawing = judged_model.generate(*order.batch)
+    drawing = judged_model.generate(*view_request.batch)
     p_BK = verdicts(classifier, drawing.images)
-    plain = views.opinion_view(judged_model, order, {"sample": 1})
+    plain = views.opinion_view(judged_model, view_request, {"sample": 1})
     assert plain["maps"] is None
     assert [p for _, p in plain["verdicts"]] == pytest.approx(p_BK.amax(-1).tolist(), abs=1e-3)
     assert [name for name, _ in plain["verdicts"]] == [CLASSES[i] for i in p_BK.argmax(-1).tolist()]
     assert plain["asked"] == pytest.approx(p_BK[:, 2].tolist(), abs=1e-3)
-    view = views.opinion_view(judged_model, order, {"sample": 1, "maps": True})
+    view = views.opinion_view(judged_model, view_request, {"sample": 1, "maps": True})
     found = occlusion(classifier, drawing.images[[1, 3]], torch.tensor([2, 2]), 4)
     assert view["maps"][3][1] == pytest.approx(found[1].tolist(), abs=1e-4)
     wanted = rank_correlation(drawing.saliency[3][3].flatten(), found[1])
@@ -48,9 +48,9 @@ def test_verdicts_and_agreement_are_of_the_pair_on_screen(judged_model: hieramp.
 
 
 def test_the_curves_of_the_page_are_those_of_the_sweep(judged_model: hieramp.Model) -> None:
-    order = orders.from_query(judged_model, {"class": "dog"})
+    view_request = view_requests.from_query(judged_model, {"class": "dog"})
     classifier = views.classifier_of(judged_model)
-    *_, found = sweep(judged_model, classifier, 2, "fine", "strength", order.settings, (0, 1), (0.0, 8.0))
+    *_, found = sweep(judged_model, classifier, 2, "fine", "strength", view_request.settings, (0, 1), (0.0, 8.0))
     view = dose.view_of(found)
     assert len(view["points"]) == 2 and len(view["points"][0]["images"]) == 2
     for name in MEASURES:

@@ -77,7 +77,7 @@ def test_a_later_pass_knows_the_tokens_before_it_and_no_others(patient: hieramp.
     for number in range(4):
         changed = tokens[-1].clone()
         changed[:, pass_N == number] = (changed[:, pass_N == number] + 1) % 64
-        *_, other = patient.steps(LABELS, SEEDS, guidance=0, given=[*tokens[:-1], changed])
+        *_, other = patient.steps(LABELS, SEEDS, guidance=0, prefix_tokens=[*tokens[:-1], changed])
         differs_N = (other.logits - last.logits).abs().amax((0, 2)) > 1e-4
         assert torch.equal(differs_N, pass_N > number)
 
@@ -107,8 +107,8 @@ def test_what_the_first_pass_finds_salient_is_amplified_in_all(kind: hieramp.Mod
     assert same(tuple(s.tokens for s in plain[:-1]), tuple(s.tokens for s in amplified[:-1]))
     assert torch.equal(plain[-1].saliency, amplified[-1].saliency)
     given = [step.tokens for step in plain]  # the same tokens known: what differs is the boost
-    *_, off = kind.steps(LABELS, SEEDS, None, guidance=2.0, given=given)
-    *_, on = kind.steps(LABELS, SEEDS, last_only, guidance=2.0, given=given)
+    *_, off = kind.steps(LABELS, SEEDS, None, guidance=2.0, prefix_tokens=given)
+    *_, on = kind.steps(LABELS, SEEDS, last_only, guidance=2.0, prefix_tokens=given)
     changed_N = (off.logits - on.logits).abs().amax((0, 2))
     assert all(changed_N[kind.var.pass_N == number].max() > 1e-3 for number in range(4))
 
@@ -116,7 +116,7 @@ def test_what_the_first_pass_finds_salient_is_amplified_in_all(kind: hieramp.Mod
 def test_given_and_remembered_tokens_are_gone_on_from(kind: hieramp.Model) -> None:
     whole = kind.generate(LABELS, SEEDS, ALL)
     for count in (3, 5, 6):
-        assert same(kind.generate(LABELS, SEEDS, ALL, given=whole.tokens[:count]).tokens, whole.tokens)
+        assert same(kind.generate(LABELS, SEEDS, ALL, prefix_tokens=whole.tokens[:count]).tokens, whole.tokens)
     memory = RecentDrawings()
     list(kind.steps(LABELS, SEEDS, memory=memory))
     *_, last = kind.steps(LABELS, SEEDS, FINE, memory=memory)

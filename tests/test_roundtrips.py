@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 
 import hieramp
-from app import orders
+from app import view_requests
 from hieramp import figures
 from hieramp.data import open_source
 from hieramp.distillation.real import collect
@@ -193,9 +193,12 @@ def test_a_picture_of_a_set_opens_in_the_page(model: hieramp.Model, tmp_path: Pa
     for _ in hieramp.distill(model, 1, tmp_path / "set", format="folder", amplification=amp):
         pass
     settings = figures.read_settings(tmp_path / "set" / "train" / "00001" / "00000.png")
-    order = orders.from_picture(model, settings)
-    assert order.label == 1 and order.seeds == (0,)
-    assert order.settings.named_positions == {2: (0, 3)} and (order.settings.coarse, order.settings.fine) == (
+    view_request = view_requests.from_picture(model, settings)
+    assert view_request.label == 1 and view_request.seeds == (0,)
+    assert view_request.settings.named_positions == {2: (0, 3)} and (
+        view_request.settings.coarse,
+        view_request.settings.fine,
+    ) == (
         amp.coarse,
         amp.fine,
     )
@@ -216,4 +219,4 @@ def test_two_classes_of_one_name(model: hieramp.Model, tmp_path: Path) -> None:
     assert rows.features["label"].names == ["crane (00000)", "dog", "crane (00002)", "猫"]
     assert list(rows["label"]) == [0, 1, 2, 3]
     settings = figures.read_settings(tmp_path / "set" / "train" / "00002" / "00000.png")
-    assert orders.from_picture(twins, settings).label == 2
+    assert view_requests.from_picture(twins, settings).label == 2

@@ -16,7 +16,7 @@ import gradio as gr
 import pytest
 
 import hieramp
-from app import orders, page, recipes
+from app import distill_requests, page, view_requests
 from hieramp import OFF, SCHEDULES, Amplification, Settings, figures
 from hieramp.commands import arguments
 from hieramp.commands.main import main
@@ -211,11 +211,11 @@ class Query:
 
 def test_the_controls_are_those_of_the_table_in_its_order(demo: gr.Blocks, model: hieramp.Model) -> None:
     controls = functions(demo)["_ask"].__self__.controls
-    assert list(controls.named) == [*orders.REQUEST, *EVERY.to_parts("var")]
+    assert list(controls.named) == [*view_requests.REQUEST, *EVERY.to_parts("var")]
     ids = [component._id for component in controls.outputs]
     assert ids == sorted(ids)  # as they were made, so as they stand on the page
     shown = {name: component.value for name, component in controls.named.items()}
-    assert shown == orders.defaults(model)
+    assert shown == view_requests.defaults(model)
 
 
 def fields_of(shown: dict) -> dict:
@@ -226,13 +226,13 @@ def fields_of(shown: dict) -> dict:
 def test_controls_and_addresses_carry_every_field(demo: gr.Blocks, model: hieramp.Model) -> None:
     asked = functions(demo)["_ask"]
     controls = asked.__self__.controls
-    values = {**orders.values_of(model, orders.Order(1, (7, 8), EVERY))}
+    values = {**view_requests.values_of(model, view_requests.ViewRequest(1, (7, 8), EVERY))}
     given = {controls.named[name]: value for name, value in values.items()}
     _, address, _ = asked(gr.Request(session_hash="ann"), given)
     query = json.loads(address)
-    assert orders.from_query(model, query) == orders.Order(1, (7, 8), EVERY)
+    assert view_requests.from_query(model, query) == view_requests.ViewRequest(1, (7, 8), EVERY)
     assert fields_of(functions(demo)["from_address"](Query(query))) == given
-    plain = json.loads(asked(gr.Request(session_hash="ann"), controls_of(demo, orders.defaults(model)))[1])
+    plain = json.loads(asked(gr.Request(session_hash="ann"), controls_of(demo, view_requests.defaults(model)))[1])
     assert plain.keys() == query.keys() and plain["guidance_power"] is None  # the address loses what is as usual again
 
 
@@ -241,11 +241,11 @@ def controls_of(demo: gr.Blocks, values: dict[str, Any]) -> dict[Any, Any]:
 
 
 def test_a_saved_picture_sets_every_control(demo: gr.Blocks, model: hieramp.Model, tmp_path: Path) -> None:
-    order = orders.Order(1, (7,), EVERY)
+    view_request = view_requests.ViewRequest(1, (7,), EVERY)
     picture = figures.to_picture(model.generate([1], [7]).images[0])
-    figures.save_png(picture, tmp_path / "saved.png", orders.described(model, order))
+    figures.save_png(picture, tmp_path / "saved.png", view_requests.described(model, view_request))
     shown = functions(demo)["from_picture"](str(tmp_path / "saved.png"))
-    assert fields_of(shown) == controls_of(demo, orders.values_of(model, order))
+    assert fields_of(shown) == controls_of(demo, view_requests.values_of(model, view_request))
 
 
 def test_an_endpoint_takes_every_field(demo: gr.Blocks) -> None:
@@ -258,8 +258,8 @@ def test_an_endpoint_takes_every_field(demo: gr.Blocks) -> None:
 
 def test_a_job_keeps_every_field(demo: gr.Blocks, job_root: Path) -> None:
     given = {"classes": "cat", "ipc": 1, **EVERY.to_parts("var")}
-    answer = functions(demo)["distil"](*in_order("distil", given, demo))
-    recipe = recipes.Recipe.from_json((job_root / answer["job_id"] / "job.json").read_text())
+    answer = functions(demo)["distill"](*in_order("distill", given, demo))
+    recipe = distill_requests.DistillRequest.from_json((job_root / answer["job_id"] / "job.json").read_text())
     assert recipe.settings == EVERY and recipe.labels == (1,)
     until = time.monotonic() + 60
     while functions(demo)["job"](answer["job_id"])["state"] in ("waiting", "running"):
@@ -277,7 +277,7 @@ def test_a_job_of_the_version_before_is_read() -> None:
     wanted = Settings(
         coarse=(0.5, 5.0), positions={3: [0, 1]}, guidance=3.0, temperature=(1, 1, 0.6), guidance_power=0.5
     )
-    assert recipes.Recipe.from_json(json.dumps(stored)).settings == wanted
+    assert distill_requests.DistillRequest.from_json(json.dumps(stored)).settings == wanted
 
 
 # Kinds of models

@@ -13,18 +13,20 @@ import torch
 from PIL import Image
 
 import hieramp
-from app import ablate, axes, orders, sheet_files, sheets
+from app import ablate, axes, sheet_files, sheets, view_requests
 from hieramp import SCHEDULES
 from hieramp.errors import UserError
 
 
-def an_order(model: hieramp.Model, **changes: Any) -> orders.Order:
-    return orders.read_order(model, orders.defaults(model) | {"class_name": 1, "seed": 7} | changes)
+def an_order(model: hieramp.Model, **changes: Any) -> view_requests.ViewRequest:
+    return view_requests.read_request(model, view_requests.defaults(model) | {"class_name": 1, "seed": 7} | changes)
 
 
 def a_plan(model: hieramp.Model, columns: str, column_values: str = "", rows: str = "", **more: Any) -> sheets.Sheet:
-    order = an_order(model, **more.pop("order", {}))
-    return ablate.plan(model, order, columns, column_values, rows, more.pop("row_values", ""), more.pop("seeds", 1))
+    view_request = an_order(model, **more.pop("order", {}))
+    return ablate.plan(
+        model, view_request, columns, column_values, rows, more.pop("row_values", ""), more.pop("seeds", 1)
+    )
 
 
 def fake_judge(images: torch.Tensor) -> torch.Tensor:
@@ -34,19 +36,19 @@ def fake_judge(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_any_field_can_be_an_axis_and_its_own_suggestion_is_read(model: hieramp.Model) -> None:
-    order, names = an_order(model), [name for _, name in axes.choices(model)]
+    view_request, names = an_order(model), [name for _, name in axes.choices(model)]
     assert set(names) == {"schedule", "class_name", "seed", *(part.name for part in hieramp.Settings.parts("var"))}
     for name in names:
-        axis = axes.read_axis(model, name, "", order)
+        axis = axes.read_axis(model, name, "", view_request)
         assert len(axis.labels) == len(axis.values) >= 1, name
 
 
 def test_own_values_are_read_as_their_field_has_them(model: hieramp.Model) -> None:
-    order = an_order(model)
-    assert axes.read_axis(model, "mid_strength", "0.5, 2,2,7", order).values == (0.5, 2.0, 7.0)
-    assert axes.read_axis(model, "blocks", "default; 1; 0,3", order).values == ("", "1", "0,3")
-    assert axes.read_axis(model, "class_name", "cat, 0", order).values == (1, 0)
-    assert axes.read_axis(model, "schedule", "weak fine, off", order).values == ("weak-fine", "off")
+    view_request = an_order(model)
+    assert axes.read_axis(model, "mid_strength", "0.5, 2,2,7", view_request).values == (0.5, 2.0, 7.0)
+    assert axes.read_axis(model, "blocks", "default; 1; 0,3", view_request).values == ("", "1", "0,3")
+    assert axes.read_axis(model, "class_name", "cat, 0", view_request).values == (1, 0)
+    assert axes.read_axis(model, "schedule", "weak fine, off", view_request).values == ("weak-fine", "off")
     axis = axes.read_axis(model, "mid_rho", "0.25, 1", an_order(model, positions="3:1"))
     assert axis.apply(model, an_order(model, positions="3:1"), 0).settings.mid == (0.25, 5.0)
     assert axis.apply(model, an_order(model, positions="3:1"), 0).settings.positions is None
@@ -83,21 +85,21 @@ def test_baselines_come_first_as_a_column(model: hieramp.Model) -> None:
     assert sheet.rows == ("mid ρ 25%, seed 7", "mid ρ 25%, seed 8", "mid ρ 50%, seed 7", "mid ρ 50%, seed 8")
     assert [sheet.is_baseline(i) for i in range(12)] == [True, False, False] * 4
     assert sheet.baselines == tuple(3 * (i // 3) for i in range(12))
-    assert all(order.settings.is_off for order in sheet.orders[::3])
-    assert [order.seeds for order in sheet.orders[::3]] == [(7,), (8,), (7,), (8,)]
+    assert all(view_request.settings.is_off for view_request in sheet.view_requests[::3])
+    assert [view_request.seeds for view_request in sheet.view_requests[::3]] == [(7,), (8,), (7,), (8,)]
 
 
 def test_baselines_come_first_as_a_row_where_each_column_has_its_own(model: hieramp.Model) -> None:
     sheet = a_plan(model, "guidance", "1, 4", "mid_strength", row_values="2, 5")
     assert sheet.rows == ("mid β 2, baseline", "mid β 2", "mid β 5") and sheet.columns == ("Guidance 1", "Guidance 4")
     assert sheet.baselines == (0, 1, 0, 1, 0, 1)  # the same two for both rows
-    assert [(o.settings.guidance, o.settings.is_off) for o in sheet.orders[:2]] == [(1.0, True), (4.0, True)]
-    assert sheet.orders[5].settings.mid == (0.5, 5.0)
+    assert [(o.settings.guidance, o.settings.is_off) for o in sheet.view_requests[:2]] == [(1.0, True), (4.0, True)]
+    assert sheet.view_requests[5].settings.mid == (0.5, 5.0)
 
 
 def test_the_mode_on_an_axis_keeps_what_is_off(model: hieramp.Model) -> None:
-    sheet = a_plan(model, "mode", "logit, attention", order={"coarse_strength": 2.0, "mid_strength": 0.0})
-    other = sheet.orders[2].settings
+    sheet = a_plan(model, "mode", "logit, attention", view_request={"coarse_strength": 2.0, "mid_strength": 0.0})
+    other = sheet.view_requests[2].settings
     assert other.mode == "attention" and other.coarse == (0.5, 7.39) and other.mid is not None and other.mid[1] == 1.0
 
 
@@ -105,11 +107,11 @@ def test_tiles_are_what_the_model_draws_alone_with_their_figures(model: hieramp.
     empty = a_plan(model, "schedule", "coarse, all", "guidance", row_values="1, 4")
     *_, sheet = sheets.draw_sheet(model, empty, fake_judge)
     assert sheet.is_finished and not empty.is_finished and sheet.is_judged
-    for i, (order, tile) in enumerate(zip(sheet.orders, sheet.tiles, strict=True)):
-        alone = model.generate([1], [7], order.settings)
+    for i, (view_request, tile) in enumerate(zip(sheet.view_requests, sheet.tiles, strict=True)):
+        alone = model.generate([1], [7], view_request.settings)
         picture = np.asarray(hieramp.figures.to_picture(alone.images[0]), dtype=int)
         assert tile is not None and np.abs(np.asarray(tile.picture, dtype=int) - picture).max() <= 1
-        plain = model.generate([1], [7], order.settings.plain)
+        plain = model.generate([1], [7], view_request.settings.plain)
         pairs = list(zip(alone.tokens, plain.tokens, strict=True))
         differ = sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
         assert tile.changed == pytest.approx(differ)
@@ -132,22 +134,26 @@ def test_a_model_without_a_classifier_shows_the_distance(model: hieramp.Model) -
 def test_files_hold_all_settings_and_open_again(model: hieramp.Model) -> None:
     *_, sheet = sheets.draw_sheet(model, a_plan(model, "mid_strength", "1, 5", seeds=2), fake_judge)
     stored = json.loads(sheet_files.as_json(model, sheet))
-    for order, tile in zip(sheet.orders, stored["tiles"], strict=True):
-        again = orders.from_picture(model, tile["settings"])
-        assert (again.label, again.seeds, again.settings.is_off) == (1, order.seeds, order.settings.is_off)
-        assert again.settings.mid == order.settings.mid or order.settings.is_off
+    for view_request, tile in zip(sheet.view_requests, stored["tiles"], strict=True):
+        again = view_requests.from_picture(model, tile["settings"])
+        assert (again.label, again.seeds, again.settings.is_off) == (
+            1,
+            view_request.seeds,
+            view_request.settings.is_off,
+        )
+        assert again.settings.mid == view_request.settings.mid or view_request.settings.is_off
         query = dict(parse_qsl(urlsplit(tile["address"]).query, keep_blank_values=True))
-        assert orders.from_query(model, query).settings.mid == again.settings.mid or order.settings.is_off
+        assert view_requests.from_query(model, query).settings.mid == again.settings.mid or view_request.settings.is_off
     rows = list(csv.DictReader(io.StringIO(sheet_files.as_csv(model, sheet))))
     assert [row["mid_strength"] for row in rows] == ["0.0", "1.0", "5.0"] * 2
     assert [row["is_baseline"] for row in rows] == ["True", "False", "False"] * 2
     assert float(rows[2]["probability"]) == stored["tiles"][2]["probability"]
     png = Image.open(io.BytesIO(sheet_files.png(model, sheet, "probability")))
     settings = json.loads(png.info["hieramp"])
-    first = orders.from_picture(model, settings)
+    first = view_requests.from_picture(model, settings)
     assert (first.label, first.seeds, first.settings.is_off) == (1, (7,), True)
     said = "This is a sheet of 6 pictures: the first of them, seed 7, baseline, is shown."
-    assert orders.remarks(model, settings) == [said]
+    assert view_requests.remarks(model, settings) == [said]
     svg = sheet_files.svg(model, sheet, "probability").decode()
     for words in (
         "mid β 5",
@@ -167,7 +173,7 @@ def test_the_page_gets_every_tile_as_a_button_with_its_settings(model: hieramp.M
     texts = re.findall(r'data-tile="([^"]+)"', html)
     about = json.loads(texts[6].replace("&quot;", '"').replace("&amp;", "&"))
     query = dict(part.split("=") for part in about["query"].lstrip("?").split("&"))
-    assert orders.from_query(model, query).settings.mid == SCHEDULES["weak-mid"].mid
+    assert view_requests.from_query(model, query).settings.mid == SCHEDULES["weak-mid"].mid
     assert set(about["numbers"]) == set(sheet_files.MEASURES)
 
 

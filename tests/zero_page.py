@@ -57,9 +57,9 @@ import gradio_client  # noqa: E402
 import torch  # noqa: E402
 
 import hieramp  # noqa: E402
-from app import lent, orders, page  # noqa: E402
-from app.desk import Desk  # noqa: E402
-from app.limits import Limits  # noqa: E402
+from app import lent, page, view_requests  # noqa: E402
+from app.context import AppContext  # noqa: E402
+from app.visitor_limits import VisitorLimits  # noqa: E402
 from hieramp.var.model import VAR  # noqa: E402
 
 torch.set_num_threads(1)
@@ -85,8 +85,10 @@ def computed() -> list[int]:
 
 def main() -> None:
     model = hieramp.load(sys.argv[1], "cpu")
-    demo = page.build(model, Limits(ipc=50), job_root=Path(sys.argv[2]) / "jobs")
-    desk = Desk.make(model, job_root=Path(sys.argv[2]) / "more")  # before the first worker, which would not know it
+    demo = page.build(model, VisitorLimits(ipc=50), job_root=Path(sys.argv[2]) / "jobs")
+    context = AppContext.make(
+        model, job_root=Path(sys.argv[2]) / "more"
+    )  # before the first worker, which would not know it
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     told: dict[str, Any] = {"main": os.getpid(), "opened": [path for path, _ in asked], "while_built": computed()}
     client = gradio_client.Client(demo.local_url, verbose=False)
@@ -104,26 +106,27 @@ def main() -> None:
         for _ in range(2):
             answers[name] = client.predict(**given, api_name=name)
             workers.setdefault(name, []).append(computed())
-    job = client.predict(classes="cat,dog", ipc=2, api_name="/distil")
+    job = client.predict(classes="cat,dog", ipc=2, api_name="/distill")
     while job["state"] in ("waiting", "running"):
         time.sleep(0.2)
         job = client.predict(job["job_id"], api_name="/job")
-    workers["/distil"] = [computed()]
+    workers["/distill"] = [computed()]
     for _ in range(3):
-        scenes = list(desk.grow(orders.first_order(model)))
+        view_models = list(context.grow(view_requests.first_request(model)))
         workers.setdefault("grow", []).append(computed())
     try:
-        desk.answer("block_view", orders.first_order(model), 0, 99)
+        context.answer("block_view", view_requests.first_request(model), 0, 99)
     except hieramp.errors.UserError as error:
         told["wrong"] = str(error)
-    order = orders.read_order(model, orders.defaults(model) | calls["/generate"])
+    view_request = view_requests.read_request(model, view_requests.defaults(model) | calls["/generate"])
     told |= {
         "workers": workers,
-        "picture_is_the_same": answers["/generate"] == json.loads(json.dumps(lent.handlers.generate(model, order))),
+        "picture_is_the_same": answers["/generate"]
+        == json.loads(json.dumps(lent.handlers.generate(model, view_request))),
         "job": {name: job[name] for name in ("state", "done")},
         "file": job["file"] if isinstance(job["file"], str) else (job["file"] or {}).get("path"),
-        "scenes": len(scenes),
-        "is_finished": scenes[-1]["finals"] is not None,
+        "scenes": len(view_models),
+        "is_finished": view_models[-1]["finals"] is not None,
         "seconds": [int(query["durationSeconds"][0]) for path, query in asked if path == "/schedule"],
         "calls": Counter(path for path, _ in asked),
         "spaces": spaces.__name__,

@@ -18,7 +18,7 @@ function drawMap(canvas, scale, side) {
     }
   }
   const best = values.indexOf(Math.max(...values));
-  const whose = `${view.scene.name}, seed ${view.scene.seeds[view.sample]}`;
+  const whose = `${view.model.name}, seed ${view.model.seeds[view.sample]}`;
   const [what, unit] = occlusionOf(scale, side) ? ["Occlusion", "nats"] : ["Saliency", "of 1"];
   canvas.setAttribute("aria-label", `${what} over the ${SIDES[side].toLowerCase()} picture: ${whose}, ${nameOf(scale)}; ` +
     `highest at row ${Math.floor(best / n) + 1}, column ${best % n + 1}, ${values[best].toPrecision(3)} ${unit}. ` +

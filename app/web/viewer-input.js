@@ -25,10 +25,10 @@ function sendPainted() {
   trigger("paint", { text });
 }
 
-const canPaint = () => view.painting && isFinished() && view.scene.live[view.scale];
+const canPaint = () => view.painting && isFinished() && view.model.live[view.scale];
 
 function paintHelp() {
-  const stage = view.scene && view.scene.stages[view.scale], isLive = view.scene && view.scene.live[view.scale];
+  const stage = view.model && view.model.stages[view.scale], isLive = view.model && view.model.live[view.scale];
   const text = !view.painting ? "Choose positions by hand and amplify those instead."
     : isLive ? "Drag over the amplified picture, or use arrow keys and space."
       : stage ? `Scale ${view.scale} is ${stage}, which is not amplified: give ${stage} a strength to paint here.`
@@ -46,20 +46,20 @@ function cellAt(canvas, event) {
 
 maps.forEach((canvas, side) => {
   canvas.addEventListener("pointermove", event => {
-    if (!view.scene || !numDrawn()) return;
+    if (!view.model || !numDrawn()) return;
     view.cursor = cellAt(canvas, event);
     if (view.brush !== null && side === 1) paintCell(view.cursor); else renderStage();
   });
-  canvas.addEventListener("pointerleave", event => { if (event.pointerType !== "mouse") return; view.cursor = null; if (view.scene) renderStage(); });
+  canvas.addEventListener("pointerleave", event => { if (event.pointerType !== "mouse") return; view.cursor = null; if (view.model) renderStage(); });
   canvas.addEventListener("pointerdown", event => {
-    if (event.pointerType !== "mouse" && view.scene && numDrawn()) { view.cursor = cellAt(canvas, event); renderStage(); }
+    if (event.pointerType !== "mouse" && view.model && numDrawn()) { view.cursor = cellAt(canvas, event); renderStage(); }
     if (side !== 1 || !canPaint()) return;
     canvas.setPointerCapture(event.pointerId);
     event.preventDefault();
     paintCell(cellAt(canvas, event));
   });
   canvas.addEventListener("pointerup", () => { if (view.brush !== null) { view.brush = null; sendPainted(); } });
-  canvas.addEventListener("blur", () => { view.cursor = null; if (view.scene) renderStage(); });
+  canvas.addEventListener("blur", () => { view.cursor = null; if (view.model) renderStage(); });
   canvas.addEventListener("keydown", event => {
     const n = sideOf(view.scale), i = view.cursor ?? 0, x = i % n, y = Math.floor(i / n);
     const moves = { ArrowLeft: [x - 1, y], ArrowRight: [x + 1, y], ArrowUp: [x, y - 1], ArrowDown: [x, y + 1] };
@@ -83,15 +83,15 @@ function showAs(name) {
   all("button[data-view]").forEach(other => other.setAttribute("aria-pressed", String(other.dataset.view === name)));
   for (const control of ["opacity", "outline", "marks", "shared", "paint"]) part(control).disabled = name === "compare";
   part("bare").hidden = name !== "compare";
-  if (view.scene && numDrawn()) renderStage();
+  if (view.model && numDrawn()) renderStage();
 }
 all("button[data-view]").forEach(button => button.addEventListener("click", () => showAs(button.dataset.view)));
 all("[data-go]").forEach(button => button.addEventListener("click", () => {
-  if (!view.scene || !numDrawn()) return;
+  if (!view.model || !numDrawn()) return;
   const moves = { first: 0, back: view.scale - 1, next: view.scale + 1, last: Infinity };
-  if (button.dataset.go === "play") play(); else go(Math.min(moves[button.dataset.go], view.scene.sides.length - 1));
+  if (button.dataset.go === "play") play(); else go(Math.min(moves[button.dataset.go], view.model.sides.length - 1));
 }));
-for (const name of ["opacity", "outline", "marks", "finished"]) part(name).addEventListener("input", () => view.scene && renderStage());
+for (const name of ["opacity", "outline", "marks", "finished"]) part(name).addEventListener("input", () => view.model && renderStage());
 for (const name of ["shared", "head"]) part(name).addEventListener("input", () => { renderStrip(); renderStage(); });
 part("block").addEventListener("input", () => { part("head").value = "0"; renderStrip(); renderStage(); askCloser(); });
 part("split").addEventListener("input", event => root.style.setProperty("--split", `${event.target.value}%`));
@@ -101,13 +101,13 @@ part("paint").addEventListener("click", () => {
   root.classList.toggle("painting", view.painting);
   paintHelp();
   if (view.painting && innerWidth < 1025) element.querySelector(".stage").scrollIntoView({ block: "start" });
-  if (view.scene) renderStage();
+  if (view.model) renderStage();
 });
 part("clear").addEventListener("click", () => { delete view.painted[view.scale]; renderStage(); sendPainted(); });
 new ResizeObserver(() => {
   root.classList.toggle("medium", element.clientWidth <= 800);
   root.classList.toggle("small", element.clientWidth <= 520);
-  if (view.scene) renderStage();
+  if (view.model) renderStage();
 }).observe(element);
 
 const ramp = part("ramp").getContext("2d");
@@ -118,37 +118,37 @@ for (let i = 0; i < 256; i += 1) {
 
 // What arrives
 
-// The first scene comes with the page; an address with other settings waits for its own.
-function isAskedFor(scene) {
+// The first viewModel comes with the page; an address with other settings waits for its own.
+function isAskedFor(viewModel) {
   const asked = new URLSearchParams(location.search);
-  return Object.entries(scene.query).every(([name, value]) => [null, value].includes(asked.get(name)));
+  return Object.entries(viewModel.query).every(([name, value]) => [null, value].includes(asked.get(name)));
 }
 
 function receive() {
-  const scene = props.value;
-  if (!scene || !scene.sides || (!view.scene && !isAskedFor(scene))) return;
-  const asked = new URLSearchParams(location.search), isFirst = !view.scene, grows = isFirst && opensFresh(asked, scene);
-  if (isFirst) readView(asked, scene);
-  const isNew = !view.scene || keyOf(view.scene) !== keyOf(scene);
-  const isWhole = scene.steps.length === scene.sides.length;
+  const viewModel = props.value;
+  if (!viewModel || !viewModel.sides || (!view.model && !isAskedFor(viewModel))) return;
+  const asked = new URLSearchParams(location.search), isFirst = !view.model, grows = isFirst && opensFresh(asked, viewModel);
+  if (isFirst) readView(asked, viewModel);
+  const isNew = !view.model || keyOf(view.model) !== keyOf(viewModel);
+  const isWhole = viewModel.steps.length === viewModel.sides.length;
   if (!isNew && isFinished() && !isWhole) return; // the same again, from memory: what is there stays
-  const known = isNew ? null : view.scene.seconds; // from memory it comes without
-  view.scene = { ...scene, seconds: scene.seconds ?? known };
+  const known = isNew ? null : view.model.seconds; // from memory it comes without
+  view.model = { ...viewModel, seconds: viewModel.seconds ?? known };
   if (view.sample >= count()) view.sample = 0;
-  if (view.follows) view.scale = isWhole ? scene.sides.length - 1 : Math.max(0, numDrawn() - 1);
-  if (isNew && view.brush === null) readPainted(scene.query.paint);
+  if (view.follows) view.scale = isWhole ? viewModel.sides.length - 1 : Math.max(0, numDrawn() - 1);
+  if (isNew && view.brush === null) readPainted(viewModel.query.paint);
   render();
-  const isLooked = view.closer && JSON.stringify(view.closer.key) === keyOf(scene);
+  const isLooked = view.closer && JSON.stringify(view.closer.key) === keyOf(viewModel);
   if (isWhole && !isAmplifiedBlock() && !isLooked) askCloser();
   if (grows && isWhole) growOnce();
 }
-window.addEventListener("hieramp-closer", event => { view.closer = event.detail; if (view.scene) { renderStrip(); renderStage(); } });
+window.addEventListener("hieramp-closer", event => { view.closer = event.detail; if (view.model) { renderStrip(); renderStage(); } });
 // Gradio tells one's place in the queue in #place; it is said in the line where everything else is said.
 const place = document.getElementById("place");
 if (place) {
   new MutationObserver(() => {
     const found = /queue: (\d+)/.exec(place.textContent);
     view.place = found ? Number(found[1]) : null;
-    if (view.scene) renderStatus();
+    if (view.model) renderStatus();
   }).observe(place, { childList: true, characterData: true, subtree: true });
 }

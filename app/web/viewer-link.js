@@ -21,16 +21,16 @@ function keepView() {
 }
 
 // The same the other way; what is out of range is left aside.
-function readView(asked, scene) {
+function readView(asked, viewModel) {
   const whole = (name, most) => {
     const text = asked.get(name);
     return text !== null && /^\d{1,4}$/.test(text) && Number(text) <= most ? Number(text) : null;
   };
-  const last = scene.sides.length - 1, scale = whole("scale", last), block = whole("block", props.depth - 1);
+  const last = viewModel.sides.length - 1, scale = whole("scale", last), block = whole("block", props.depth - 1);
   view.scale = scale ?? last;
   view.follows = scale === null || scale === last;
-  view.sample = whole("sample", scene.seeds.length - 1) ?? 0;
-  const overlay = opensFresh(asked, scene) ? OPENING_OVERLAY : Number(asked.get("overlay"));
+  view.sample = whole("sample", viewModel.seeds.length - 1) ?? 0;
+  const overlay = opensFresh(asked, viewModel) ? OPENING_OVERLAY : Number(asked.get("overlay"));
   part("opacity").value = overlay > 0 && overlay <= 1 ? overlay : 0;
   buildBlocks();
   part("block").value = block === null || !props.heads ? "" : String(block);
@@ -43,8 +43,8 @@ function readView(asked, scene) {
 
 // Back, Forward, and a picture of a sheet: the server reads the settings, the view is read here.
 window.addEventListener("hieramp-restore", event => {
-  if (view.scene) {
-    readView(new URLSearchParams(event.detail), view.scene);
+  if (view.model) {
+    readView(new URLSearchParams(event.detail), view.model);
     render();
   }
   trigger("restore", { query: event.detail });
@@ -68,8 +68,8 @@ async function copied(text) {
 }
 
 all("[data-copy]").forEach(button => button.addEventListener("click", async () => {
-  if (!view.scene) return;
-  const text = { link: location.href, python: view.scene.python, command: view.scene.command }[button.dataset.copy];
+  if (!view.model) return;
+  const text = { link: location.href, python: view.model.python, command: view.model.command }[button.dataset.copy];
   part("copied").textContent = await copied(text) ? "Copied." : "The browser did not allow it.";
   button.focus();
   setTimeout(() => { part("copied").textContent = ""; }, 3000);

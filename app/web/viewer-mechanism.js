@@ -9,9 +9,9 @@ function lookInside(position) {
 }
 
 function askInside() {
-  if (!view.looked || !view.scene || !isFinished()) return;
+  if (!view.looked || !view.model || !isFinished()) return;
   const block = isAmplifiedBlock() ? null : Number(part("block").value), head = isAmplifiedBlock() ? 0 : Number(part("head").value);
-  view.lookedFor = `${keyOf(view.scene)}/${view.sample}`;
+  view.lookedFor = `${keyOf(view.model)}/${view.sample}`;
   markLooked();
   window.dispatchEvent(new CustomEvent("hieramp-position", { detail: { ...view.looked, sample: view.sample, block, head } }));
 }
@@ -36,11 +36,11 @@ function markLooked() {
 
 maps.forEach((canvas, side) => {
   canvas.addEventListener("click", event => {
-    if (view.painting || !view.scene || !isFinished()) return;
+    if (view.painting || !view.model || !isFinished()) return;
     lookInside(cellAt(canvas, event));
   });
   canvas.addEventListener("keydown", event => {
-    if (event.key !== "Enter" || (side === 1 && canPaint()) || !view.scene || !isFinished()) return;
+    if (event.key !== "Enter" || (side === 1 && canPaint()) || !view.model || !isFinished()) return;
     event.preventDefault();
     lookInside(view.cursor ?? 0);
   });
@@ -50,7 +50,7 @@ new MutationObserver(markLooked).observe(part("readout"), { childList: true, cha
 
 // Other settings, another sample: the same position again.
 function followLooked() {
-  if (!view.looked || !view.scene || !isFinished()) return;
-  if (`${keyOf(view.scene)}/${view.sample}` !== view.lookedFor) askInside();
+  if (!view.looked || !view.model || !isFinished()) return;
+  if (`${keyOf(view.model)}/${view.sample}` !== view.lookedFor) askInside();
 }
 new MutationObserver(followLooked).observe(root, { attributes: true, attributeFilter: ["aria-busy", "data-sample"] });

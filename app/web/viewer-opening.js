@@ -3,7 +3,7 @@
 const OPENING_OVERLAY = 0.4;
 
 // A page whose address names nothing, on a model whose first pair is curated.
-const opensFresh = (asked, scene) => props.curated && props.heads > 0 && !Object.keys(scene.query).some(name => asked.has(name));
+const opensFresh = (asked, viewModel) => props.curated && props.heads > 0 && !Object.keys(viewModel.query).some(name => asked.has(name));
 
 // Whoever touches the page goes on by themselves, from the finished picture.
 function growOnce() {

@@ -4,12 +4,12 @@
 view.opinion = null;
 let opinionAsked = "";
 
-const isOpinionOf = (opinion, scene) => opinion && scene && JSON.stringify(opinion.key) === keyOf(scene);
+const isOpinionOf = (opinion, viewModel) => opinion && viewModel && JSON.stringify(opinion.key) === keyOf(viewModel);
 const wantsOcclusion = () => part("map").value === "occlusion";
 
 function askOpinion() {
-  if (!props.classifier || !view.scene || !isFinished()) return;
-  const asked = `${keyOf(view.scene)}/${wantsOcclusion() ? view.sample : "-"}`;
+  if (!props.classifier || !view.model || !isFinished()) return;
+  const asked = `${keyOf(view.model)}/${wantsOcclusion() ? view.sample : "-"}`;
   if (asked === opinionAsked) return;
   opinionAsked = asked;
   trigger("opinion", { sample: view.sample, maps: wantsOcclusion() });
@@ -18,17 +18,17 @@ function askOpinion() {
 // The occlusion map in place of the saliency; null where the saliency is to be shown.
 function occlusionOf(scale, side) {
   const opinion = view.opinion;
-  const isThere = wantsOcclusion() && isOpinionOf(opinion, view.scene) && opinion.maps && opinion.sample === view.sample;
+  const isThere = wantsOcclusion() && isOpinionOf(opinion, view.model) && opinion.maps && opinion.sample === view.sample;
   return isThere ? opinion.maps[scale][side] : null;
 }
 
 function renderOpinion() {
-  const opinion = isOpinionOf(view.opinion, view.scene) ? view.opinion : null;
+  const opinion = isOpinionOf(view.opinion, view.model) ? view.opinion : null;
   all("[data-verdict]").forEach((line, side) => {
     const found = opinion && opinion.verdicts[row(side)];
     line.hidden = !props.classifier;
     line.textContent = found ? `classifier: ${found[0]} ${share(found[1])}` +
-      (found[0] === view.scene.name ? "" : `, ${view.scene.name} ${share(opinion.asked[row(side)])}`) : "classifier: …";
+      (found[0] === view.model.name ? "" : `, ${view.model.name} ${share(opinion.asked[row(side)])}`) : "classifier: …";
   });
   [0, 1].forEach(side => {
     const label = all(".strip .labels span")[3 + side];
@@ -40,7 +40,7 @@ function renderOpinion() {
   if (!occlusionOf(scale, 0)) { part("agreement").textContent = "Blurring one position after another …"; return; }
   const said = (what, values) => `${what} ${values.map(r => (r === null ? "–" : r.toFixed(2).replace("-", "−"))).join(" and ")}`;
   const n = sideOf(scale) ** 2;
-  part("agreement").textContent = `How much less likely ${view.scene.name} is to the classifier, in nats, when a position of the finished picture is blurred. ` +
+  part("agreement").textContent = `How much less likely ${view.model.name} is to the classifier, in nats, when a position of the finished picture is blurred. ` +
     (n < 9 ? `${n} position${n > 1 ? "s are" : " is"} too few to rank.` :
       `${said("Rank correlation with the saliency of this scale:", view.opinion.agreement[scale])} (baseline and amplified, ${n} positions). ` +
       `${said("A map that is only brightest in the middle has", view.opinion.centre[scale])}.`);
@@ -49,10 +49,10 @@ function renderOpinion() {
 const share = p => (p > 0.995 ? ">99 %" : p < 0.005 ? "<1 %" : `${(100 * p).toFixed(0)} %`);
 
 part("map").closest("label").hidden = !props.classifier;
-part("map").addEventListener("input", () => { askOpinion(); if (view.scene) { renderStrip(); renderStage(); } renderOpinion(); });
+part("map").addEventListener("input", () => { askOpinion(); if (view.model) { renderStrip(); renderStage(); } renderOpinion(); });
 window.addEventListener("hieramp-opinion", event => {
   view.opinion = event.detail;
-  if (view.scene && numDrawn()) { renderStrip(); renderStage(); renderOpinion(); }
+  if (view.model && numDrawn()) { renderStrip(); renderStage(); renderOpinion(); }
 });
 new MutationObserver(() => { askOpinion(); renderOpinion(); }).observe(root, { attributes: true, attributeFilter: ["aria-busy", "data-sample"] });
 new MutationObserver(renderOpinion).observe(part("readout"), { childList: true, characterData: true, subtree: true });

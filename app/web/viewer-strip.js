@@ -3,11 +3,11 @@
 // Samples and scales
 
 function renderGallery() {
-  const scene = view.scene, gallery = element.querySelector(".gallery"), many = count() > 1;
+  const viewModel = view.model, gallery = element.querySelector(".gallery"), many = count() > 1;
   gallery.hidden = !many;
   if (!many) return;
   while (gallery.children.length > count()) gallery.lastChild.remove();
-  scene.seeds.forEach((seed, i) => {
+  viewModel.seeds.forEach((seed, i) => {
     let button = gallery.children[i];
     if (!button) {
       button = document.createElement("button");
@@ -20,20 +20,20 @@ function renderGallery() {
     button.lastChild.textContent = `seed ${seed}`;
     [0, 1].forEach(side => {
       const image = button.children[side], r = side * count() + i;
-      if (numDrawn()) image.src = scene.finals ? scene.finals[r].uri : step(numDrawn() - 1).images[r];
-      image.alt = `${SIDES[side]} picture of ${scene.name}, seed ${seed}`;
+      if (numDrawn()) image.src = viewModel.finals ? viewModel.finals[r].uri : step(numDrawn() - 1).images[r];
+      image.alt = `${SIDES[side]} picture of ${viewModel.name}, seed ${seed}`;
     });
   });
 }
 
 function buildStrip() {
-  const scene = view.scene, key = scene.titles.join(), isVar = scene.unit === "scale", counted = isVar ? "Tokens changed" : "Amplified";
+  const viewModel = view.model, key = viewModel.titles.join(), isVar = viewModel.unit === "scale", counted = isVar ? "Tokens changed" : "Amplified";
   if (view.strip === key) return;
   view.strip = key;
   part("strip").innerHTML = `<div class="labels" aria-hidden="true"><span></span><span>Baseline</span><span>Amplified</span>` +
     `<span>Saliency, baseline</span><span>Saliency, amplified</span><span>${counted}</span></div>` +
-    scene.sides.map((n, scale) => `<button type="button" data-scale="${scale}" aria-pressed="false">` +
-      `<span class="head"><b>${scene.titles[scale]}</b><span>${scene.unit} ${scene.numbers[scale]}</span><span>${scene.stages[scale] || "start"}</span></span>` +
+    viewModel.sides.map((n, scale) => `<button type="button" data-scale="${scale}" aria-pressed="false">` +
+      `<span class="head"><b>${viewModel.titles[scale]}</b><span>${viewModel.unit} ${viewModel.numbers[scale]}</span><span>${viewModel.stages[scale] || "start"}</span></span>` +
       `<img alt=""><img alt=""><canvas aria-hidden="true" width="${n}" height="${n}"></canvas>` +
       `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> ${isVar ? "tokens differ" : "positions amplified"}</span></small></button>`).join("");
   all("[data-scale]").forEach(button => button.addEventListener("click", () => go(Number(button.dataset.scale))));
@@ -57,7 +57,7 @@ function renderStrip() {
 }
 
 function go(scale) {
-  const last = view.scene.sides.length - 1;
+  const last = view.model.sides.length - 1;
   view.scale = Math.max(0, Math.min(last, scale));
   view.follows = view.scale === last;
   view.cursor = null;
@@ -81,7 +81,7 @@ function play() {
     go(0);
     view.timer = setInterval(() => {
       go(view.scale + 1);
-      if (view.scale >= view.scene.sides.length - 1) play();
+      if (view.scale >= view.model.sides.length - 1) play();
     }, 700);
   }
   element.querySelector('[data-go="play"]').textContent = view.timer === null ? "Play" : "Pause";

@@ -1,35 +1,35 @@
-// The viewer: lays pictures, maps and marks of a scene over one another. What it shows was computed by the server
-// (app/scenes.py); here is only what follows the pointer, the keyboard and the player.
+// The viewer: lays pictures, maps and marks of a viewModel over one another. What it shows was computed by the server
+// (app/view_models.py); here is only what follows the pointer, the keyboard and the player.
 
 const SIDES = ["Baseline", "Amplified"];
 const part = name => element.querySelector(`[data-part="${name}"]`);
 const all = selector => [...element.querySelectorAll(selector)];
 const view = {
-  scene: null, sample: 0, scale: 0, follows: true, cursor: null, closer: null,
+  viewModel: null, sample: 0, scale: 0, follows: true, cursor: null, closer: null,
   painting: false, brush: null, painted: {}, timer: null, strip: "", blocks: "", place: null,
 };
 const root = element.querySelector(".viewer");
 const palette = Uint8Array.from(atob(props.palette), c => c.charCodeAt(0));
 const maps = all(".map");
 
-// Reading the scene
+// Reading the viewModel
 
-const count = () => view.scene.seeds.length;
+const count = () => view.model.seeds.length;
 const row = side => side * count() + view.sample;
-const sideOf = scale => view.scene.sides[scale];
-const titleOf = scale => view.scene.titles[scale];
-const nameOf = scale => `${view.scene.unit} ${view.scene.numbers[scale]}, ${titleOf(scale)}`;
+const sideOf = scale => view.model.sides[scale];
+const titleOf = scale => view.model.titles[scale];
+const nameOf = scale => `${view.model.unit} ${view.model.numbers[scale]}, ${titleOf(scale)}`;
 const grid = scale => `${sideOf(scale)}×${sideOf(scale)}`;
-const step = scale => view.scene.steps[scale];
-const isFinished = () => view.scene.steps.length === view.scene.sides.length;
-const numDrawn = () => view.scene.steps.length;
+const step = scale => view.model.steps[scale];
+const isFinished = () => view.model.steps.length === view.model.sides.length;
+const numDrawn = () => view.model.steps.length;
 const isAmplifiedBlock = () => part("block").value === "";
 
 function mapOf(scale, side) {
   const occluded = occlusionOf(scale, side); // viewer-opinion.js
   if (occluded) return occluded;
   const closer = view.closer;
-  if (!isAmplifiedBlock() && closer && JSON.stringify(closer.key) === keyOf(view.scene) && closer.sample === view.sample
+  if (!isAmplifiedBlock() && closer && JSON.stringify(closer.key) === keyOf(view.model) && closer.sample === view.sample
       && closer.block === Number(part("block").value)) {
     return closer.maps[scale][side][Number(part("head").value)];
   }
@@ -48,26 +48,26 @@ function chosenOf(scale, side) {
 }
 
 const inSeconds = seconds => `${seconds < 0.095 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
-const keyOf = scene => JSON.stringify(scene.query);
+const keyOf = viewModel => JSON.stringify(viewModel.query);
 
 // Drawing
 
 function render() {
-  const scene = view.scene;
-  if (!scene) return;
+  const viewModel = view.model;
+  if (!viewModel) return;
   const drawn = numDrawn();
   root.setAttribute("aria-busy", String(!isFinished()));
   root.dataset.sample = view.sample;
-  root.classList.toggle("many", scene.sides.length > 7);
-  root.classList.toggle("long", scene.sides.length > 12);
-  root.style.setProperty("--num-scales", scene.sides.length);
-  part("name").textContent = scene.name;
-  part("size").textContent = `${scene.size}×${scene.size} pixels, enlarged` +
-    (scene.seconds === null ? "" : `; the ${count() > 1 ? `${count()} pairs` : "pair"} drawn in ${inSeconds(scene.seconds)} on this machine`);
-  part("notice").textContent = scene.notice;
-  part("notice").hidden = !scene.notice;
+  root.classList.toggle("many", viewModel.sides.length > 7);
+  root.classList.toggle("long", viewModel.sides.length > 12);
+  root.style.setProperty("--num-scales", viewModel.sides.length);
+  part("name").textContent = viewModel.name;
+  part("size").textContent = `${viewModel.size}×${viewModel.size} pixels, enlarged` +
+    (viewModel.seconds === null ? "" : `; the ${count() > 1 ? `${count()} pairs` : "pair"} drawn in ${inSeconds(viewModel.seconds)} on this machine`);
+  part("notice").textContent = viewModel.notice;
+  part("notice").hidden = !viewModel.notice;
   renderStatus();
-  element.querySelector(".bar i").style.width = `${100 * drawn / scene.sides.length}%`;
+  element.querySelector(".bar i").style.width = `${100 * drawn / viewModel.sides.length}%`;
   buildStrip();
   buildBlocks();
   renderGallery();
@@ -76,19 +76,19 @@ function render() {
 }
 
 function renderStatus() {
-  const scene = view.scene, words = isFinished() ? scene.caption : `Drawing ${nameOf(numDrawn())}`;
+  const viewModel = view.model, words = isFinished() ? viewModel.caption : `Drawing ${nameOf(numDrawn())}`;
   const text = view.place ? `Waiting for the device: number ${view.place} in line` : words;
   if (part("status").textContent !== text) part("status").textContent = text;
 }
 
 function renderStage() {
-  const scene = view.scene, drawn = numDrawn();
+  const viewModel = view.model, drawn = numDrawn();
   if (!drawn) return;
   const scale = Math.min(view.scale, drawn - 1), shown = part("finished").checked && isFinished() ? drawn - 1 : scale;
-  const whose = `${scene.name}, seed ${scene.seeds[view.sample]}`;
-  const isLast = shown === scene.sides.length - 1;
+  const whose = `${viewModel.name}, seed ${viewModel.seeds[view.sample]}`;
+  const isLast = shown === viewModel.sides.length - 1;
   const when = isLast ? "" : `, after ${nameOf(shown)}`;
-  const uris = [0, 1].map(side => isLast ? scene.finals[row(side)].uri : step(shown).images[row(side)]);
+  const uris = [0, 1].map(side => isLast ? viewModel.finals[row(side)].uri : step(shown).images[row(side)]);
   all('[data-pane="pair"]').forEach((pane, side) => {
     const image = pane.querySelector("img");
     image.src = uris[side];
@@ -105,7 +105,7 @@ function renderStage() {
   const peek = document.querySelectorAll("#peek img");
   peek.forEach((image, side) => { image.src = uris[side]; });
   all("[data-save]").forEach((link, side) => {
-    const final = scene.finals && scene.finals[row(side)];
+    const final = viewModel.finals && viewModel.finals[row(side)];
     link.style.visibility = final ? "visible" : "hidden";
     if (!final) return;
     link.href = final.uri;

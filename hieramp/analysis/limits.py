@@ -75,7 +75,7 @@ def measure_limits(
         if count == len(tokens):
             images = torch.cat([as_bytes(model.vqvae.to_images(model.vqvae.embed(part))) for part in _split(tokens)])
         else:
-            images = draw_set(model, per_class, BATCH, OFF, sampling, given=tokens[:count]).images
+            images = draw_set(model, per_class, BATCH, OFF, sampling, prefix_tokens=tokens[:count]).images
         yield judged(count, images)
 
 

@@ -37,7 +37,7 @@ def draw_set(
     amplification: Amplification,
     sampling: Sampling,
     first_seed: int = 0,
-    given: Sequence[Tensor] = (),
+    prefix_tokens: Sequence[Tensor] = (),
 ) -> Drawn:
     """`per_class` images of every class, seeds `first_seed`, ….
 
@@ -47,9 +47,9 @@ def draw_set(
     seeds = (first_seed + torch.arange(per_class)).repeat(model.var.config.num_classes)
     started, images = time.perf_counter(), []
     for rows in torch.arange(len(labels)).split(batch):
-        some = [idx_NL[rows.to(idx_NL.device)] for idx_NL in given]
+        some = [idx_NL[rows.to(idx_NL.device)] for idx_NL in prefix_tokens]
         drawing = model.generate(
-            labels[rows].tolist(), seeds[rows].tolist(), amplification, given=some, **sampling.options()
+            labels[rows].tolist(), seeds[rows].tolist(), amplification, prefix_tokens=some, **sampling.options()
         )
         images.append(as_bytes(drawing.images))
     return Drawn(torch.cat(images), labels, time.perf_counter() - started)

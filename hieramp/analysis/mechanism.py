@@ -268,7 +268,7 @@ def look(
         (seed,) * len(SIDES),
         (OFF, _spared(amplification, scale, len(scales)), amplification),
         settings.sampling,
-        given=(plain, amplified, amplified),
+        prefix_tokens=(plain, amplified, amplified),
     )
     watched = _Watched(model.var, scale, wanted)
     for step in draw(model.vqvae, cast(VAR, watched), request):

@@ -15,10 +15,10 @@ from hieramp.commands.data_arguments import add_data_arguments, data_spec
 from hieramp.data import open_source
 from hieramp.devices import resolve_device
 from hieramp.distillation.distill import distill
-from hieramp.distillation.engine import Progress
 from hieramp.distillation.methods.anchors import Anchored
 from hieramp.distillation.methods.known import METHODS as DRAWN_BY
 from hieramp.distillation.methods.method import Method, OfImages
+from hieramp.distillation.production import Progress
 from hieramp.distillation.real import FACTORS, METHODS, collect
 from hieramp.errors import UserError
 from hieramp.imageset.layout import FORMATS

@@ -12,9 +12,9 @@ from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments
 from hieramp.errors import UserError
 from hieramp.evaluation import results
-from hieramp.evaluation.engine import Evaluation, Task, begin, is_to_save, missing_seeds, run_missing
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.protocols import PROTOCOLS
+from hieramp.evaluation.runner import Evaluation, Task, begin, is_to_save, missing_seeds, run_missing
 
 RESULTS = Path("runs/evaluate")
 BLIND = 2  # a teacher under so many times chance is spoken of

@@ -12,7 +12,7 @@ from hieramp.commands.data_arguments import data_spec
 from hieramp.data import open_source
 from hieramp.devices import resolve_device
 from hieramp.distillation.dm import PRESETS, match
-from hieramp.distillation.engine import Progress
+from hieramp.distillation.production import Progress
 from hieramp.errors import UserError
 
 

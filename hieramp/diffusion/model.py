@@ -21,7 +21,7 @@ from hieramp.diffusion.latents import Latents
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Moment, sample
-from hieramp.settings import DEFAULTS, Given, Settings, for_images
+from hieramp.settings import DEFAULTS, Settings, SettingsLike, for_images
 from hieramp.version import __version__
 
 GROUP = {"cpu": 4, "cuda": 32}  # images computed at once
@@ -177,7 +177,7 @@ class DiffusionModel:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        settings: Given = None,
+        settings: SettingsLike = None,
         *,
         maps: bool = False,
         **options: Any,
@@ -193,7 +193,7 @@ class DiffusionModel:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        settings: Given = None,
+        settings: SettingsLike = None,
         *,
         maps: bool = False,
         **options: Any,
@@ -231,7 +231,7 @@ class DiffusionModel:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None,
-        settings: Given,
+        settings: SettingsLike,
         options: dict[str, Any],
         maps: bool,
     ) -> _Request:

@@ -15,12 +15,12 @@ from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
-from hieramp.distillation.engine import Progress, already_there, produce
 from hieramp.distillation.maker import Drawer, Task
 from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.methods.method import Method
 from hieramp.distillation.methods.preparing import Preparation, identity_of
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.distillation.production import Progress, already_there, produce
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
 from hieramp.imageset.layout import Format

@@ -22,12 +22,12 @@ from hieramp.checkpoints import fingerprint, read_safetensors, save_safetensors
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, decode, described_classes, read_image
 from hieramp.devices import supports_fast_bf16
-from hieramp.distillation import engine
+from hieramp.distillation import production
 from hieramp.distillation.distill import SOFT
-from hieramp.distillation.engine import Progress, Queue, produce_with
 from hieramp.distillation.methods.images import fingerprint_of_images
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.distillation.production import Progress, Queue, produce_with
 from hieramp.distillation.real import _Collector, _labels, _Shuffled
 from hieramp.distillation.siamese import changed, draw
 from hieramp.errors import UserError
@@ -287,7 +287,7 @@ def match(
         def picture(item: Item) -> Image.Image:
             return pictures[item.index]
 
-        yield from engine._make_here(queue, folder, _Collector(picture, judge))
+        yield from production._make_here(queue, folder, _Collector(picture, judge))
 
     return produce_with(plan, work, batch_size or 64)
 

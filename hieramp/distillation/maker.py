@@ -151,7 +151,7 @@ class Drawer:
         for step in steps:
             tokens.append(step.tokens)
             if checked:
-                clear_B &= step.clear.cpu()
+                clear_B &= step.is_unambiguous.cpu()
         return tokens, clear_B.tolist()
 
     def _decode(self, tokens: Sequence[Tensor]) -> Tensor:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from hieramp.distillation.engine import Progress, Queue, is_out_of_memory, produce_with
 from hieramp.distillation.maker import Batch, Drawer, Task
 from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
+from hieramp.distillation.production import Progress, Queue, is_out_of_memory, produce_with
 from hieramp.errors import UserError
 
 MAX_DEATHS = 5  # of workers over one task: then the task itself must be what kills them

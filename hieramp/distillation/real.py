@@ -17,10 +17,10 @@ from hieramp.checkpoints import fingerprint
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, described_classes, read_image, to_square
 from hieramp.distillation.distill import SOFT
-from hieramp.distillation.engine import Progress, produce
 from hieramp.distillation.maker import Batch, Task, finished, parallel_map, soft_label
 from hieramp.distillation.methods.images import fingerprint_of_images
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.distillation.production import Progress, produce
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
 from hieramp.seeds import seed_of

@@ -132,9 +132,9 @@ def pilot_errors(vqvae: VQVAE, var: VAR, seeds: range) -> Tolerances:
     labels = tuple(seed % num_classes for seed in seeds)
     request = Request(labels, tuple(seeds), tuple(amplified if seed % 2 else OFF for seed in seeds), Sampling())
     steps = list(draw(vqvae, var, request))
-    given = zip(*([tuple(row) for row in step.tokens.tolist()] for step in steps), strict=True)
+    prefix_tokens = zip(*([tuple(row) for row in step.tokens.tolist()] for step in steps), strict=True)
     exact_vqvae, exact_var = copy.deepcopy(vqvae).double(), copy.deepcopy(var).double()
-    exact = draw(exact_vqvae, exact_var, replace(request, given=tuple(given)))
+    exact = draw(exact_vqvae, exact_var, replace(request, prefix_tokens=tuple(prefix_tokens)))
     logit_error, saliency_error = 0.0, 0.0
     for step, exact_step in zip(steps, exact, strict=True):
         ours, theirs, t = step.rows.result, exact_step.rows.result, step.rows.settings.guidance

@@ -319,7 +319,7 @@ def acquire_graphs(
     request, var = rows.request, rows.var
     blocks = {amp.read_block(var.config.depth) for amp in request.amplifications}
     alike = len(set(zip(request.labels, request.seeds, strict=True))) < len(request.labels)
-    if cache is None or request.return_attention or request.given or alike or len(blocks) > 1:
+    if cache is None or request.return_attention or request.prefix_tokens or alike or len(blocks) > 1:
         yield None
         return
     with cache.acquire(draw_scale, rows.vqvae, var, len(request.labels), rows.use_cfg) as buffers:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hieramp.generation.captured import CudaGraphCache, acquire_graphs
 from hieramp.generation.memory import Memory
-from hieramp.generation.request import Given, Request
+from hieramp.generation.request import PrefixTokens, Request
 from hieramp.generation.rows import SharedRows
 from hieramp.generation.sampling import filter_logits, guide, gumbel_noise, sample
 from hieramp.generation.scale import (
@@ -27,7 +27,7 @@ from hieramp.var.model import VAR, Generation
 from hieramp.var.passes import append_known_tokens
 from hieramp.vqvae.model import VQVAE
 
-__all__ = ["Given", "Memory", "Request", "Step", "draw"]
+__all__ = ["Memory", "PrefixTokens", "Request", "Step", "draw"]
 
 
 @torch.no_grad()
@@ -47,13 +47,13 @@ def draw(
         with acquire_graphs(captured if memory is None else None, rows, draw_scale) as graphs:
             for scale in range(len(steps), len(var.scales)):
                 rows.split(scale)
-                settings, given_UL = rows.settings(scale), rows.given_tokens(scale)
+                settings, prefix_UL = rows.settings(scale), rows.prefix_of_scale(scale)
                 if graphs is None:
-                    result = draw_scale(vqvae, var, settings, rows.state, rows.f_hat, rows.keys_U2, given_UL)
+                    result = draw_scale(vqvae, var, settings, rows.state, rows.f_hat, rows.keys_U2, prefix_UL)
                     rows.f_hat = result.f_hat
                 else:
                     result = graphs.draw_scale(settings)
-                step = rows.step(settings, result, given_UL)
+                step = rows.step(settings, result, prefix_UL)
                 if memory is not None:
                     steps.append(step)
                 yield step
@@ -69,7 +69,7 @@ def draw_scale(
     state: Generation,
     f_hat: Tensor,
     keys_U2: Tensor,
-    given_UL: Tensor | None = None,
+    prefix_UL: Tensor | None = None,
 ) -> ScaleResult:
     """Draw one scale, from what the scales before left to what this one adds. Nothing here waits for the device.
 
@@ -113,7 +113,7 @@ def draw_scale(
         guided_UPV = guide(at_BPV[:num_rows], at_BPV[num_rows:], settings.guidance) if settings.use_cfg else at_BPV
         # Sample: top-k, top-p, then one code per position by the Gumbel-max trick.
         kept_UPV = filter_logits(guided_UPV, sampling.top_k, sampling.top_p)
-        tokens_UP = sample(kept_UPV, noise_ULV[:, positions]) if given_UL is None else given_UL[:, positions]
+        tokens_UP = sample(kept_UPV, noise_ULV[:, positions]) if prefix_UL is None else prefix_UL[:, positions]
         tokens_UL[:, positions] = tokens_UP
         logits.append(guided_UPV)
         filtered.append(kept_UPV)

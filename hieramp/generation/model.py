@@ -12,9 +12,8 @@ from torch import Tensor
 from hieramp.class_names import check_labels, label_of
 from hieramp.devices import prefer_flash
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
-from hieramp.generation.loop import Given, Memory, Request, Step, draw
-from hieramp.settings import DEFAULTS, Settings, for_images
-from hieramp.settings import Given as GivenSettings
+from hieramp.generation.loop import Memory, PrefixTokens, Request, Step, draw
+from hieramp.settings import DEFAULTS, Settings, SettingsLike, for_images
 from hieramp.var.model import VAR
 from hieramp.version import __version__
 from hieramp.vqvae.model import VQVAE
@@ -105,13 +104,13 @@ class Model:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        settings: GivenSettings = None,
+        settings: SettingsLike = None,
         *,
-        given: Sequence[Tensor] = (),
+        prefix_tokens: Sequence[Tensor] = (),
         **options: Any,
     ) -> Drawing:
         """Draw one image per label; see `steps` for the arguments and errors."""
-        request = self._request(labels, seeds, settings, options, False, given)
+        request = self._request(labels, seeds, settings, options, False, prefix_tokens)
         tokens, saliency = [], []
         for step in draw(self.vqvae, self.var, request, captured=self.captured):  # a step holds its logits: let each go
             tokens.append(step.tokens)
@@ -122,11 +121,11 @@ class Model:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None = None,
-        settings: GivenSettings = None,
+        settings: SettingsLike = None,
         *,
         return_attention: bool = False,
         memory: Memory | None = None,
-        given: Sequence[Tensor] = (),
+        prefix_tokens: Sequence[Tensor] = (),
         **options: Any,
     ) -> Iterator[Step]:
         """Draw one image per label, yielding every scale from coarse to fine.
@@ -138,7 +137,7 @@ class Model:
 
         `return_attention` adds the saliency of every block and head and the class tokens' logits. `memory` keeps
         drawings (`hieramp.generation.memory.RecentDrawings`): what an earlier one shares is not computed again.
-        `given` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
+        `prefix_tokens` are the tokens of the first scales, coarsest first, per scale (B, n²) whole numbers, as of
         `model.vqvae.encode`: they are taken instead of drawn, and the model draws the finer scales to them.
 
         Raises:
@@ -146,7 +145,7 @@ class Model:
                 tokens of another shape or beyond the codebook.
             TypeError: an option that is no setting.
         """
-        request = self._request(labels, seeds, settings, options, return_attention, given)
+        request = self._request(labels, seeds, settings, options, return_attention, prefix_tokens)
         return draw(self.vqvae, self.var, request, memory, self.captured)
 
     def check(self, settings: Settings) -> None:
@@ -170,10 +169,10 @@ class Model:
         self,
         labels: Sequence[int],
         seeds: Sequence[int] | None,
-        settings: GivenSettings,
+        settings: SettingsLike,
         options: dict[str, Any],
         return_attention: bool,
-        given: Sequence[Tensor],
+        prefix_tokens: Sequence[Tensor],
     ) -> Request:
         labels = check_labels(labels, self.var.config.num_classes, self.name)
         seeds, per_image = for_images(settings, options, self.defaults, labels, seeds)
@@ -181,20 +180,29 @@ class Model:
             self.check(one)
         amplifications = tuple(one.amplification for one in per_image)
         return Request(
-            labels, seeds, amplifications, per_image[0].sampling, return_attention, self._given(given, len(labels))
+            labels,
+            seeds,
+            amplifications,
+            per_image[0].sampling,
+            return_attention,
+            self._prefix_tokens(prefix_tokens, len(labels)),
         )
 
-    def _given(self, given: Sequence[Tensor], num_images: int) -> tuple[Given, ...]:
+    def _prefix_tokens(self, prefix_tokens: Sequence[Tensor], num_images: int) -> tuple[PrefixTokens, ...]:
         """Tokens per scale (B, n²) to what each image takes."""
         sides, num_codes = self.var.scales.sides, self.var.config.num_codes
-        if len(given) > len(sides):
-            raise ValueError(f"tokens of {len(given)} scales are given, {self.name} has {len(sides)}: give no more")
-        for scale, (side, tokens) in enumerate(zip(sides, given, strict=False)):
+        if len(prefix_tokens) > len(sides):
+            raise ValueError(
+                f"tokens of {len(prefix_tokens)} scales are given, {self.name} has {len(sides)}: give no more"
+            )
+        for scale, (side, tokens) in enumerate(zip(sides, prefix_tokens, strict=False)):
             shape, wanted = tuple(tokens.shape), (num_images, side * side)
             if shape != wanted or tokens.is_floating_point():
-                raise ValueError(f"given[{scale}] is {shape} of {tokens.dtype}: give {wanted} whole numbers")
+                raise ValueError(f"prefix_tokens[{scale}] is {shape} of {tokens.dtype}: give {wanted} whole numbers")
             if tokens.min() < 0 or tokens.max() >= num_codes:
                 worst = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
-                raise ValueError(f"given[{scale}] holds code {worst}; {self.name} has codes 0 to {num_codes - 1}")
-        per_scale = [[tuple(row) for row in tokens.tolist()] for tokens in given]
+                raise ValueError(
+                    f"prefix_tokens[{scale}] holds code {worst}; {self.name} has codes 0 to {num_codes - 1}"
+                )
+        per_scale = [[tuple(row) for row in tokens.tolist()] for tokens in prefix_tokens]
         return tuple(zip(*per_scale, strict=True))

@@ -6,7 +6,7 @@ from hieramp.amplification.settings import Amplification
 from hieramp.generation.sampling import Sampling
 from hieramp.var.model import VAR
 
-Given = tuple[tuple[int, ...], ...]  # tokens of the first scales of one image, scale by scale
+PrefixTokens = tuple[tuple[int, ...], ...]  # tokens of the first scales of one image, scale by scale
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Request:
     return_attention: bool = (
         False  # return the attention of every block and head, and the class tokens' logits, as well
     )
-    given: tuple[Given, ...] = ()  # not drawn but taken from here; as many scales for every image
+    prefix_tokens: tuple[PrefixTokens, ...] = ()  # not drawn but taken from here; as many scales for every image
 
     def uses_cfg(self, var: VAR) -> bool:
         """Whether there is an unconditional half: for guidance, or for a saliency that is made of it or read there."""
@@ -32,12 +32,12 @@ class Request:
         depth = var.config.depth
         keys: list[object] = []
         per_image = zip(
-            self.labels, self.seeds, self.amplifications, self.given or ((),) * len(self.labels), strict=True
+            self.labels, self.seeds, self.amplifications, self.prefix_tokens or ((),) * len(self.labels), strict=True
         )
-        for label, seed, amp, given in per_image:
+        for label, seed, amp, prefix_tokens in per_image:
             strengths = tuple(amp.at(s, var.scales) for s in range(scale + 1))
             how = (amp.mode, amp.resolved_blocks(depth)) if any(strengths) else None
-            keys.append((label, seed, strengths, how, amp.read_block(depth), given[: scale + 1]))
+            keys.append((label, seed, strengths, how, amp.read_block(depth), prefix_tokens[: scale + 1]))
         return keys
 
     def group_by_prefix(self, scale: int, var: VAR) -> list[int]:

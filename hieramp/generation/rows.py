@@ -84,16 +84,16 @@ class SharedRows:
         how = self.request.sampling, self.request.return_attention
         return ScaleSettings(self.var, scale, self.use_cfg, *how, amplifications)
 
-    def given_tokens(self, scale: int) -> Tensor | None:
+    def prefix_of_scale(self, scale: int) -> Tensor | None:
         """The tokens that the rows must take at this scale, (U, n²); None where they are drawn."""
-        given = self.request.given
-        if not given or scale >= len(given[0]):
+        prefix_tokens = self.request.prefix_tokens
+        if not prefix_tokens or scale >= len(prefix_tokens[0]):
             return None
-        return to_device_async(torch.tensor([given[first][scale] for first in self.firsts]), self.device)
+        return to_device_async(torch.tensor([prefix_tokens[first][scale] for first in self.firsts]), self.device)
 
-    def step(self, settings: ScaleSettings, result: ScaleResult, given_UL: Tensor | None) -> Step:
+    def step(self, settings: ScaleSettings, result: ScaleResult, prefix_UL: Tensor | None) -> Step:
         """The scale of the rows as one of the images."""
-        computed = ComputedRows(self.vqvae, settings, result, self.keys_U2, is_drawn=given_UL is None)
+        computed = ComputedRows(self.vqvae, settings, result, self.keys_U2, is_drawn=prefix_UL is None)
         return Step(settings.scale, self.var.scales.sides[settings.scale], computed, self.row_of_image)
 
     def resume_from(self, prefix: Prefix | None) -> list[Step]:

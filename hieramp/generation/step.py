@@ -107,7 +107,7 @@ class Step:
         return None if self.class_logits is None else self.class_logits.softmax(-1)
 
     @cached_property
-    def clear(self) -> Tensor:
+    def is_unambiguous(self) -> Tensor:
         """(B,) bool: no token and no salient position of this scale was decided so closely that rounding could turn it.
 
         Float32 arithmetic rounds differently at another batch size, thread count or machine. What "could" means, and

@@ -1,12 +1,12 @@
-"""What a distilled set is made by: fields of the page → a checked recipe, and words about it. Pure."""
+"""What a distilled set is made by: fields of the page → a checked request, and words about it. Pure."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app import orders
-from app.limits import Limits
+from app import view_requests
+from app.visitor_limits import VisitorLimits
 from hieramp import Model, Settings
 from hieramp.checkpoints import has_part
 from hieramp.distillation.distill import Estimate
@@ -16,7 +16,7 @@ MAX_SEED = 2**40 - 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DistillRequest:
     """What a set is made by."""
 
     labels: tuple[int, ...]
@@ -34,7 +34,7 @@ class Recipe:
         return json.dumps({**vars(self), "settings": self.settings.to_json()})
 
     @classmethod
-    def from_json(cls, text: str) -> "Recipe":
+    def from_json(cls, text: str) -> "DistillRequest":
         stored: dict[str, Any] = json.loads(text)
         if "sampling" in stored:  # a job of the version before
             settings = Settings(**stored.pop("sampling"), **stored.pop("amplification"))
@@ -48,20 +48,20 @@ def has_classifier(model: Model) -> bool:
     return model.folder is not None and has_part(model.folder, "classifier")
 
 
-def read_recipe(model: Model, limits: Limits, values: Mapping[str, Any]) -> Recipe:
-    """The values of the page, checked: classes, ipc, set_seed, soft_labels and those of `orders.read_order`, of which
-    class, seed and count are left aside.
+def read_distill_request(model: Model, limits: VisitorLimits, values: Mapping[str, Any]) -> DistillRequest:
+    """The values of the page, checked: classes, ipc, set_seed, soft_labels and those of `view_requests.read_request`,
+    of which class, seed and count are left aside.
 
     Raises:
         UserError: one that is empty, out of range or no number, a class the model does not have, or a cap.
     """
-    order = orders.read_order(model, {**values, **orders.REQUEST})
+    view_request = view_requests.read_request(model, {**values, **view_requests.REQUEST})
     classes = values.get("classes")
     if isinstance(classes, str):
         classes = [name for name in classes.split(",") if name.strip()]
-    labels = sorted({orders.read_class(model, name) for name in classes or range(len(model.class_names))})
-    per_class = orders.whole("the number of images per class", values.get("ipc"), 1, limits.ipc)
-    first = orders.whole("the seed of the set", values.get("set_seed"), 0, MAX_SEED)
+    labels = sorted({view_requests.read_class(model, name) for name in classes or range(len(model.class_names))})
+    per_class = view_requests.whole("the number of images per class", values.get("ipc"), 1, limits.ipc)
+    first = view_requests.whole("the seed of the set", values.get("set_seed"), 0, MAX_SEED)
     soft_labels = bool(values.get("soft_labels"))
     if soft_labels and not has_classifier(model):
         raise UserError(f"soft labels need a classifier, and {model.name} has none: untick them")
@@ -71,11 +71,11 @@ def read_recipe(model: Model, limits: Limits, values: Mapping[str, Any]) -> Reci
             "take fewer classes or images per class"
         )
     name = f"{model.name}-ipc{per_class}-seed{first}"
-    return Recipe(tuple(labels), per_class, first, order.settings, soft_labels, name)
+    return DistillRequest(tuple(labels), per_class, first, view_request.settings, soft_labels, name)
 
 
-def estimate_words(recipe: Recipe, estimate: Estimate) -> str:
-    images = f"{recipe.num_images:,} image{'s' if recipe.num_images > 1 else ''}"
+def estimate_words(distill_request: DistillRequest, estimate: Estimate) -> str:
+    images = f"{distill_request.num_images:,} image{'s' if distill_request.num_images > 1 else ''}"
     return f"{images}: about {time_words(estimate.seconds)} of computing and {size_words(estimate.bytes)}."
 
 
@@ -90,7 +90,7 @@ def size_words(num_bytes: float) -> str:
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{max(1, round(num_bytes / 1e3))} kB"
 
 
-def caps_words(limits: Limits) -> str:
+def caps_words(limits: VisitorLimits) -> str:
     """The caps, as the page states them."""
     return (
         f"Caps here: {limits.ipc:,} images per class and {limits.images:,} a set, {limits.disk_bytes / 2**30:.3g} GB "

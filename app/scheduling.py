@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Turns:
+class DeviceQueue:
     """Who asked last: an older drawing of the same visitor ends at its next scale.
 
     Done here and not by Gradio's `cancels`, with which an event cannot cancel its own earlier run.

@@ -1,4 +1,4 @@
-"""What a visitor asks for: the values of the page ⇄ a checked order ⇄ an address, and the settings inside a picture.
+"""What a visitor asks for: the values of the page ⇄ a checked request ⇄ an address, and the settings inside a picture.
 
 Everything here is pure. Values go by their names: those of the request (class_name, seed, count) and of the parts of
 `hieramp.Settings`. The controls of the page hold them and the endpoints take them; an `Order` is what the model is
@@ -31,7 +31,7 @@ IN_ADDRESS = {"class_name": "class", "positions": "paint"}  # the others go by t
 
 
 @dataclass(frozen=True)
-class Order:
+class ViewRequest:
     """What to draw: n baselines and n amplified pictures of one class, from the same n seeds."""
 
     label: int
@@ -50,7 +50,7 @@ def defaults(model: AnyModel) -> dict[str, Any]:
     return REQUEST | opening(model) | set_settings(model.kind, model.defaults).to_parts(model.kind)
 
 
-def read_order(model: AnyModel, values: Mapping[str, Any]) -> Order:
+def read_request(model: AnyModel, values: Mapping[str, Any]) -> ViewRequest:
     """The values of the page, checked.
 
     Raises:
@@ -61,7 +61,7 @@ def read_order(model: AnyModel, values: Mapping[str, Any]) -> Order:
     seeds = tuple(range(first, first + whole("the number of images", values.get("count"), 1, MAX_COUNT)))
     settings = Settings.from_parts(values, model.kind)
     model.check(settings)
-    return Order(label, seeds, settings)
+    return ViewRequest(label, seeds, settings)
 
 
 def read_class(model: AnyModel, name: Any) -> int:
@@ -82,19 +82,19 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     return int(found)
 
 
-def values_of(model: AnyModel, order: Order) -> dict[str, Any]:
-    """An order as the values that give it."""
-    request = {"class_name": order.label, "seed": order.seeds[0], "count": len(order.seeds)}
-    return request | order.settings.to_parts(model.kind)
+def values_of(model: AnyModel, view_request: ViewRequest) -> dict[str, Any]:
+    """A request as the values that give it."""
+    request = {"class_name": view_request.label, "seed": view_request.seeds[0], "count": len(view_request.seeds)}
+    return request | view_request.settings.to_parts(model.kind)
 
 
-def values_on_page(model: AnyModel, order: Order) -> dict[str, Any]:
+def values_on_page(model: AnyModel, view_request: ViewRequest) -> dict[str, Any]:
     """The same, for the controls of the page.
 
     Raises:
         UserError: a value beyond what its slider shows; the endpoints take more.
     """
-    values = values_of(model, order)
+    values = values_of(model, view_request)
     for part in Settings.parts(model.kind):
         if isinstance(part.kind, Number):
             low, high = slider_range(model, part.kind)
@@ -112,9 +112,9 @@ def slider_range(model: AnyModel, kind: Number) -> tuple[float, float]:
     return low, high
 
 
-def first_order(model: AnyModel) -> Order:
+def first_request(model: AnyModel) -> ViewRequest:
     """What a visitor sees without a click."""
-    return read_order(model, defaults(model))
+    return read_request(model, defaults(model))
 
 
 def schedule_values(name: str, model_kind: str = "var") -> dict[str, Any]:
@@ -128,11 +128,11 @@ def schedule_values(name: str, model_kind: str = "var") -> dict[str, Any]:
 # Addresses
 
 
-def to_query(model: AnyModel, order: Order) -> dict[str, str]:
-    """The order as the parameters of an address; what came later is named only where it is not the table's default."""
-    values, table = values_of(model, order), FOR_SETS[model.kind].to_parts(model.kind)
+def to_query(model: AnyModel, view_request: ViewRequest) -> dict[str, str]:
+    """The request as parameters of an address; what came later is named only where it is not the table's default."""
+    values, table = values_of(model, view_request), FOR_SETS[model.kind].to_parts(model.kind)
     query = {
-        "class": _name_of(model, order.label),
+        "class": _name_of(model, view_request.label),
         "seed": str(values["seed"]),
         "count": str(values["count"]),
     }
@@ -145,9 +145,9 @@ def to_query(model: AnyModel, order: Order) -> dict[str, str]:
     return query
 
 
-def address(model: AnyModel, order: Order) -> dict[str, str | None]:
+def address(model: AnyModel, view_request: ViewRequest) -> dict[str, str | None]:
     """The same with every parameter there is; None is one that the address is to lose."""
-    query = to_query(model, order)
+    query = to_query(model, view_request)
     return {in_address(name): query.get(in_address(name)) for name in defaults(model)}
 
 
@@ -166,8 +166,8 @@ def left_out(model: AnyModel, query: Mapping[str, str]) -> dict[str, Any]:
     return defaults(model) | (FOR_SETS[model.kind].to_parts(model.kind) if is_whole else {})
 
 
-def from_query(model: AnyModel, query: Mapping[str, str], rest: Mapping[str, Any] | None = None) -> Order:
-    """The order that an address names; what it leaves out is as in `rest`, or as `left_out` has it.
+def from_query(model: AnyModel, query: Mapping[str, str], rest: Mapping[str, Any] | None = None) -> ViewRequest:
+    """The request that an address names; what it leaves out is as in `rest`, or as `left_out` has it.
 
     Raises:
         UserError: a value that no control could have.
@@ -179,10 +179,10 @@ def from_query(model: AnyModel, query: Mapping[str, str], rest: Mapping[str, Any
         if text is not None:
             kind = kinds.get(name)
             values[name] = kind.parse(name.replace("_", " "), text) if isinstance(kind, Number) else text
-    return read_order(model, values)
+    return read_request(model, values)
 
 
-def read_query(model: AnyModel, query: Mapping[str, str]) -> tuple[Order, list[str]]:
+def read_query(model: AnyModel, query: Mapping[str, str]) -> tuple[ViewRequest, list[str]]:
     """The same, by what is good of an address, and a sentence for each of its values that no control could have."""
     good, wrong, rest = dict[str, str](), list[str](), left_out(model, query)
     for name in (in_address(name) for name in ("mode", *defaults(model))):
@@ -202,7 +202,7 @@ def wrong_names(model: AnyModel, values: Mapping[str, Any]) -> list[str]:
     wrong, fresh = [], defaults(model)
     for name in fresh:
         try:
-            read_order(model, fresh | {name: values.get(name)})
+            read_request(model, fresh | {name: values.get(name)})
         except UserError:
             wrong.append(name)
     return wrong
@@ -211,12 +211,12 @@ def wrong_names(model: AnyModel, values: Mapping[str, Any]) -> list[str]:
 # The same elsewhere
 
 
-def as_python(model: AnyModel, order: Order) -> str:
-    """The order as a program that draws the same pictures."""
-    changed = {name: getattr(order.settings, name) for name in Settings.table(model.kind)}
+def as_python(model: AnyModel, view_request: ViewRequest) -> str:
+    """The request as a program that draws the same pictures."""
+    changed = {name: getattr(view_request.settings, name) for name in Settings.table(model.kind)}
     given = "".join(f"    {name}={value!r},\n" for name, value in changed.items() if value != PLAIN[name])
-    count, name = len(order.seeds), _name_of(model, order.label)
-    seeds = f"range({order.seeds[0]}, {order.seeds[-1] + 1})"
+    count, name = len(view_request.seeds), _name_of(model, view_request.label)
+    seeds = f"range({view_request.seeds[0]}, {view_request.seeds[-1] + 1})"
     return (
         f"import hieramp\n\nmodel = hieramp.load({model.name!r})\nsettings = hieramp.Settings(\n{given})\n"
         f"label = model.label_of({name!r})\nseeds = list({seeds})\n"
@@ -225,13 +225,13 @@ def as_python(model: AnyModel, order: Order) -> str:
     )
 
 
-def as_command(model: AnyModel, order: Order) -> str:
-    """The order as a command line that draws the same pictures."""
-    settings, rows = order.settings, Settings.table(model.kind).values()
+def as_command(model: AnyModel, view_request: ViewRequest) -> str:
+    """The request as a command line that draws the same pictures."""
+    settings, rows = view_request.settings, Settings.table(model.kind).values()
     stages = ",".join(f"{stage}={Settings.table()[stage].kind.text(getattr(settings, stage))}" for stage in STAGES)
     words = ["python", "-m", "hieramp", "generate", "--model", model.name]
-    words += ["--class", _name_of(model, order.label), "--seed", str(order.seeds[0])]
-    words += ["--count", str(len(order.seeds)), "--stages", stages]
+    words += ["--class", _name_of(model, view_request.label), "--seed", str(view_request.seeds[0])]
+    words += ["--count", str(len(view_request.seeds)), "--stages", stages]
     for row in rows:
         value = getattr(settings, row.name)
         if row.name not in STAGES and not value == row.default == getattr(model.defaults, row.name):
@@ -279,18 +279,18 @@ def in_mode(values: Mapping[str, Any], mode: str) -> tuple[dict[str, Any], list[
 # Pictures
 
 
-def described(model: AnyModel, order: Order) -> dict[str, Any]:
-    """What the pictures of an order are made with, as it is stored inside them."""
-    return model.describe(order.label, order.seeds, order.settings)
+def described(model: AnyModel, view_request: ViewRequest) -> dict[str, Any]:
+    """What the pictures of a request are made with, as it is stored inside them."""
+    return model.describe(view_request.label, view_request.seeds, view_request.settings)
 
 
-def described_one(model: AnyModel, order: Order, seed: int, side: int) -> dict[str, Any]:
+def described_one(model: AnyModel, view_request: ViewRequest, seed: int, side: int) -> dict[str, Any]:
     """The same of one picture among them: its own seed, and for a baseline (side 0) nothing amplified."""
-    return model.describe(order.label, [seed], order.settings if side else order.settings.plain)
+    return model.describe(view_request.label, [seed], view_request.settings if side else view_request.settings.plain)
 
 
-def from_picture(model: AnyModel, stored: Any) -> Order:
-    """The order that a saved picture was drawn by; `remarks` says what this model cannot give back.
+def from_picture(model: AnyModel, stored: Any) -> ViewRequest:
+    """The request that a saved picture was drawn by; `remarks` says what this model cannot give back.
 
     Raises:
         UserError: the settings lack something, or this model cannot draw by them.
@@ -308,12 +308,12 @@ def from_picture(model: AnyModel, stored: Any) -> Order:
     label, name = stored.get("label"), str(stored["class"])
     is_ours = isinstance(label, int) and 0 <= label < len(model.class_names) and model.class_names[label] == name
     request = {"class_name": label if is_ours else name, "seed": seeds[0], "count": len(seeds)}
-    return read_order(model, request | settings.to_parts(model.kind))
+    return read_request(model, request | settings.to_parts(model.kind))
 
 
 def remarks(model: AnyModel, stored: Mapping[str, Any]) -> list[str]:
     """Why a picture drawn anew by what is stored inside it will be another one, in sentences; mostly none."""
-    ours = described(model, first_order(model))
+    ours = described(model, first_request(model))
     sheet = stored.get(SHEET)
     first = f"This is a sheet of {len(sheet)} pictures: the first of them, {sheet[0]}, is shown." if sheet else ""
     return [first] * bool(first) + [
@@ -329,9 +329,9 @@ def remarks(model: AnyModel, stored: Mapping[str, Any]) -> list[str]:
 GREEK = {"logit": "β", "attention": "γ"}
 
 
-def caption(order: Order, model_kind: str = "var") -> str:
-    """An order in one line."""
-    how, first, last = order.settings, order.seeds[0], order.seeds[-1]
+def caption(view_request: ViewRequest, model_kind: str = "var") -> str:
+    """A request in one line."""
+    how, first, last = view_request.settings, view_request.seeds[0], view_request.seeds[-1]
     start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {how.guidance:g}"
     if model_kind == "dit":
         start += f", {how.steps} steps"

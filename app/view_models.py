@@ -1,6 +1,6 @@
 """What the viewer in the browser is given: pure functions from drawings to plain values, without Gradio.
 
-A scene holds everything of one order: per scale the pictures so far as lossless PNG, the saliency as numbers,
+A view model holds everything of one request: per scale the pictures so far as lossless PNG, the saliency as numbers,
 the positions chosen and the tokens that changed as lists of positions. Rows are those of the batch: first the
 baselines, then the amplified ones of the same seeds. The browser lays one over the other; it computes nothing.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from app import kinds
 from app.examples import notice
 from app.kinds import AnyModel
-from app.orders import Order, address, as_command, as_python, caption, described_one, short_name
+from app.view_requests import ViewRequest, address, as_command, as_python, caption, described_one, short_name
 from hieramp import Step, figures
 from hieramp.analysis.tokens import changed_tokens
 
@@ -23,21 +23,21 @@ THUMB = 128  # pictures of unfinished scales carry at most this many pixels a si
 NUM_BELIEFS = 5
 SIDES = ("baseline", "amplified")
 
-Scene = dict[str, Any]
+ViewModel = dict[str, Any]
 
 
-def scene_of(model: AnyModel, order: Order) -> Scene:
-    """The scene before anything is drawn."""
+def view_model_of(model: AnyModel, view_request: ViewRequest) -> ViewModel:
+    """The view model before anything is drawn."""
     return {
-        "name": short_name(model.class_names[order.label]),
-        "caption": caption(order, model.kind),
-        "seeds": list(order.seeds),
+        "name": short_name(model.class_names[view_request.label]),
+        "caption": caption(view_request, model.kind),
+        "seeds": list(view_request.seeds),
         "unit": kinds.UNIT[model.kind],
-        **kinds.frame(model, order.settings),
+        **kinds.frame(model, view_request.settings),
         "size": model.image_size,
-        "python": as_python(model, order),
-        "command": as_command(model, order),
-        "query": address(model, order),
+        "python": as_python(model, view_request),
+        "command": as_command(model, view_request),
+        "query": address(model, view_request),
         "steps": [],
         "finals": None,
         "seconds": None,
@@ -45,17 +45,17 @@ def scene_of(model: AnyModel, order: Order) -> Scene:
     }
 
 
-def with_step(model: AnyModel, scene: Scene, order: Order, step: Step) -> Scene:
-    """The scene after one more scale; after the last one with the finished pictures."""
-    is_last = step.scale == len(scene["sides"]) - 1
-    steps = [*scene["steps"], step_view(model, order, step)]
-    scene = {**scene, "steps": steps, "finals": finals(model, order, step.image) if is_last else None}
-    return {**scene, "notice": notice(model, order, scene)} if is_last else scene
+def with_step(model: AnyModel, view_model: ViewModel, view_request: ViewRequest, step: Step) -> ViewModel:
+    """The view model after one more scale; after the last one with the finished pictures."""
+    is_last = step.scale == len(view_model["sides"]) - 1
+    steps = [*view_model["steps"], step_view(model, view_request, step)]
+    view_model = {**view_model, "steps": steps, "finals": finals(model, view_request, step.image) if is_last else None}
+    return {**view_model, "notice": notice(model, view_request, view_model)} if is_last else view_model
 
 
-def step_view(model: AnyModel, order: Order, step: Step) -> dict[str, Any]:
-    count = len(order.seeds)
-    chosen = step.chosen(order.settings)
+def step_view(model: AnyModel, view_request: ViewRequest, step: Step) -> dict[str, Any]:
+    count = len(view_request.seeds)
+    chosen = step.chosen(view_request.settings)
     changed = changed_tokens(step.tokens[:count], step.tokens[count:])
     return {
         "images": [data_uri(thumb(figures.to_picture(image))) for image in step.image],
@@ -77,18 +77,18 @@ def _class_probabilities(model: AnyModel, step: Step) -> list[list[tuple[str, fl
     return [list(zip(row, numbers(p), strict=True)) for row, p in zip(names, values, strict=True)]
 
 
-def finals(model: AnyModel, order: Order, images: Tensor) -> list[dict[str, str]]:
+def finals(model: AnyModel, view_request: ViewRequest, images: Tensor) -> list[dict[str, str]]:
     """Per row the finished picture with its settings inside, and the name of its file."""
-    count, name = len(order.seeds), model.class_names[order.label]
+    count, name = len(view_request.seeds), model.class_names[view_request.label]
     finals = []
     for row, image in enumerate(images):
-        side, seed = row // count, order.seeds[row % count]
-        uri = data_uri(figures.to_picture(image), described_one(model, order, seed, side))
+        side, seed = row // count, view_request.seeds[row % count]
+        uri = data_uri(figures.to_picture(image), described_one(model, view_request, seed, side))
         finals.append({"uri": uri, "file": file_name(name, f"seed{seed}-{SIDES[side]}.png")})
     return finals
 
 
-def block_view(order: Order, steps: list[Step], block: int) -> dict[str, Any] | None:
+def block_view(view_request: ViewRequest, steps: list[Step], block: int) -> dict[str, Any] | None:
     """The saliency of one block, per scale and row: the mean over heads, then each head; None without class tokens."""
     maps = []
     for step in steps:
@@ -96,7 +96,7 @@ def block_view(order: Order, steps: list[Step], block: int) -> dict[str, Any] | 
             return None
         heads = step.block_saliency[:, block]
         maps.append([[numbers(row.mean(0)), *map(numbers, row)] for row in heads])
-    return {"block": block, "seeds": list(order.seeds), "maps": maps}
+    return {"block": block, "seeds": list(view_request.seeds), "maps": maps}
 
 
 def thumb(picture: Image.Image) -> Image.Image:

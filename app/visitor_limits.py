@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from app.orders import MAX_COUNT
+from app.view_requests import MAX_COUNT
 from hieramp.errors import UserError
 
 
 @dataclass(frozen=True)
-class Limits:
+class VisitorLimits:
     """Caps. Raises UserError where one is not positive."""
 
     ipc: int = 1000  # images per class of a distilled set

@@ -1,4 +1,4 @@
-"""What the rooms of the page share: the model, whose turn it is, and how events and errors go."""
+"""What the tabs of the page share: the model, whose turn it is, and how events and errors go."""
 
 import json
 import logging
@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from app import lent, scenes
+from app import lent, view_models
+from app.distill_requests import DistillRequest
 from app.jobs import JobBook
-from app.limits import Limits
-from app.orders import Order
-from app.recipes import Recipe
-from app.scenes import Scene
-from app.turns import Device, Turns
+from app.scheduling import Device, DeviceQueue
+from app.view_models import ViewModel
+from app.view_requests import ViewRequest
+from app.visitor_limits import VisitorLimits
 from app.words import shown
 from app.zero import is_lent
 from hieramp import Model
@@ -38,42 +38,42 @@ C = TypeVar("C", bound=gr.components.Component)
 
 
 @dataclass(frozen=True)
-class Desk:
+class AppContext:
     """One server's worth of state; nothing in it belongs to a single visitor but under an id of theirs."""
 
     model: Model
-    limits: Limits
+    limits: VisitorLimits
     device: Device
     jobs: JobBook
     served: lent.Served
-    turns: Turns = field(default_factory=Turns)
+    scheduling: DeviceQueue = field(default_factory=DeviceQueue)
 
     @classmethod
-    def make(cls, model: Model, limits: Limits | None = None, job_root: Path | None = None) -> "Desk":
-        limits, device = limits or Limits(), Device()
+    def make(cls, model: Model, limits: VisitorLimits | None = None, job_root: Path | None = None) -> "AppContext":
+        limits, device = limits or VisitorLimits(), Device()
         root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs"
         served = lent.Served(model)
         return cls(model, limits, device, JobBook(model, root, device, limits, served), served)
 
-    def grow(self, order: Order) -> Generator[Scene, None, None]:
-        """The scene after every scale, in turn with the jobs."""
-        return self.device.taken_for(lent.grow(self.served, order))
+    def grow(self, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
+        """The view model after every scale, in turn with the jobs."""
+        return self.device.taken_for(lent.grow(self.served, view_request))
 
-    def first_scene(self, order: Order) -> Scene:
-        """What the page opens with: the finished drawing, or where the GPU is lent the scene before it."""
+    def first_scene(self, view_request: ViewRequest) -> ViewModel:
+        """What the page opens with: the finished drawing, or where the GPU is lent the view model before it."""
         if is_lent:
-            return scenes.scene_of(self.model, order)
-        *_, scene = self.grow(order)
-        return scene
+            return view_models.view_model_of(self.model, view_request)
+        *_, view_model = self.grow(view_request)
+        return view_model
 
-    def answer(self, what: str, asked: Order | Recipe, *more: Any) -> Any:
+    def answer(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
         """`lent.answer`, in turn with the jobs."""
         with self.device.drawing():
             return lent.answer(self.served, what, asked, *more)
 
-    def study(self, what: str, order: Order, *more: Any) -> Generator[Any, None, None]:
+    def study(self, what: str, view_request: ViewRequest, *more: Any) -> Generator[Any, None, None]:
         """`lent.study`, in the gaps between drawings."""
-        return self.device.in_gaps(lent.study(self.served, what, order, *more))
+        return self.device.in_gaps(lent.study(self.served, what, view_request, *more))
 
 
 def warn(text: str) -> None:

@@ -28,7 +28,7 @@ class Axis:
     labels: tuple[str, ...]
 
     def apply(self, model: Model, view_request: ViewRequest, i: int) -> ViewRequest:
-        """The order with value number i.
+        """The request with value number i.
 
         Raises:
             UserError: no picture can be drawn by it.

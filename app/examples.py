@@ -76,10 +76,8 @@ def _early(view_model: ViewModel) -> str | None:
 
 
 def _all(view_model: ViewModel) -> str | None:
-    live, changed = (
-        [scale for scale, is_live in enumerate(view_model["live"]) if is_live],
-        view_model["steps"][-1]["changed"][0],
-    )
+    live = [scale for scale, is_live in enumerate(view_model["live"]) if is_live]
+    changed = view_model["steps"][-1]["changed"][0]
     if len(live) < len(view_model["sides"]) - 1 or not changed:
         return None
     positions = view_model["sides"][-1] ** 2

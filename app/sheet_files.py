@@ -120,7 +120,7 @@ def as_json(model: Model, sheet: Sheet) -> str:
 
 
 def as_csv(model: Model, sheet: Sheet) -> str:
-    """A line for each tile: its place, its figures, and every field of its order."""
+    """A line for each tile: its place, its figures, and every field of its request."""
     fields = list(view_requests.defaults(model))
     rows: list[list[Any]] = [["row", "column", "is_baseline", *MEASURES, "named", *fields]]
     for i, (view_request, tile) in enumerate(zip(sheet.view_requests, sheet.tiles, strict=True)):

@@ -58,15 +58,15 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, address: str, room: str, width: int = 1280) -> Iterator[Any]:
-    """A room of the page; nothing may fail in its console."""
+def opened(browser: Any, address: str, name: str, width: int = 1280) -> Iterator[Any]:
+    """A tab of the page; nothing may fail in its console."""
     context = browser.new_context(viewport={"width": width, "height": 900})
     tab, failures = context.new_page(), []
     tab.set_default_timeout(90_000)
     tab.on("pageerror", lambda error: failures.append(str(error)))
     tab.goto(address)
     tab.wait_for_selector(FINISHED)
-    tab.get_by_role("tab", name=room).click()
+    tab.get_by_role("tab", name=name).click()
     yield tab
     context.close()
     assert not failures

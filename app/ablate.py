@@ -178,8 +178,8 @@ def saved_links(model: Model, sheet: Sheet) -> str:
     """A finished sheet to take away."""
     measure = sheet_files.first_measure(sheet)
     files = {
-        "png": (sheet_files.png(model, sheet, measure), "image/png"),
-        "svg": (sheet_files.svg(model, sheet, measure), "image/svg+xml"),
+        "png": (sheet_files.as_figure(model, sheet, measure, "png"), "image/png"),
+        "svg": (sheet_files.as_figure(model, sheet, measure, "svg"), "image/svg+xml"),
         "csv": (sheet_files.as_csv(model, sheet).encode(), "text/csv;charset=utf-8"),
         "json": (sheet_files.as_json(model, sheet).encode(), "application/json"),
     }

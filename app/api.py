@@ -107,7 +107,7 @@ class Endpoints:
         view_request = self._order(settings)
         empty = ablate.plan(self.model, view_request, columns, column_values, rows, row_values, seeds)
         *_, found = self.context.study("ablate", view_request, empty)
-        picture = sheet_files.png(self.model, found, sheet_files.first_measure(found))
+        picture = sheet_files.as_figure(self.model, found, sheet_files.first_measure(found), "png")
         answer = {"sheet": view_models.png_uri(picture), "labels": list(found.labels)}
         return answer | {"csv": sheet_files.as_csv(self.model, found)}
 

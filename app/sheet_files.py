@@ -1,11 +1,9 @@
 """A finished sheet as files: a labelled figure (PNG, SVG), a table (CSV) and all of its settings (JSON). Pure."""
 
-import io
 import json
 import textwrap
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 import hieramp
@@ -84,21 +82,9 @@ def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
     return made
 
 
-def png(model: Model, sheet: Sheet, measure: str) -> bytes:
-    """The figure as PNG, with the settings where the page finds them."""
-    buffer = io.BytesIO()
-    metadata = {figures.SETTINGS_KEY: json.dumps(described(model, sheet))}
-    figure(model, sheet, measure).savefig(buffer, format="png", dpi=128, facecolor="white", metadata=metadata)
-    return buffer.getvalue()
-
-
-def svg(model: Model, sheet: Sheet, measure: str) -> bytes:
-    """The figure as SVG, its text as text, with the settings as its description."""
-    buffer = io.BytesIO()
-    metadata = {"Description": json.dumps(described(model, sheet)), "Date": None, "Creator": "hieramp"}
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hieramp"}):
-        figure(model, sheet, measure).savefig(buffer, format="svg", facecolor="white", metadata=metadata)
-    return buffer.getvalue()
+def as_figure(model: Model, sheet: Sheet, measure: str, kind: figures.Kind) -> bytes:
+    """The figure as a file, with the settings where the page finds them."""
+    return figures.figure_bytes(figure(model, sheet, measure), kind, described(model, sheet), dpi=128)
 
 
 def as_json(model: Model, sheet: Sheet) -> str:

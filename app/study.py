@@ -4,15 +4,18 @@ and has a button that ends it after the batch in hand."""
 import json
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from html import escape
 from typing import Any
 
 import gradio as gr
+from matplotlib.figure import Figure
 
 from app.context import CHEAP, STUDYING, AppContext, stale_note
 from app.distill_requests import time_words
+from hieramp import figures
+from hieramp.analysis.differenceplots import on_page
 
 NOTHING = "Nothing is counted until you ask."
 BEGUN = "Counting: the first samples are being drawn …"
@@ -79,15 +82,33 @@ def progress(done: int, wanted: int, seconds: float) -> str:
     return f'<div class="study"><div class="bar" {label}><i style="width:{share:.1f}%"></i></div><p>{words}</p></div>'
 
 
-def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None) -> str:
+def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None, more: Sequence[str] = ()) -> str:
+    """What a study says: `of` are the settings that it is of, `more` are further sentences, a line each."""
     note = stale_note(of) if of else ""
-    return f'<p role="status">{escape(words)}</p>{note}<p class="plain links">{links}</p>'
+    lines = "".join(f'<p class="finding">{escape(line)}</p>' for line in more)
+    return f'<p role="status">{escape(words)}</p>{lines}{note}<p class="plain links">{links}</p>'
 
 
 def link(name: str, text: str, about: Mapping[str, Any]) -> str:
     """A table to take away, inside its link; `about`, what it was made by, is above it in lines that begin with #."""
     text = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items()) + text
     return file_link(name, text.encode(), "text/csv;charset=utf-8")
+
+
+def plot(figure: Figure, words: str) -> str:
+    """A figure on the page, `words` for whoever does not see it; wider than a phone, it scrolls by itself."""
+    source = "data:image/svg+xml;base64," + b64encode(on_page(figure)).decode()
+    picture = f'<img src="{source}" alt="{escape(words)}">'
+    return f'<div class="wide-plot" tabindex="0" role="group" aria-label="Plot">{picture}</div>'
+
+
+def plot_links(start: str, figure: Figure, about: Mapping[str, Any]) -> str:
+    """The same figure to take away, as PNG and SVG."""
+    kinds: dict[figures.Kind, str] = {"png": "image/png", "svg": "image/svg+xml"}
+    return "".join(
+        file_link(f"{start}.{kind}", figures.figure_bytes(figure, kind, dict(about), dpi=200), media)
+        for kind, media in kinds.items()
+    )
 
 
 def file_link(name: str, data: bytes, kind: str, text: str = "") -> str:

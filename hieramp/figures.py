@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ SETTINGS_KEY = "hieramp"
 TILE = 128  # small pictures are enlarged to about this many pixels
 GAP, INK, PAPER = 6, "#1c1b22", "#ffffff"
 COLORS = "inferno"
+Kind = Literal["png", "svg"]  # of the file of a plot
 
 
 def to_picture(image_CHW: Tensor) -> Image.Image:
@@ -100,10 +101,22 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
         part.write_bytes(png_bytes(picture, settings))
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a plot as PNG; whole or not at all."""
-    with atomic(path) as part:
-        figure.savefig(part, format="png", dpi=150)
+def figure_bytes(figure: Figure, kind: Kind, settings: dict[str, Any] | None = None, dpi: int = 150) -> bytes:
+    """A plot as PNG or SVG, its text as text, with settings inside: in a PNG's chunk, in an SVG's description."""
+    buffer, text = BytesIO(), json.dumps(settings) if settings else None
+    metadata: dict[str, Any] = {SETTINGS_KEY: text} if text else {}
+    if kind == "svg":
+        metadata = {"Creator": "hieramp", "Date": None} | ({"Description": text} if text else {})
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hieramp"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path, settings: dict[str, Any] | None = None) -> None:
+    """Write a plot as PNG, and as SVG beside it; each whole or not at all."""
+    for kind in get_args(Kind):
+        with atomic(path.with_suffix(f".{kind}")) as part:
+            part.write_bytes(figure_bytes(figure, kind, settings))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from PIL import Image
 
 import hieramp
 from app import (
-    changed,
     context,
     distill_requests,
     distill_tab,
@@ -32,6 +31,7 @@ from app import (
     handlers,
     page,
     plots,
+    study,
     view_models,
     view_requests,
     words,
@@ -654,8 +654,8 @@ def test_what_a_toast_warns_of_is_escaped(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_names_in_tables_links_and_sheets_are_escaped(model: hieramp.Model) -> None:
-    html = changed.said(HOSTILE, "", {"class": HOSTILE})
-    html += changed.link(HOSTILE, "", {"class": HOSTILE})
+    html = study.said(HOSTILE, "", {"class": HOSTILE}, [HOSTILE])
+    html += study.link(HOSTILE, "", {"class": HOSTILE})
     assert "<form" not in html and "<img src=x" not in html
 
 
@@ -777,7 +777,7 @@ def test_scenes_say_where_painting_acts(model: hieramp.Model) -> None:
 
 
 def test_tables_carry_what_they_were_made_by() -> None:
-    link = changed.link("a.csv", "x,y\n1,2\n", {"class": "cat", "seeds": [3]})
+    link = study.link("a.csv", "x,y\n1,2\n", {"class": "cat", "seeds": [3]})
     text = base64.b64decode(re.findall('base64,([^"]+)', link)[0]).decode()
     assert text == '# class: "cat"\n# seeds: [3]\nx,y\n1,2\n'
 

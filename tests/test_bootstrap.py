@@ -91,4 +91,4 @@ def test_noise_is_called_noise() -> None:
 )
 def test_the_papers_direction_is_one_sentence(stage: str, low: float, high: float, words: str) -> None:
     said = direction(stage, Interval((low + high) / 2, low, high, 10), "classes")
-    assert words in said and "n = 10) classes." in said and set(EXPECTED) == {"coarse", "mid", "fine"}
+    assert words in said and "n = 10 classes)." in said and set(EXPECTED) == {"coarse", "mid", "fine"}

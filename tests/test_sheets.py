@@ -23,7 +23,7 @@ def an_order(model: hieramp.Model, **changes: Any) -> view_requests.ViewRequest:
 
 
 def a_plan(model: hieramp.Model, columns: str, column_values: str = "", rows: str = "", **more: Any) -> sheets.Sheet:
-    view_request = an_order(model, **more.pop("order", {}))
+    view_request = an_order(model, **more.pop("changes", {}))
     return ablate.plan(
         model, view_request, columns, column_values, rows, more.pop("row_values", ""), more.pop("seeds", 1)
     )
@@ -98,7 +98,7 @@ def test_baselines_come_first_as_a_row_where_each_column_has_its_own(model: hier
 
 
 def test_the_mode_on_an_axis_keeps_what_is_off(model: hieramp.Model) -> None:
-    sheet = a_plan(model, "mode", "logit, attention", view_request={"coarse_strength": 2.0, "mid_strength": 0.0})
+    sheet = a_plan(model, "mode", "logit, attention", changes={"coarse_strength": 2.0, "mid_strength": 0.0})
     other = sheet.view_requests[2].settings
     assert other.mode == "attention" and other.coarse == (0.5, 7.39) and other.mid is not None and other.mid[1] == 1.0
 
@@ -148,13 +148,13 @@ def test_files_hold_all_settings_and_open_again(model: hieramp.Model) -> None:
     assert [row["mid_strength"] for row in rows] == ["0.0", "1.0", "5.0"] * 2
     assert [row["is_baseline"] for row in rows] == ["True", "False", "False"] * 2
     assert float(rows[2]["probability"]) == stored["tiles"][2]["probability"]
-    png = Image.open(io.BytesIO(sheet_files.png(model, sheet, "probability")))
+    png = Image.open(io.BytesIO(sheet_files.as_figure(model, sheet, "probability", "png")))
     settings = json.loads(png.info["hieramp"])
     first = view_requests.from_picture(model, settings)
     assert (first.label, first.seeds, first.settings.is_off) == (1, (7,), True)
     said = "This is a sheet of 6 pictures: the first of them, seed 7, baseline, is shown."
     assert view_requests.remarks(model, settings) == [said]
-    svg = sheet_files.svg(model, sheet, "probability").decode()
+    svg = sheet_files.as_figure(model, sheet, "probability", "svg").decode()
     for words in (
         "mid β 5",
         "seed 8",

@@ -32,10 +32,9 @@ class Interval:
         """Whether it is surely above 0, surely below, or neither."""
         return "up" if self.low > 0 else "down" if self.high < 0 else "open"
 
-    def text(self, unit: str = "") -> str:
-        """ "+0.031 nats (95 % interval +0.010 to +0.052, n = 8)"."""
-        unit = f" {unit}" if unit else ""
-        return f"{self.value:+.3f}{unit} (95 % interval {self.low:+.3f} to {self.high:+.3f}, n = {self.count})"
+    def text(self, unit: str, of: str) -> str:
+        """ "+0.031 nats (95 % interval +0.010 to +0.052, n = 8 classes)"."""
+        return f"{self.value:+.3f} {unit} (95 % interval {self.low:+.3f} to {self.high:+.3f}, n = {self.count} {of})"
 
 
 def mean_interval(values: Sequence[float], draws: int = 10_000, seed: int = 0) -> Interval:
@@ -83,8 +82,10 @@ def usage_difference(
     generator = torch.Generator().manual_seed(seed)
     weights_DN = _weights(len(before_NV), draws, generator)
     weights_DM = weights_DN if is_paired else _weights(len(after_MV), draws, generator)
-    found = [_usages(side.sum(0, keepdim=True)) for side in (before_NV, after_MV)]
-    again = [_usages(w @ side) for w, side in ((weights_DN, before_NV), (weights_DM, after_MV))]
+    num_codes, is_used_V = before_NV.shape[1], (before_NV.sum(0) + after_MV.sum(0)) > 0
+    sides = before_NV[:, is_used_V], after_MV[:, is_used_V]
+    found = [_usages(side.sum(0, keepdim=True), num_codes) for side in sides]
+    again = [_usages(w @ side, num_codes) for w, side in zip((weights_DN, weights_DM), sides, strict=True)]
     intervals = []
     for what in (0, 1):
         value = (found[1][what] - found[0][what]).item()
@@ -99,10 +100,10 @@ def _weights(count: int, draws: int, generator: torch.Generator) -> Tensor:
     return torch.zeros(draws, count).scatter_add_(1, again_DN, torch.ones(draws, count))
 
 
-def _usages(counts_DV: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropy in nats and coverage of each row of counts, (D,) float64 each."""
+def _usages(counts_DV: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+    """Entropy in nats and coverage of a codebook of so many, of each row of counts; (D,) float64 each."""
     p_DV = (counts_DV / counts_DV.sum(1, keepdim=True)).double()
-    return torch.special.entr(p_DV).sum(1), (counts_DV > 0).double().mean(1)
+    return torch.special.entr(p_DV).sum(1), (counts_DV > 0).double().sum(1) / num_codes
 
 
 def _middle(values_D: np.ndarray) -> tuple[float, float]:
@@ -126,4 +127,4 @@ def direction(stage: str, difference: Interval, of: str) -> str:
         here = "can be neither confirmed nor ruled out here"
     else:
         here = "does not hold here: it is the other way round"
-    return f"In the paper {stage} entropy {paper}; that {here}: {difference.text('nats')} {of}."
+    return f"In the paper {stage} entropy {paper}; that {here}: {difference.text('nats', of)}."

@@ -1,10 +1,8 @@
 """Figures of paired differences with their intervals, for papers and for the page. Pure functions to matplotlib."""
 
 import io
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,7 +13,7 @@ from hieramp.analysis.bootstrap import Interval, UsageDifference, mean_interval
 UP, DOWN, OPEN = "#c2570c", "#2f6f9f", "#98928b"
 COLORS = {"up": UP, "down": DOWN, "open": OPEN}
 NOTE = "Dots: difference to the baseline. Lines: 95 % bootstrap interval."
-ON_PAGE = "#8a847d"  # an ink that can be read on light and on dark pages
+INK = "#857f78"  # on a page, light or dark
 
 
 def usage_difference_figure(found: Mapping[str, UsageDifference], title: str) -> Figure:
@@ -36,7 +34,7 @@ def classes_figure(found: Mapping[str, Mapping[str, Interval]], title: str, labe
     for axes, (name, classes) in zip(panels, found.items(), strict=True):
         mean = mean_interval([one.value for one in classes.values()])
         _rows(axes, {**classes, "mean": mean}, label)
-        axes.axhline(len(classes) - 0.5, color="#8a847d", linewidth=0.5)
+        axes.axhline(len(classes) - 0.5, color=INK, linewidth=0.5)
         axes.set_title(name, fontsize=9)
     return _titled(figure, title)
 
@@ -65,7 +63,7 @@ def _rows(axes: Axes, found: Mapping[str, Interval], label: str) -> None:
         color = COLORS[one.verdict]
         axes.plot([one.low, one.high], [i, i], color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
         axes.plot([one.value], [i], "o", color=color, markersize=4, zorder=3)
-    axes.axvline(0, color="#8a847d", linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(found)), list(found), fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=7)
@@ -80,23 +78,17 @@ def _titled(figure: Figure, title: str) -> Figure:
     return figure
 
 
-def saved(figure: Figure, kind: str, about: Mapping[str, Any], ink: str | None = None) -> bytes:
-    """A figure as "png" or "svg" that carries `about`; with an `ink`, for a page: in that ink, on nothing."""
-    metadata: dict[str, Any] = {"hieramp": json.dumps(about)}
-    if kind == "svg":
-        metadata = {"Description": metadata["hieramp"], "Date": None, "Creator": "hieramp"}
-    if ink:
-        for axes in figure.axes:
-            axes.set_facecolor("none")
-            axes.tick_params(colors=ink)
-            axes.spines["bottom"].set_color(ink)
-            for text in (axes.xaxis.label, axes.title, *axes.get_yticklabels()):
-                text.set_color(ink)
-        for text in figure.texts:
-            text.set_color(ink)
-        if figure._suptitle:  # type: ignore[attr-defined]
-            figure._suptitle.set_color(ink)  # type: ignore[attr-defined]
+def on_page(figure: Figure) -> bytes:
+    """A figure as SVG for a page: in an ink that can be read on light and on dark, on nothing, its text as shapes."""
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=INK)
+        axes.spines["bottom"].set_color(INK)
+        for text in (axes.xaxis.label, axes.title, *axes.get_yticklabels()):
+            text.set_color(INK)
+    for text in figure.texts:
+        text.set_color(INK)
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "path" if ink else "none", "svg.hashsalt": "hieramp"}):
-        figure.savefig(buffer, format=kind, dpi=200, facecolor="none" if ink else "white", metadata=metadata)
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "hieramp"}):
+        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
     return buffer.getvalue()

@@ -124,14 +124,14 @@ def _differences(
     named |= {f"scale {scale}": [scale] for scale in range(len(scales))}
     found = {}
     for place in places or named:
-        both = [
+        plain_NV, amplified_NV = (
             code_counts(
                 torch.cat([torch.cat([batch[scale] for scale in named[place]], dim=1) for batch in side]),
                 model.vqvae.config.num_codes,
             )
             for side in (before, after)
-        ]
-        found[place] = usage_difference(*both)
+        )
+        found[place] = usage_difference(plain_NV, amplified_NV)
     return found
 
 

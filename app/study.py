@@ -31,8 +31,12 @@ def run(
     outputs: list[Any],
     nothing: str = NOTHING,
     begun: str = BEGUN,
+    also: Sequence[Callable[..., Any]] = (),
 ) -> None:
-    """A study on two buttons: the first begins it, the second ends it. `outputs` begin with the words, as HTML."""
+    """A study on two buttons: the first begins it, and so do the events `also`; the second ends it.
+
+    `outputs` begin with the words, as HTML.
+    """
     button, end = buttons
 
     def key(request: gr.Request) -> str:
@@ -64,9 +68,11 @@ def run(
             context.scheduling.forget(key(request))
 
     ticket = gr.Number(0, visible=False, precision=0)
-    asked = button.click(ask, None, [ticket, outputs[0], end], trigger_mode="once", **CHEAP)
-    studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
-    studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
+    began = [ticket, outputs[0], end]
+    for begins in (button.click, *also):
+        asked = begins(ask, None, began, trigger_mode="once", **CHEAP)
+        studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
+        studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
     end.click(stop, None, end, **CHEAP)
 
 

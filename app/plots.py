@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hieramp import Settings
-from hieramp.analysis.bootstrap import Interval, UsageDifference, direction, mean_interval
+from hieramp.analysis.bootstrap import Interval, UsageDifference, direction, over_classes
 from hieramp.analysis.schedules import Comparison, Count
 from hieramp.analysis.tokens import Usage
 from hieramp.scales import STAGES
@@ -151,10 +151,7 @@ def own_stage(comparison: Comparison, names: Sequence[str]) -> dict[str, dict[st
 def class_findings(comparison: Comparison) -> list[str]:
     """Whether the paper's direction holds over the classes, for each stage that is amplified alone."""
     found = own_stage(comparison, list(map(str, comparison.labels)))
-    return [
-        direction(stage, mean_interval([one.value for one in classes.values()]), "classes")
-        for stage, classes in found.items()
-    ]
+    return [direction(stage, *over_classes(list(classes.values()))) for stage, classes in found.items()]
 
 
 DIFFERENCE = ("entropy_nats", "entropy_low", "entropy_high", "coverage", "coverage_low", "coverage_high", "pairs")

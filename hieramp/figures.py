@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -113,10 +113,9 @@ def figure_bytes(figure: Figure, kind: Kind, settings: dict[str, Any] | None = N
 
 
 def save_figure(figure: Figure, path: Path, settings: dict[str, Any] | None = None) -> None:
-    """Write a plot as PNG, and as SVG beside it; each whole or not at all."""
-    for kind in get_args(Kind):
-        with atomic(path.with_suffix(f".{kind}")) as part:
-            part.write_bytes(figure_bytes(figure, kind, settings))
+    """Write a plot as PNG, or as SVG where the name ends so; whole or not at all."""
+    with atomic(path) as part:
+        part.write_bytes(figure_bytes(figure, "svg" if path.suffix == ".svg" else "png", settings))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

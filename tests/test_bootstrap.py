@@ -12,6 +12,7 @@ from hieramp.analysis.bootstrap import (
     code_counts,
     direction,
     mean_interval,
+    over_classes,
     usage_difference,
 )
 from hieramp.analysis.tokens import usage
@@ -29,6 +30,12 @@ def test_the_interval_of_a_mean_is_that_of_theory() -> None:
 
 def test_one_value_has_no_spread_and_none_is_refused() -> None:
     assert mean_interval([2.5]) == Interval(2.5, 2.5, 2.5, 1)
+    assert mean_interval([2.5]).verdict == "open"
+    one = Interval(0.2, 0.1, 0.3, 8)
+    assert over_classes([one]) == (one, "images") and over_classes([one, one]) == (
+        Interval(0.2, 0.2, 0.2, 2),
+        "classes",
+    )
     with pytest.raises(ValueError, match="no value was given"):
         mean_interval([])
 

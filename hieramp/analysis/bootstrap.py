@@ -29,7 +29,9 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it is surely above 0, surely below, or neither."""
+        """Whether it is surely above 0, surely below, or neither; of a single image or class nothing is sure."""
+        if self.count < 2:
+            return "open"
         return "up" if self.low > 0 else "down" if self.high < 0 else "open"
 
     def text(self, unit: str, of: str) -> str:
@@ -49,6 +51,13 @@ def mean_interval(values: Sequence[float], draws: int = 10_000, seed: int = 0) -
     again = np.random.default_rng(seed).integers(len(values_N), size=(draws, len(values_N)))
     low, high = _middle(values_N[again].mean(1))
     return Interval(float(values_N.mean()), low, high, len(values_N))
+
+
+def over_classes(found: Sequence[Interval]) -> tuple[Interval, str]:
+    """The mean over classes with its interval, and what was drawn again; of one class its own, over its images."""
+    if len(found) == 1:
+        return found[0], "images"
+    return mean_interval([one.value for one in found]), "classes"
 
 
 @dataclass(frozen=True)

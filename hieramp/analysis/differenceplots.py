@@ -2,13 +2,13 @@
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hieramp.analysis.bootstrap import Interval, UsageDifference, mean_interval
+from hieramp.analysis.bootstrap import Interval, UsageDifference, over_classes
 
 UP, DOWN, OPEN = "#c2570c", "#2f6f9f", "#98928b"
 COLORS = {"up": UP, "down": DOWN, "open": OPEN}
@@ -32,24 +32,12 @@ def classes_figure(found: Mapping[str, Mapping[str, Interval]], title: str, labe
     figure = Figure(figsize=(max(4.0, 2.9 * len(found)), 1.45 + 0.22 * rows), layout="constrained")
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (name, classes) in zip(panels, found.items(), strict=True):
-        mean = mean_interval([one.value for one in classes.values()])
-        _rows(axes, {**classes, "mean": mean}, label)
-        axes.axhline(len(classes) - 0.5, color=INK, linewidth=0.5)
+        mean, of = over_classes(list(classes.values()))
+        means = {"mean": mean} if of == "classes" else {}
+        _rows(axes, {**classes, **means}, label)
+        if means:
+            axes.axhline(len(classes) - 0.5, color=INK, linewidth=0.5)
         axes.set_title(name, fontsize=9)
-    return _titled(figure, title)
-
-
-def schedules_figure(found: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
-    """Schedule → stage → the difference of each class: a panel for each stage, in it the mean of each schedule."""
-    stages = list(next(iter(found.values())))
-    figure = Figure(figsize=(max(4.0, 2.9 * len(stages)), 1.6 + 0.24 * len(found)), layout="constrained")
-    for axes, stage in zip(figure.subplots(1, len(stages), sharey=True, squeeze=False)[0], stages, strict=True):
-        for i, by_stage in enumerate(found.values()):
-            values = by_stage[stage]
-            axes.plot(values, [i] * len(values), "|", color=OPEN, alpha=0.6, markersize=6, zorder=1)
-        means = {name.replace("-", " "): mean_interval(by_stage[stage]) for name, by_stage in found.items()}
-        _rows(axes, means, "entropy, nats")
-        axes.set_title(f"tokens of {stage}", fontsize=9)
     return _titled(figure, title)
 
 

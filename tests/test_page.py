@@ -325,7 +325,7 @@ def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
         tab.get_by_role("button", name="Count tokens").click()
         with tab.expect_download() as got:
             tab.get_by_role("link", name="usage.csv").click()
-        assert got.value.suggested_filename == "airplane-seed0-usage.csv"
+        assert got.value.suggested_filename == "airplane-seed0-n16-usage.csv"
         text = Path(got.value.path()).read_text()
         assert '# class: "airplane"' in text and "\nwhere,tokens" in text
         note = tab.locator(".stale-note").first

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         _subject(args, name, path, usages[name], classifier, names, real) for name, path in _paths(args).items()
     ]
     out = args.out or OUT / Path(args.set).stem
-    against = pair(*subjects, _are_pairs(args, subjects)) if args.against else None
+    against = pair(subjects[0], subjects[1], _are_pairs(args, subjects)) if args.against else None
     write_files(out, subjects, real, against)
     found = summary(subjects, against)
     write_text(out / "analysis.json", json.dumps(found, indent=1) + "\n")

@@ -91,7 +91,10 @@ class Endpoints:
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
         view_request, wanted = self._order(settings), self._samples(samples)
         *_, found = self.context.study("count_tokens", view_request, wanted)
-        return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
+        name = view_requests.short_name(self.model.class_names[view_request.label])
+        answer = {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
+        findings = plots.usage_findings(found, view_request.settings)
+        return answer | {"differences": plots.differences_csv({name: found.differences}), "findings": findings}
 
     def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
         view_request, wanted = self._order({"class_name": 0, **settings}), self._samples(samples)
@@ -99,7 +102,9 @@ class Endpoints:
         chosen = view_requests.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
         labels = choose_classes(num_classes, chosen, view_request.seeds[0])
         *_, found = self.context.study("compare_schedules", view_request, wanted, labels)
-        return {"csv": plots.risen_csv(found)}
+        names = [view_requests.short_name(self.model.class_names[label]) for label in labels]
+        differences = plots.class_differences_csv(found, names)
+        return {"csv": plots.risen_csv(found), "differences": differences, "findings": plots.class_findings(found)}
 
     def ablate(
         self, columns: str, column_values: str, rows: str, row_values: str, seeds: int, **settings: Any
@@ -178,9 +183,11 @@ def build(context: AppContext) -> None:
         (does.saliency, drawing, one, "Where each scale looks, and what its class token believes.",
          "settings; per scale both maps and likeliest classes, the positions chosen, the tokens that changed."),
         (does.count_tokens, studying, (samples, *one), "Entropy and coverage of a class's tokens in both.",
-         "csv per scale and stage; changed: per scale the share of samples whose token differs."),
+         "csv per scale and stage; changed: per scale the share of samples whose token differs; differences: amplified "
+         "minus plain with 95 % intervals, as CSV; findings: whether the paper's direction holds, in sentences."),
         (does.compare_schedules, studying, (several, samples, SEED, *sampling),
-         "The share of classes whose entropy or coverage rises under each schedule.", "csv per schedule and stage."),
+         "The share of classes whose entropy or coverage rises under each schedule.",
+         "csv per schedule and stage; differences per schedule, class and stage; findings, in sentences."),
         (does.ablate, studying, (*plane, *one), "Pictures along any two fields, as a sheet with its baselines.",
          "sheet: data: address of a PNG; labels of its pictures, row by row; csv of settings and figures."),
         (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),

@@ -82,7 +82,8 @@ def test_what_the_endpoints_answer_is_what_the_model_draws(client: Any, served: 
     assert [len(m["amplified"]["saliency"]) for m in maps] == [1, 2, 3, 4, 6, 8]
     assert len(maps[5]["chosen"]) == 32 and len(maps[0]["baseline"]["beliefs"]) == 4
     assert client.predict("cat", samples=2, api_name="/count_tokens")["csv"].startswith("where,tokens,entropy_baseline")
-    assert client.predict(classes=1, samples=1, api_name="/compare_schedules")["csv"].count("\n") == 22
+    compared = client.predict(classes=1, samples=1, api_name="/compare_schedules")
+    assert compared["csv"].count("\n") == 22 == compared["differences"].count("\n") and len(compared["findings"]) == 3
     answer = client.predict(
         "cat", columns="mid_strength", column_values="1, 2", rows="mid_rho", seeds=2, api_name="/ablate"
     )

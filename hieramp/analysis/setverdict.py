@@ -160,7 +160,7 @@ def _students(
     expected = 2 * expected_seconds(build, classifier, held, test, whole)
     epochs = max(FEWEST_EPOCHS, min(whole.epochs, int(whole.epochs * seconds / expected)))
     training = replace(whole, epochs=epochs)
-    students = Students(STUDENT, epochs, whole.epochs, protocol.name, len(test.images))
+    students = Students("ConvNet", epochs, whole.epochs, protocol.name, len(test.images))
     found = replace(found, students=students, of=3 + 2 * epochs)
     yield found
     for is_real, images in ((False, held), (True, random_real)):

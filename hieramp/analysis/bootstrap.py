@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 LEVEL = 0.95
+ROUNDING = 1e-6  # less is none
 DRAWS = 500  # of the images of a class
 Verdict = Literal["up", "down", "open"]
 
@@ -32,7 +33,12 @@ class Interval:
         """Whether it is surely above 0, surely below, or neither; of a single image or class nothing is sure."""
         if self.count < 2:
             return "open"
-        return "up" if self.low > 0 else "down" if self.high < 0 else "open"
+        return "up" if self.low > ROUNDING else "down" if self.high < -ROUNDING else "open"
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is no difference at all, but for rounding."""
+        return max(abs(self.low), abs(self.value), abs(self.high)) <= ROUNDING
 
     def text(self, unit: str, of: str) -> str:
         """ "+0.031 nats (95 % interval +0.010 to +0.052, n = 8 classes)"."""
@@ -132,8 +138,11 @@ def direction(stage: str, difference: Interval, of: str) -> str:
     found = difference.verdict
     if found == expected:
         here = "holds here"
+    elif difference.is_nothing:
+        here = "nothing changes here"
     elif found == "open":
         here = "can be neither confirmed nor ruled out here"
     else:
         here = "does not hold here: it is the other way round"
-    return f"In the paper {stage} entropy {paper}; that {here}: {difference.text('nats', of)}."
+    subject = "" if difference.is_nothing else "that "
+    return f"In the paper {stage} entropy {paper}; {subject}{here}: {difference.text('nats', of)}."

@@ -77,13 +77,13 @@ def _counting(context: AppContext, controls: Controls, samples: gr.Slider) -> St
                     about["seeds"] = list(seeds)
                     start = view_models.file_name(name, f"seed{seeds[0]}-n{len(seeds)}")
                     links = "".join(
-                        study.link(f"{start}-{what}.csv", text, about)
+                        study.link(f"{start}-{what}.csv", text, about, f"{what}.csv")
                         for what, text in (
                             ("usage", plots.usage_csv(found, sides)),
                             ("differences", plots.differences_csv({name: found.differences})),
                             ("changed", plots.changed_csv(found, sides)),
                         )
-                    ) + study.plot_links(f"{start}-differences", figure, about)
+                    ) + study.plot_links(f"{start}-differences", figure, about, "differences")
                 words = study.said(plots.usage_words(name, found), links, of, findings)
                 others = plots.usage_figure(found, sides), plots.changed_figure(found, sides)
                 plot = study.plot(figure, " ".join([title, *findings]))
@@ -116,10 +116,10 @@ def _comparing(context: AppContext, controls: Controls, classes: gr.Slider, per_
                     about = {"model": model.name, "classes": names, "samples": each, "seeds": list(seeds)}
                     about |= view_request.settings.plain.to_json() | {"hieramp": hieramp.__version__}
                     start = f"{model.name}-{wanted}-classes-seed{seeds[0]}-n{each}"
-                    links = study.link(f"{start}-schedules.csv", plots.risen_csv(found), about)
+                    links = study.link(f"{start}-schedules.csv", plots.risen_csv(found), about, "schedules.csv")
                     table = plots.class_differences_csv(found, names)
-                    links += study.link(f"{start}-differences.csv", table, about)
-                    links += study.plot_links(f"{start}-differences", figure, about)
+                    links += study.link(f"{start}-differences.csv", table, about, "differences.csv")
+                    links += study.plot_links(f"{start}-differences", figure, about, "differences")
                 words = study.said(plots.risen_words(found), links, of, findings)
                 plot = study.plot(figure, " ".join([title, *findings]))
                 yield found.num_classes, found.num_wanted, words, (plot, plots.risen_figure(found))

@@ -95,10 +95,13 @@ def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None
     return f'<p role="status">{escape(words)}</p>{lines}{note}<p class="plain links">{links}</p>'
 
 
-def link(name: str, text: str, about: Mapping[str, Any]) -> str:
-    """A table to take away, inside its link; `about`, what it was made by, is above it in lines that begin with #."""
+def link(name: str, text: str, about: Mapping[str, Any], shown: str = "") -> str:
+    """A table to take away, inside its link; `about`, what it was made by, is above it in lines that begin with #.
+
+    The link says `shown`, or the name of the file.
+    """
     text = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items()) + text
-    return file_link(name, text.encode(), "text/csv;charset=utf-8")
+    return file_link(name, text.encode(), "text/csv;charset=utf-8", shown)
 
 
 def plot(figure: Figure, words: str) -> str:
@@ -108,11 +111,11 @@ def plot(figure: Figure, words: str) -> str:
     return f'<div class="wide-plot" tabindex="0" role="group" aria-label="Plot">{picture}</div>'
 
 
-def plot_links(start: str, figure: Figure, about: Mapping[str, Any]) -> str:
-    """The same figure to take away, as PNG and SVG."""
+def plot_links(start: str, figure: Figure, about: Mapping[str, Any], shown: str) -> str:
+    """The same figure to take away, as PNG and SVG; the links say `shown` and the kind."""
     kinds: dict[figures.Kind, str] = {"png": "image/png", "svg": "image/svg+xml"}
     return "".join(
-        file_link(f"{start}.{kind}", figures.figure_bytes(figure, kind, dict(about), dpi=200), media)
+        file_link(f"{start}.{kind}", figures.figure_bytes(figure, kind, dict(about), dpi=200), media, f"{shown}.{kind}")
         for kind, media in kinds.items()
     )
 

@@ -30,7 +30,8 @@ def test_the_interval_of_a_mean_is_that_of_theory() -> None:
 
 def test_one_value_has_no_spread_and_none_is_refused() -> None:
     assert mean_interval([2.5]) == Interval(2.5, 2.5, 2.5, 1)
-    assert mean_interval([2.5]).verdict == "open"
+    assert mean_interval([2.5] * 4).verdict == "open" and mean_interval([2.5] * 5).verdict == "up"
+    assert "cannot be told here from so few" in direction("fine", Interval(0.2, 0.1, 0.3, 4), "classes")
     one = Interval(0.2, 0.1, 0.3, 8)
     assert over_classes([one]) == (one, "images") and over_classes([one, one]) == (
         Interval(0.2, 0.2, 0.2, 2),

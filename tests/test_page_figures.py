@@ -181,10 +181,12 @@ def test_studies_show_paired_differences_and_say_whether_the_paper_holds(browser
         tab.get_by_label("number input for Classes").fill("2")
         tab.get_by_label("number input for Samples of each").fill("2")
         tab.get_by_role("button", name="Compare schedules").click()
-        tab.get_by_role("link", name="tiny-2-classes-seed3-n2-differences.png").wait_for()
+        tab.locator("#risen-words").get_by_role("link", name="differences.png").wait_for()
         assert len(tab.locator("#risen-words .finding").all_inner_texts()) == 3
         assert "n = 2 classes" in tab.locator("#risen-words .finding").first.inner_text()
-        text = downloaded(tab, "tiny-2-classes-seed3-n2-differences.csv")[1].decode()
+        name, data = downloaded(tab, "differences.csv")
+        text = data.decode()
+        assert name == "tiny-2-classes-seed3-n2-differences.csv"
         assert len([line for line in text.splitlines() if line[0] != "#"]) == 1 + 7 * 2 * 3
         assert tab.locator("#class-difference img").is_visible()
         tab.set_viewport_size({"width": 390, "height": 800})

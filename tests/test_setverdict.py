@@ -1,8 +1,11 @@
 """The verdict on a set, and its pictures as they are drawn."""
 
+import io
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import hieramp
 from app import distill_requests, set_pictures, verdict_tab, view_requests
@@ -56,7 +59,8 @@ def test_pictures_are_those_drawn_so_far_and_open_as_they_were_drawn(model: hier
     with hieramp.open_set(job.path) as held:
         for index, row, column, seed, source in [*first, *rest]:
             assert (held.labels[index], held.seeds[index]) == (asked.labels[row], seed) and column == index % 3
-            assert source == set_pictures.thumbnail(held.read(held.file_names[index]))
+            with Image.open(io.BytesIO(b64decode(source.split(",")[1]))) as picture:
+                assert picture.tobytes() == held.image(index).tobytes()
     name, query = set_pictures.frame(model, job)["rows"][1]
     asked_again = view_requests.from_query(
         model, dict(part.split("=") for part in f"{query}&seed=2000001"[1:].split("&"))

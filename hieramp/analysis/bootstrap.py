@@ -15,6 +15,7 @@ from torch import Tensor
 
 LEVEL = 0.95
 ROUNDING = 1e-6  # less is none
+FEWEST = 5  # images or classes: drawn again, three come out as one of ten sets
 DRAWS = 500  # of the images of a class
 Verdict = Literal["up", "down", "open"]
 
@@ -30,10 +31,15 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it is surely above 0, surely below, or neither; of a single image or class nothing is sure."""
-        if self.count < 2:
+        """Whether it is surely above 0, surely below, or neither; of very few, nothing is sure."""
+        if self.is_of_few:
             return "open"
         return "up" if self.low > ROUNDING else "down" if self.high < -ROUNDING else "open"
+
+    @property
+    def is_of_few(self) -> bool:
+        """Whether so few were drawn again that the interval is far too narrow."""
+        return self.count < FEWEST
 
     @property
     def is_nothing(self) -> bool:
@@ -140,6 +146,8 @@ def direction(stage: str, difference: Interval, of: str) -> str:
         here = "holds here"
     elif difference.is_nothing:
         here = "nothing changes here"
+    elif difference.is_of_few:
+        here = f"cannot be told here from so few (give at least {FEWEST})"
     elif found == "open":
         here = "can be neither confirmed nor ruled out here"
     else:

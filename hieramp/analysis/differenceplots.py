@@ -52,6 +52,8 @@ def _rows(axes: Axes, found: Mapping[str, Interval], label: str) -> None:
         axes.plot([one.low, one.high], [i, i], color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
         axes.plot([one.value], [i], "o", color=color, markersize=4, zorder=3)
     axes.axvline(0, color=INK, linewidth=0.8)
+    if all(one.is_nothing for one in found.values()):
+        axes.set_xlim(-0.01, 0.01)
     axes.set_yticks(range(len(found)), list(found), fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=7)

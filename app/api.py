@@ -6,11 +6,11 @@ Every endpoint takes the settings under the names that the page has, as the tabl
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
-from app import ablate, distill_requests, kinds, plots, view_models, view_requests, visitors
+from app import ablate, axes, distill_requests, kinds, plots, sheet_files, view_models, view_requests, visitors
 from app.changed import choose_classes
 from app.context import DEVICE, STUDY, AppContext, sentences
 from app.jobs import Job
@@ -18,7 +18,6 @@ from hieramp import Model, Settings
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
 
-Kind = Literal["schedules", "coarse", "mid", "fine"]
 REQUIRED = inspect.Parameter.empty
 
 
@@ -92,7 +91,10 @@ class Endpoints:
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
         view_request, wanted = self._order(settings), self._samples(samples)
         *_, found = self.context.study("count_tokens", view_request, wanted)
-        return {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
+        name = name_of(self.model, view_request.label)
+        answer = {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
+        findings = plots.usage_findings(found, view_request.settings)
+        return answer | {"differences": plots.differences_csv({name: found.differences}), "findings": findings}
 
     def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
         view_request, wanted = self._order({"class_name": 0, **settings}), self._samples(samples)
@@ -100,12 +102,19 @@ class Endpoints:
         chosen = view_requests.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
         labels = choose_classes(num_classes, chosen, view_request.seeds[0])
         *_, found = self.context.study("compare_schedules", view_request, wanted, labels)
-        return {"csv": plots.risen_csv(found)}
+        names = [name_of(self.model, label) for label in labels]
+        differences = plots.class_differences_csv(found, names)
+        return {"csv": plots.risen_csv(found), "differences": differences, "findings": plots.class_findings(found)}
 
-    def ablate(self, kind: str, **settings: Any) -> dict[str, Any]:
+    def ablate(
+        self, columns: str, column_values: str, rows: str, row_values: str, seeds: int, **settings: Any
+    ) -> dict[str, Any]:
         view_request = self._order(settings)
-        *_, found = self.context.study("ablate", view_request, kind)
-        return {"sheet": view_models.data_uri(*ablate.saved(self.model, found)), "labels": found.labels}
+        empty = ablate.plan(self.model, view_request, columns, column_values, rows, row_values, seeds)
+        *_, found = self.context.study("ablate", view_request, empty)
+        picture = sheet_files.as_figure(self.model, found, sheet_files.first_measure(found), "png")
+        answer = {"sheet": view_models.png_uri(picture), "labels": list(found.labels)}
+        return answer | {"csv": sheet_files.as_csv(self.model, found)}
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         distill_request = self._recipe(settings)
@@ -147,7 +156,14 @@ def build(context: AppContext) -> None:
     sampled = {part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts}
     sampling = tuple(argument for argument in settings if argument.name in sampled)
     one = (CLASS, SEED, *settings)
-    kind = Argument("kind", Kind, "schedules", "The eight schedules, or strength by ρ of one stage.")
+    fields = ", ".join(name for _, name in axes.choices(context.model))
+    plane = (
+        Argument("columns", str, axes.SCHEDULE, f"The field across: {fields}."),
+        Argument("column_values", str, "", "Its values, separated by commas; none for a choice of them."),
+        Argument("rows", str, "", "The field down, or none."),
+        Argument("row_values", str, "", "Its values, as those of the columns."),
+        Argument("seeds", int, 1, f"Seeds, a row each, 1 to {view_requests.MAX_COUNT}."),
+    )
     samples = Argument("samples", int, 16, f"Images drawn of each kind, 1 to {limits.samples}.")
     several = Argument("classes", int, min(10, num_classes), f"How many classes, at most {limits.classes}.")
     job_id = Argument("job_id", str, REQUIRED, "What distill answered.")
@@ -167,11 +183,13 @@ def build(context: AppContext) -> None:
         (does.saliency, drawing, one, "Where each scale looks, and what its class token believes.",
          "settings; per scale both maps and likeliest classes, the positions chosen, the tokens that changed."),
         (does.count_tokens, studying, (samples, *one), "Entropy and coverage of a class's tokens in both.",
-         "csv per scale and stage; changed: per scale the share of samples whose token differs."),
+         "csv per scale and stage; changed: per scale the share of samples whose token differs; differences: amplified "
+         "minus plain with 95 % intervals, as CSV; findings: whether the paper's direction holds, in sentences."),
         (does.compare_schedules, studying, (several, samples, SEED, *sampling),
-         "The share of classes whose entropy or coverage rises under each schedule.", "csv per schedule and stage."),
-        (does.ablate, studying, (kind, *one), "One class and seed under many settings, as a sheet.",
-         "sheet: data: address of a PNG; labels of its pictures, row by row."),
+         "The share of classes whose entropy or coverage rises under each schedule.",
+         "csv per schedule and stage; differences per schedule, class and stage; findings, in sentences."),
+        (does.ablate, studying, (*plane, *one), "Pictures along any two fields, as a sheet with its baselines.",
+         "sheet: data: address of a PNG; labels of its pictures, row by row; csv of settings and figures."),
         (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
         (does.distill, asking, made, "Make a distilled set in the background.", stands),
         (does.job, cheap, (job_id,), "Where a job stands.", stands),

@@ -22,6 +22,7 @@ from app.visitor_limits import VisitorLimits
 from app.words import shown
 from app.zero import is_lent
 from hieramp import Model
+from hieramp.data import has_test_split
 from hieramp.errors import UserError
 
 DEVICE, STUDY = "device", "study"  # events that draw take turns; so do those that count
@@ -47,13 +48,23 @@ class AppContext:
     jobs: JobBook
     served: lent.Served
     scheduling: DeviceQueue = field(default_factory=DeviceQueue)
+    data: str | None = None  # real images, train/ and test/, for the verdict on a set
 
     @classmethod
-    def make(cls, model: Model, limits: VisitorLimits | None = None, job_root: Path | None = None) -> "AppContext":
+    def make(
+        cls,
+        model: Model,
+        limits: VisitorLimits | None = None,
+        job_root: Path | None = None,
+        data: str | None = None,
+    ) -> "AppContext":
+        """Raises UserError where `data` holds no real images to train on, or none to test on."""
+        if data is not None and not (Path(data).is_dir() and has_test_split(data)):
+            raise UserError(f"{data} is no folder of real images: give one with train/ and test/ inside")
         limits, device = limits or VisitorLimits(), Device()
         root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs"
         served = lent.Served(model)
-        return cls(model, limits, device, JobBook(model, root, device, limits, served), served)
+        return cls(model, limits, device, JobBook(model, root, device, limits, served), served, data=data)
 
     def grow(self, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
         """The view model after every scale, in turn with the jobs."""
@@ -71,9 +82,9 @@ class AppContext:
         with self.device.drawing():
             return lent.answer(self.served, what, asked, *more)
 
-    def study(self, what: str, view_request: ViewRequest, *more: Any) -> Generator[Any, None, None]:
+    def study(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
         """`lent.study`, in the gaps between drawings."""
-        return self.device.in_gaps(lent.study(self.served, what, view_request, *more))
+        return self.device.in_gaps(lent.study(self.served, what, asked, *more))
 
 
 def warn(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import distill_requests, visitors
+from app import distill_requests, set_pictures, theme, verdict_tab, visitors
 from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, slider
 from app.controls import Controls
 from app.jobs import Job
@@ -19,7 +19,8 @@ ABOUT = (
     "class, in one zip with labels, settings and checksums. It is made in the background; close the page, come back, "
     "and the job is still here.</p>"
 )
-# The id of the visitor's job stays in their browser. A fixed secret, so that it is still understood after a restart.
+MOST_SETS = 20  # that the page remembers
+# The ids of the visitor's jobs stay in their browser. A fixed secret, so that it is still understood after a restart.
 STORAGE_KEY = SECRET = "hieramp-job"
 POLL_SECONDS = 1.0
 CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click(), 50)"
@@ -27,7 +28,19 @@ CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click()
 
 def build_memory() -> tuple[gr.BrowserState, gr.Timer]:
     """What must be there before the tab is opened: tabs are made in the browser when first looked at."""
-    return gr.BrowserState("", storage_key=STORAGE_KEY, secret=SECRET), gr.Timer(POLL_SECONDS, active=False)
+    nothing: dict[str, Any] = {"ids": [], "shown": ""}
+    return gr.BrowserState(nothing, storage_key=STORAGE_KEY, secret=SECRET), gr.Timer(POLL_SECONDS, active=False)
+
+
+def mine(remembered: Any) -> tuple[list[str], str]:
+    """The ids of a visitor's jobs, the newest first, and which of them is on screen."""
+    if isinstance(remembered, str):  # as the version before kept the one that there was
+        return ([remembered], remembered) if remembered else ([], "")
+    if not isinstance(remembered, dict):
+        return [], ""
+    ids = [one for one in remembered.get("ids", ()) if isinstance(one, str)][:MOST_SETS]
+    shown = remembered.get("shown")
+    return ids, shown if isinstance(shown, str) else ""
 
 
 def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tuple[gr.BrowserState, gr.Timer]) -> None:
@@ -48,10 +61,20 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tupl
         resume = gr.Button("Resume", interactive=False, min_width=80, scale=0)
         download = gr.Button("Download", interactive=False, min_width=100, scale=0)
     panel = html(job_html(None), elem_id="job")
+    sets = gr.Radio([], label="My sets", visible=False, interactive=True, elem_id="my-sets")
+    pictures = gr.HTML(
+        None,
+        html_template=theme.read("pictures.html"),
+        js_on_load=theme.read("pictures.js"),
+        apply_default_css=False,
+        elem_id="pictures",
+    )
+    verdict = verdict_tab.build(context)
     html(f'<p class="caps">{escape(distill_requests.caps_words(context.limits))}</p>', elem_classes="prose-line")
     file = gr.DownloadButton("File", visible="hidden", elem_id="job-file")
     remembered, timer = memory
-    shown = [panel, start, stop, resume, download, timer]
+    listed = gr.State([])
+    shown = [panel, start, stop, resume, download, timer, pictures, sets, listed]
     asked = {"classes": classes, "ipc": ipc, "set_seed": seed, "soft_labels": soft}
     fields = {*asked.values(), *controls.inputs}
 
@@ -59,13 +82,17 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tupl
         return {name: given[component] for name, component in asked.items()} | controls.values(given)
 
     does = Actions(context, values, remembered)
+    kept = [remembered, listed]
     ask.click(does.estimate, fields, guess, **DRAWING)
     gr.on([classes.input, ipc.input, soft.input], does.recount, fields, guess, trigger_mode="always_last", **ASKING)
     start.click(does.begin, {remembered, *fields}, [remembered, *shown], trigger_mode="once", **ASKING)
-    stop.click(does.stop, remembered, shown, **CHEAP)
-    resume.click(does.resume, remembered, shown, **ASKING)
-    timer.tick(does.poll, remembered, shown, **CHEAP)
-    demo.load(does.poll, remembered, shown, **CHEAP)
+    stop.click(does.stop, kept, shown, **CHEAP)
+    resume.click(does.resume, kept, shown, **ASKING)
+    timer.tick(does.poll, kept, shown, **CHEAP)
+    demo.load(does.poll, kept, shown, **CHEAP)
+    sets.input(does.choose, [sets, remembered], [remembered, *shown], **ASKING)
+    pictures.more(does.more, remembered, pictures, trigger_mode="multiple", **ASKING)
+    verdict_tab.connect(context, verdict, lambda given: does.job(given[remembered]), remembered, pictures.finished)
     handed = download.click(does.hand_out, remembered, file, **ASKING)
     handed.success(None, None, None, js=CLICK_FILE, api_visibility="private")
 
@@ -97,24 +124,61 @@ class Actions:
 
     def begin(self, given: dict[Any, Any]) -> list[Any]:
         with sentences():
-            before = self.context.jobs.get(given[self.remembered])
-            if before and before.is_active:
+            before = [job for job in map(self.context.jobs.get, mine(given[self.remembered])[0]) if job]
+            if any(job.is_active for job in before):
                 raise UserError("a set of yours is being made: stop it first, or wait for it")
             job = self.context.jobs.start(self._recipe(given), visitors.current())
-        return [job.id, *_view(self.context, job)]
+        kept = {"ids": [job.id, *(one.id for one in before)][:MOST_SETS], "shown": job.id}
+        return [kept, *self._view(kept, [])]
 
-    def poll(self, job_id: str) -> list[Any]:
-        return _view(self.context, self.context.jobs.get(job_id))
+    def choose(self, job_id: Any, remembered: Any) -> list[Any]:
+        """Put another of the visitor's sets on screen."""
+        ids, shown = mine(remembered)
+        kept = {"ids": ids, "shown": job_id if job_id in ids else shown}
+        return [kept, *self._view(kept, [])]
 
-    def stop(self, job_id: str) -> list[Any]:
-        return _view(self.context, self.context.jobs.stop(job_id))
+    def poll(self, remembered: Any, listed: list[Any]) -> list[Any]:
+        return self._view(remembered, listed)
 
-    def resume(self, job_id: str) -> list[Any]:
+    def stop(self, remembered: Any, listed: list[Any]) -> list[Any]:
+        self.context.jobs.stop(mine(remembered)[1])
+        return self._view(remembered, listed)
+
+    def resume(self, remembered: Any, listed: list[Any]) -> list[Any]:
         with sentences():
-            return _view(self.context, self.context.jobs.resume(job_id))
+            self.context.jobs.resume(mine(remembered)[1])
+            return self._view(remembered, listed)
 
-    def hand_out(self, job_id: str) -> gr.DownloadButton:
-        job = self.context.jobs.get(job_id)
+    def job(self, remembered: Any) -> Job | None:
+        """The job on screen."""
+        return self.context.jobs.get(mine(remembered)[1])
+
+    def more(self, event: gr.EventData, remembered: Any) -> dict[str, Any]:
+        """Pictures that the visitor's browser lacks."""
+        job, asked = self.job(remembered), event._data
+        with sentences():
+            if job is None or asked.get("job") != job.id:
+                return {"job": "", "pictures": [], "more": False}
+            found, has_more = set_pictures.pictures(job, asked.get("have") or ())
+            frame = None if asked.get("framed") else set_pictures.frame(self.context.model, job)
+        return {"job": job.id, "frame": frame, "pictures": found, "more": has_more}
+
+    def _view(self, remembered: Any, listed: list[Any]) -> list[Any]:
+        """Panel, buttons, timer, pictures and list as the job on screen stands; `listed` is the list as it is shown."""
+        ids, shown = mine(remembered)
+        jobs = [job for job in map(self.context.jobs.get, ids) if job]
+        job = self.context.jobs.get(shown)
+        told: dict[str, Any] = {"job": "", "done": 0, "isDone": False}
+        if job:
+            told = {"job": job.id, "done": job.done, "isDone": job.state == "done"}
+        rows = [[set_words(one), one.id] for one in jobs]
+        radio = gr.skip()
+        if [*rows, shown] != listed:
+            radio = gr.Radio(choices=[(text, value) for text, value in rows], value=shown, visible=bool(rows))
+        return [*_view(self.context, job), {"told": told}, radio, [*rows, shown]]
+
+    def hand_out(self, remembered: Any) -> gr.DownloadButton:
+        job = self.job(remembered)
         with sentences():
             if job is None or job.state != "done":
                 raise UserError("there is no finished set to download")
@@ -138,6 +202,13 @@ def _view(context: AppContext, job: Job | None) -> list[Any]:
         gr.Button(interactive=state == "done"),
         gr.Timer(active=is_active),
     ]
+
+
+def set_words(job: Job) -> str:
+    """A set in the list of a visitor's own."""
+    asked = job.distill_request
+    soft = ", soft labels" if asked.soft_labels else ""
+    return f"{asked.name}: {asked.num_images:,} images of {len(asked.labels)} classes{soft}, {job.state}"
 
 
 def job_html(job: Job | None, others: int = 0) -> str:

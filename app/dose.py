@@ -5,12 +5,12 @@ from typing import Any
 
 import gradio as gr
 
-from app import theme, view_models, view_requests
-from app.changed import link, run_study, said
+from app import study, theme, view_models, view_requests
 from app.context import AppContext, html, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
 from app.names import name_of
+from app.study import link, said
 from hieramp import figures
 from hieramp.analysis.dose import MEASURES, SEEDS, Response, Sweep, in_words, rows_of
 from hieramp.files import csv_text
@@ -23,6 +23,7 @@ ABOUT = (
 )
 NONE = "<h2>Dose and response</h2><p>This needs a classifier, and this model has none.</p>"
 NOTHING = "Nothing is drawn until you ask."
+BEGUN = "Drawing: the plain pictures are on their way …"
 
 
 def build(context: AppContext, controls: Controls) -> None:
@@ -46,7 +47,7 @@ def build(context: AppContext, controls: Controls) -> None:
         elem_id="dose",
     )
 
-    def study(given: dict[Any, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def swept(given: dict[Any, Any]) -> Iterator[study.Found]:
         with sentences():
             model, view_request = context.model, view_requests.read_request(context.model, controls.values(given))
             seeds = range(view_request.seeds[0], view_request.seeds[0] + SEEDS)
@@ -60,9 +61,10 @@ def build(context: AppContext, controls: Controls) -> None:
                     file = view_models.file_name(name, f"{one.stage}-{one.knob}-seed{seeds[0]}.csv")
                     links = link(file, csv_text(rows_of(one)), about)
                 text = words_of(name, one)
-                yield said(text, links, view_requests.address(model, view_request)), view_of(one)
+                words = said(text, links, view_requests.address(model, view_request))
+                yield len(one.responses), len(one.doses), words, (view_of(one),)
 
-    run_study(context, "dose", [draw, end], study, {stage, knob, *controls.inputs}, [words, curves])
+    study.run(context, "dose", (draw, end), swept, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
 
 
 def words_of(name: str, found: Sweep) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 
 import hieramp
 from app import handlers, sheets
-from app.distill_requests import DistillRequest
+from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
 from app.verdicts import classifier_of, opinion_view
 from app.view_models import ViewModel
@@ -27,6 +27,7 @@ from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
+from hieramp.analysis.setverdict import SetVerdict, judge_set
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
 from hieramp.errors import UserError
@@ -160,8 +161,8 @@ def _compare_schedules(model: Model, view_request: ViewRequest, samples: int, la
     return compare_schedules(model, labels, samples, view_request.seeds[0], view_request.settings.sampling)
 
 
-def _ablate(model: Model, view_request: ViewRequest, kind: str) -> Iterator[Any]:
-    return sheets.draw_sheet(model, sheets.plan(view_request, kind))
+def _ablate(model: Model, view_request: ViewRequest, empty: sheets.Sheet) -> Iterator[Any]:
+    return sheets.draw_sheet(model, empty, classifier_of(model) if has_classifier(model) else None)
 
 
 def _dose(model: Model, view_request: ViewRequest, stage: str, knob: Knob) -> Iterator[Any]:
@@ -169,33 +170,41 @@ def _dose(model: Model, view_request: ViewRequest, stage: str, knob: Knob) -> It
     return sweep(model, classifier_of(model), view_request.label, stage, knob, view_request.settings, seeds)
 
 
+def _verdict(model: Model, distill_request: DistillRequest, path: Path, data: str | None) -> Iterator[SetVerdict]:
+    vqvae = model.vqvae if model.kind == "var" else None
+    return judge_set(path, classifier_of(model) if has_classifier(model) else None, vqvae, data)
+
+
 _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw
     "count_tokens": (_count_tokens, lambda samples: 2 * samples),
     "compare_schedules": (_compare_schedules, lambda samples, labels: len(SCHEDULES) * samples * len(labels)),
-    "ablate": (_ablate, lambda kind: 16),
+    "ablate": (_ablate, lambda empty: len(empty.view_requests)),
     "dose": (_dose, lambda stage, knob: (1 + DOSES) * SEEDS),
+    "verdict": (_verdict, lambda path, data: _AS_LONG_AS_CAN_BE if data else 1000),
 }
+_AS_LONG_AS_CAN_BE = 10**9  # images: a student trains for a minute
 
 
-def _seconds_of_study(key: int, what: str, view_request: ViewRequest, *more: Any) -> int:
+def _seconds_of_study(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> int:
     return _seconds(key, _STUDIES[what][1](*more))
 
 
 @gpu(_seconds_of_study)
-def _study(key: int, what: str, view_request: ViewRequest, *more: Any) -> Generator[Any, None, None]:
+def _study(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
     try:
-        yield from _STUDIES[what][0](_SERVED[key].model, view_request, *more)
+        yield from _STUDIES[what][0](_SERVED[key].model, asked, *more)
     except UserError as error:
         yield _Wrong(str(error))
 
 
-def study(served: Served, what: str, view_request: ViewRequest, *more: Any) -> Generator[Any, None, None]:
-    """count_tokens (samples), compare_schedules (samples of each, labels) or ablate (kind): the figures so far.
+def study(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
+    """count_tokens (samples), compare_schedules (samples of each, labels), ablate (an empty sheet), dose (stage, knob)
+    or, of a set, verdict (its file, real images): what is found so far.
 
     Raises:
         UserError: what these raise.
     """
-    for found in _study(served.key, what, view_request, *more):
+    for found in _study(served.key, what, asked, *more):
         if isinstance(found, _Wrong):
             raise UserError(found.message)
         yield found

@@ -71,13 +71,14 @@ def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> 
 
 def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
+    scripts = (theme.read("page.js"), glossary.script(), theme.read("sheet.js"))
     demo.queue(max_size=256)
     visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
     demo.launch(
         app_kwargs={"middleware": [(visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})]},
         theme=theme.THEME,
-        css_paths=[theme.WEB / name for name in ("style.css", "mechanism.css", "names.css")],
-        head=f"<script>{theme.read('page.js')}</script><script>{glossary.script()}</script>",
+        css_paths=[theme.WEB / name for name in ("style.css", "mechanism.css", "names.css", "figures.css")],
+        head="".join(f"<script>{text}</script>" for text in scripts),
         footer_links=["api"],
         show_error=False,
         ssr_mode=False,

@@ -5,14 +5,17 @@ The background is transparent and the ink a middle grey, which can be read on li
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from hieramp import Settings
+from hieramp.analysis.bootstrap import Interval, UsageDifference, direction, over_classes
 from hieramp.analysis.schedules import Comparison, Count
 from hieramp.analysis.tokens import Usage
+from hieramp.scales import STAGES
 
 PLAIN, ACCENT = "#98928b", "#d9650f"
 STAGE_COLORS = ("#f0b27a", "#d9650f", "#8a3d06")
@@ -127,6 +130,53 @@ def risen_words(comparison: Comparison) -> str:
         rose = ", ".join(f"{name} {r.entropy:.0%}" for name, r in risen.items())
         said.append(f"{stage} only: {rose}")
     return f"{classes}. Entropy rose in this share of them, per stage, when amplified {'; '.join(said)}."
+
+
+def usage_findings(count: Count, settings: Settings) -> list[str]:
+    """Whether the paper's direction holds for a class, for each stage that is amplified."""
+    values = {stage: getattr(settings, stage) for stage in STAGES if stage in count.differences}
+    amplified = [stage for stage, value in values.items() if value and value[1] > settings.neutral]
+    return [direction(stage, count.differences[stage].entropy, "pairs") for stage in amplified]
+
+
+def own_stage(comparison: Comparison, names: Sequence[str]) -> dict[str, dict[str, Interval]]:
+    """Per stage: of each class the entropy of its tokens, that stage alone amplified, minus the baseline."""
+    return {
+        stage: {name: one.entropy for name, one in zip(names, by_stage[stage], strict=True)}
+        for stage, by_stage in comparison.differences.items()
+        if stage in by_stage
+    }
+
+
+def class_findings(comparison: Comparison) -> list[str]:
+    """Whether the paper's direction holds over the classes, for each stage that is amplified alone."""
+    found = own_stage(comparison, list(map(str, comparison.labels)))
+    return [direction(stage, *over_classes(list(classes.values()))) for stage, classes in found.items()]
+
+
+DIFFERENCE = ("entropy_nats", "entropy_low", "entropy_high", "coverage", "coverage_low", "coverage_high", "pairs")
+
+
+def _difference(one: UsageDifference) -> tuple[Any, ...]:
+    sides = [(side.value, side.low, side.high) for side in (one.entropy, one.coverage)]
+    return (*sides[0], *sides[1], one.entropy.count)
+
+
+def differences_csv(found: Mapping[str, Mapping[str, UsageDifference]]) -> str:
+    """Amplified minus baseline, per class and place; low and high bound the 95 % interval."""
+    rows = [(name, place, *_difference(one)) for name, places in found.items() for place, one in places.items()]
+    return _csv(("class", "where", *DIFFERENCE), rows)
+
+
+def class_differences_csv(comparison: Comparison, names: Sequence[str]) -> str:
+    """The same per schedule, class and stage."""
+    rows = [
+        (schedule, name, stage, *_difference(one))
+        for schedule, by_stage in comparison.differences.items()
+        for stage, classes in by_stage.items()
+        for name, one in zip(names, classes, strict=True)
+    ]
+    return _csv(("schedule", "class", "where", *DIFFERENCE), rows)
 
 
 def usage_csv(count: Count, sides: Sequence[int]) -> str:

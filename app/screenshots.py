@@ -74,7 +74,8 @@ def _count(tab: Any) -> None:
 def _ablate(tab: Any) -> None:
     tab.get_by_role("tab", name="Ablate").click()
     tab.get_by_role("button", name="Draw the sheet").click()
-    tab.get_by_role("link", name="Save the sheet as PNG").wait_for()
+    tab.get_by_role("link", name="Save PNG").last.wait_for()
+    tab.get_by_role("button", name=" mid", exact=False).first.click()
 
 
 def _scroll(tab: Any) -> None:

@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--root-path", type=root_path, metavar="/PATH", help="where a proxy in front shows the page, like /hieramp"
     )
+    parser.add_argument("--data", metavar="FOLDER", help="real images, train/ and test/, that sets are judged by")
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools (needs gradio[mcp])")
     return parser
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:
         limits = VisitorLimits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
-        demo = page.build(hieramp.load(args.model, args.device), limits)
+        demo = page.build(hieramp.load(args.model, args.device), limits, data=args.data)
     except (UserError, FileNotFoundError) as error:
         _fail(error, 2)
     # On a Space everything but this machine is outside.

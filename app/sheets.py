@@ -1,109 +1,196 @@
-"""Sheets of one class and seed under many settings. Plain functions and generators, without Gradio."""
+"""Sheets: pictures along two axes, each with its baseline and what a classifier says. Without Gradio.
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+A tile's baseline is the picture of the same class, seed and sampling without amplification. Baselines come first: as a
+column where all tiles of a row share one, else as a row above the tiles.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image
 
-from app.kinds import with_schedule
-from app.view_requests import GREEK, ViewRequest
-from hieramp import SCHEDULES as PAPERS
-from hieramp import Model, Settings, figures
+from app import axes
+from app.axes import Axis
+from app.names import name_of
+from app.view_requests import MAX_SEED, ViewRequest
+from hieramp import Model, figures
+from hieramp.analysis.faithfulness import Judge
+from hieramp.analysis.opinion import verdicts
 from hieramp.errors import UserError
-from hieramp.scales import STAGES
 
-SCHEDULES = "schedules"  # the kind of sheet that is no stage's grid
 BATCH = 16  # pictures drawn together
-GRID_RHOS = (0.1, 0.25, 0.5, 0.75)
-GRID_STRENGTHS = {"logit": (1.0, 2.5, 5.0, 10.0), "attention": (0.2, 0.5, 2.0, 5.0)}
+MOST_TILES = 160
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of the sheet with the figures beneath it."""
+
+    picture: Image.Image
+    tokens: np.ndarray = field(repr=False)  # of all scales, one after another
+    probability: float | None  # of the class asked for, by the classifier; None without one
+    named: str | None  # the class that the classifier thinks likeliest
+    distance: float = 0.0  # root mean square difference of the pixels from the baseline, in [0, 1]
+    changed: float = 0.0  # share of the tokens that differ from the baseline's
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Labelled rows of pictures of one class and seed under different settings, as far as they have come."""
+    """Labelled rows of tiles, as far as they have come."""
 
+    view_request: ViewRequest  # what the controls say
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    view_requests: tuple[ViewRequest, ...]  # row by row
-    pictures: tuple[Image.Image, ...] = ()
+    view_requests: tuple[ViewRequest, ...]  # row by row, one seed each
+    labels: tuple[str, ...]  # of each tile, whole
+    baselines: tuple[int, ...]  # of each tile: which one is its baseline
+    about: str = ""  # what the axes are, in a line
+    tiles: tuple[Tile | None, ...] = ()
 
     @property
     def is_finished(self) -> bool:
-        return len(self.pictures) == len(self.view_requests)
-
-    def label(self, i: int) -> str:
-        return ", ".join(filter(None, (self.rows[i // len(self.columns)], self.columns[i % len(self.columns)])))
+        return self.num_done == len(self.view_requests)
 
     @property
-    def labels(self) -> list[str]:
-        return [self.label(i) for i in range(len(self.view_requests))]
+    def num_done(self) -> int:
+        return sum(tile is not None for tile in self.tiles)
 
-    def as_picture(self, title: str = "") -> Image.Image:
-        """The finished sheet in one, with a line of text above."""
-        tiles, width = [figures.enlarged(picture) for picture in self.pictures], len(self.columns)
-        rows = [(name, tiles[i * width : (i + 1) * width]) for i, name in enumerate(self.rows)]
-        return titled(figures.sheet(rows, self.columns), title)
+    def is_baseline(self, i: int) -> bool:
+        return self.baselines[i] == i
 
-
-def titled(picture: Image.Image, title: str) -> Image.Image:
-    """The picture below a line of text, as wide as both need; as it is where there is no text."""
-    if not title:
-        return picture
-    title, font = figures.writing(title, 13)
-    width = max(picture.width, math.ceil(font.getlength(title)) + 2 * figures.GAP)
-    canvas = Image.new("RGB", (width, picture.height + 28), figures.PAPER)
-    ImageDraw.Draw(canvas).text((figures.GAP, 14), title, figures.INK, font, anchor="lm")
-    canvas.paste(picture, (0, 28))
-    return canvas
+    @property
+    def is_judged(self) -> bool:
+        return any(tile is not None and tile.probability is not None for tile in self.tiles)
 
 
-def schedule_sheet(view_request: ViewRequest) -> Sheet:
-    """The eight schedules on the first seed of a request, in its blocks and by its sampling."""
-    view_requests = [_first_seed(view_request, with_schedule(view_request.settings, name, "var")) for name in PAPERS]
-    return Sheet(("",), tuple(PAPERS), tuple(view_requests))
-
-
-def grid_sheet(view_request: ViewRequest, stage: str) -> Sheet:
-    """ρ by strength of one stage; the other stages stay as they are.
+def plan(model: Model, view_request: ViewRequest, columns: Axis, rows: Axis | None = None, seeds: int = 1) -> Sheet:
+    """An empty sheet: one axis across, one down, and each row once for each of so many seeds.
 
     Raises:
-        UserError: there is no such stage.
+        UserError: both axes are the same field, seeds twice over, too many pictures, or what cannot be drawn.
     """
-    if stage not in STAGES:
-        raise UserError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}")
-    mode, view_requests = view_request.settings.mode, []
-    strengths = GRID_STRENGTHS[mode]
-    for rho in GRID_RHOS:
-        for strength in strengths:
-            changed: dict[str, Any] = {stage: (rho, strength), "positions": None}
-            view_requests.append(_first_seed(view_request, replace(view_request.settings, **changed)))
-    rows = [f"{stage} ρ {rho:.0%}" for rho in GRID_RHOS]
-    return Sheet(tuple(rows), tuple(f"{GREEK[mode]} {strength:g}" for strength in strengths), tuple(view_requests))
+    if rows and rows.name == columns.name:
+        raise UserError("rows and columns are the same field: choose another for one of them")
+    fields = [axis.name for axis in (columns, rows) if axis]
+    if axes.SEED in fields and seeds > 1:
+        raise UserError("the seeds are on an axis already: set the number of seeds to 1")
+    if view_request.seeds[0] + seeds - 1 > MAX_SEED:
+        raise UserError(f"seeds after {MAX_SEED} do not exist: begin with a smaller one")
+    count = len(columns.values) * (len(rows.values) if rows else 1) * seeds
+    if count > MOST_TILES:
+        raise UserError(f"a sheet of {count} pictures is more than {MOST_TILES}: name fewer values or seeds")
+    found: list[tuple[str, list[ViewRequest]]] = []
+    for j in range(len(rows.values) if rows else 1):
+        for k in range(seeds):
+            start = replace(view_request, seeds=(view_request.seeds[0] + k,))
+            label = ", ".join(filter(None, (rows.labels[j] if rows else "", f"seed {start.seeds[0]}" * (seeds > 1))))
+            line = [_apply(model, start, [(columns, i), (rows, j)]) for i in range(len(columns.values))]
+            found.append((label, line))
+    called = {name: label for label, name in axes.choices(model)}
+    about = " × ".join(called[name] for name in fields)
+    shared = all(len({_plain(tile) for tile in line}) == 1 for _, line in found)
+    return (
+        _with_column(view_request, found, columns, about) if shared else _with_rows(view_request, found, columns, about)
+    )
 
 
-def plan(view_request: ViewRequest, kind: str) -> Sheet:
-    """An empty sheet.
-
-    Raises:
-        UserError: it is neither "schedules" nor a stage.
-    """
-    return schedule_sheet(view_request) if kind == SCHEDULES else grid_sheet(view_request, kind)
+def _apply(model: Model, view_request: ViewRequest, places: Sequence[tuple[Axis | None, int]]) -> ViewRequest:
+    first = {axes.SCHEDULE: 0, "mode": 1}
+    for axis, i in sorted(places, key=lambda place: first.get(place[0].name, 2) if place[0] else 3):
+        view_request = axis.apply(model, view_request, i) if axis else view_request
+    return view_request
 
 
-def _first_seed(view_request: ViewRequest, settings: Settings) -> ViewRequest:
-    return replace(view_request, seeds=view_request.seeds[:1], settings=settings)
+def _plain(view_request: ViewRequest) -> ViewRequest:
+    return replace(view_request, settings=view_request.settings.plain)
 
 
-def draw_sheet(model: Model, sheet: Sheet) -> Iterator[Sheet]:
-    """The sheet after every batch; a batch holds as many pictures as fit."""
-    for start in range(0, len(sheet.view_requests), BATCH):
-        view_requests = sheet.view_requests[start : start + BATCH]
+def _with_column(
+    view_request: ViewRequest, lines: list[tuple[str, list[ViewRequest]]], columns: Axis, about: str
+) -> Sheet:
+    """Baselines as the first column."""
+    view_requests, labels, baselines = list[ViewRequest](), list[str](), list[int]()
+    for row, line in lines:
+        start = len(view_requests)
+        for label, tile in zip((BASELINE, *columns.labels), (_plain(line[0]), *line), strict=True):
+            view_requests.append(tile)
+            labels.append(", ".join(filter(None, (row, label))))
+            baselines.append(start)
+    names = tuple(row for row, _ in lines)
+    return Sheet(
+        view_request, names, (BASELINE, *columns.labels), tuple(view_requests), tuple(labels), tuple(baselines), about
+    )
+
+
+def _with_rows(
+    view_request: ViewRequest, lines: list[tuple[str, list[ViewRequest]]], columns: Axis, about: str
+) -> Sheet:
+    """Baselines as a row above each row that has others than the row before."""
+    view_requests, labels, baselines, names = list[ViewRequest](), list[str](), list[int](), list[str]()
+    width, above, start = len(columns.values), list[ViewRequest](), 0
+    for row, line in lines:
+        plain = [_plain(tile) for tile in line]
+        if plain != above:
+            above, start = plain, len(view_requests)
+            names.append(", ".join(filter(None, (row, BASELINE))) if len(lines) > 1 else BASELINE)
+            view_requests += plain
+            labels += [", ".join(filter(None, (row, label, BASELINE))) for label in columns.labels]
+            baselines += range(start, start + width)
+        names.append(row or "amplified")
+        view_requests += line
+        labels += [", ".join(filter(None, (row, label))) for label in columns.labels]
+        baselines += range(start, start + width)
+    return Sheet(
+        view_request, tuple(names), columns.labels, tuple(view_requests), tuple(labels), tuple(baselines), about
+    )
+
+
+def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterator[Sheet]:
+    """The sheet after every batch; a batch holds pictures that differ in their amplification alone."""
+    tiles: list[Tile | None] = [None] * len(sheet.view_requests)
+    wanted: dict[ViewRequest, list[int]] = {}
+    for i, view_request in enumerate(sheet.view_requests):
+        wanted.setdefault(view_request, []).append(i)
+    for view_requests in _batches(list(wanted)):
         labels, seeds = (
             [view_request.label for view_request in view_requests],
             [view_request.seeds[0] for view_request in view_requests],
         )
         drawn = model.generate(labels, seeds, [view_request.settings for view_request in view_requests])
-        sheet = replace(sheet, pictures=(*sheet.pictures, *map(figures.to_picture, drawn.images)))
-        yield sheet
+        tokens = np.concatenate([scale.cpu().numpy().reshape(len(view_requests), -1) for scale in drawn.tokens], axis=1)
+        p_BK = verdicts(judge, drawn.images) if judge else None
+        for k, view_request in enumerate(view_requests):
+            picture = figures.to_picture(drawn.images[k])
+            probability = named = None
+            if p_BK is not None:
+                probability = float(p_BK[k, view_request.label])
+                named = name_of(model, int(p_BK[k].argmax()))
+            for i in wanted[view_request]:
+                tiles[i] = Tile(picture, tokens[k], probability, named)
+        for i, tile in enumerate(tiles):
+            base = tiles[sheet.baselines[i]]
+            if tile is not None and base is not None:
+                tiles[i] = replace(tile, distance=_distance(tile, base), changed=_changed(tile, base))
+        yield replace(sheet, tiles=tuple(tiles))
+
+
+def _batches(view_requests: list[ViewRequest]) -> Iterator[list[ViewRequest]]:
+    """Those with the same sampling together, in the order of the sheet."""
+    groups: dict[Any, list[ViewRequest]] = {}
+    for view_request in view_requests:
+        groups.setdefault(view_request.settings.plain, []).append(view_request)
+    for group in groups.values():
+        for start in range(0, len(group), BATCH):
+            yield group[start : start + BATCH]
+
+
+def _distance(tile: Tile, base: Tile) -> float:
+    ours, theirs = (np.asarray(t.picture, dtype=np.float64) / 255 for t in (tile, base))
+    return float(np.sqrt(np.square(ours - theirs).mean()))
+
+
+def _changed(tile: Tile, base: Tile) -> float:
+    return float((tile.tokens != base.tokens).mean())

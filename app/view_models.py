@@ -108,7 +108,12 @@ def thumb(picture: Image.Image) -> Image.Image:
 
 def data_uri(picture: Image.Image, settings: dict[str, Any] | None = None) -> str:
     """A PNG as a data: address; `settings` go into it where `hieramp.figures.read_settings` finds them."""
-    return "data:image/png;base64," + base64.b64encode(figures.png_bytes(picture, settings)).decode()
+    return png_uri(figures.png_bytes(picture, settings))
+
+
+def png_uri(data: bytes) -> str:
+    """A PNG file as a data: address."""
+    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 def file_name(class_name: str, rest: str) -> str:

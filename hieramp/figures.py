@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -26,6 +26,7 @@ TILE = 128  # small pictures are enlarged to about this many pixels
 GAP, INK, PAPER = 6, "#1c1b22", "#ffffff"
 LABEL_WIDTH = 320  # pixels, of the labels of a sheet at most
 COLORS = "inferno"
+Kind = Literal["png", "svg"]  # of the file of a plot
 
 
 def to_picture(image_CHW: Tensor) -> Image.Image:
@@ -153,10 +154,21 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
         part.write_bytes(png_bytes(picture, settings))
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a plot as PNG; whole or not at all."""
+def figure_bytes(figure: Figure, kind: Kind, settings: dict[str, Any] | None = None, dpi: int = 150) -> bytes:
+    """A plot as PNG or SVG, its text as text, with settings inside: in a PNG's chunk, in an SVG's description."""
+    buffer, text = BytesIO(), json.dumps(settings) if settings else None
+    metadata: dict[str, Any] = {SETTINGS_KEY: text} if text else {}
+    if kind == "svg":
+        metadata = {"Creator": "hieramp", "Date": None} | ({"Description": text} if text else {})
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hieramp"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, facecolor="white", metadata=metadata)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path, settings: dict[str, Any] | None = None) -> None:
+    """Write a plot as PNG, or as SVG where the name ends so; whole or not at all."""
     with atomic(path) as part:
-        figure.savefig(part, format="png", dpi=150)
+        part.write_bytes(figure_bytes(figure, "svg" if path.suffix == ".svg" else "png", settings))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import hieramp
+from hieramp import SCHEDULES
 from hieramp.analysis.judged import closeness, fid, judge
 from hieramp.analysis.neighbours import nearest
 from hieramp.analysis.settokens import risen, token_usage
@@ -129,6 +131,44 @@ def test_analyse_writes_figures_and_tables(
     for name in ("tokens", "risen", "confidence", "features", "pixels", "closest-ours", "closest-base"):
         with Image.open(out / f"{name}.png") as picture:
             assert picture.width > 400
+    assert f"# ours: {json.dumps(ours['settings'])}" in (out / "differences-ours-minus-base.csv").read_text()
+    lines = [line for line in (out / "differences-ours-minus-base.csv").open() if not line.startswith("#")]
+    rows = list(csv.DictReader(lines))
+    assert [(row["class"], row["stage"]) for row in rows[:3]] == [
+        ("blue", "coarse"),
+        ("red", "coarse"),
+        ("blue", "mid"),
+    ]
+    both = [
+        [float(t["entropy_nats"]) for t in tokens if t["place"] == "mid" and t["set"] == s] for s in ("ours", "base")
+    ]
+    assert [float(row["entropy_nats"]) for row in rows if row["stage"] == "mid"] == pytest.approx(
+        [a - b for a, b in zip(*both, strict=True)], abs=1e-5
+    )
+    assert all(
+        float(row["entropy_nats_low"]) <= float(row["entropy_nats"]) <= float(row["entropy_nats_high"]) for row in rows
+    )
+    svg = (out / "differences-ours-minus-base.svg").read_text()
+    assert "3 images of each set, not paired" in svg and ">red<" in svg
+    # nothing was amplified: no word on the paper's direction
+    assert "coarse entropy: " in said and "In the paper" not in said
+
+
+def test_what_amplification_did_is_said_of_pairs_of_one_seed(
+    folder: Path, model: hieramp.Model, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name, settings in (("plain", SCHEDULES["off"]), ("amplified", SCHEDULES["fine"])):
+        hieramp.distill(model, 3, tmp_path / f"{name}.zip", settings, classes=[0, 1]).run()
+    judge = shutil.copytree(folder, tmp_path / "judge")
+    write_config(judge, class_names=["airplane", "cat"])
+    judges = ["--model", str(judge), "--device", "cpu", "--out", str(tmp_path / "o")]
+    main(["analyse", str(tmp_path / "amplified.zip"), "--against", str(tmp_path / "plain.zip"), *judges])
+    said = capsys.readouterr().out
+    assert "In the paper fine entropy falls; that" in said and "n = 2 classes)" in said and "coarse entropy: " in said
+    found = json.loads((tmp_path / "o" / "analysis.json").read_text())["differences"]
+    assert found["is_paired"] and found["images_of_a_class"] == 3
+    svg = (tmp_path / "o" / "differences-amplified-minus-plain.svg").read_text()
+    assert "3 pairs of one seed a class" in svg and "fine, amplified" in svg
 
 
 def test_analyse_does_without_real_images(

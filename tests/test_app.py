@@ -24,8 +24,6 @@ from PIL import Image
 
 import hieramp
 from app import (
-    ablate,
-    changed,
     context,
     distill_requests,
     distill_tab,
@@ -33,7 +31,7 @@ from app import (
     handlers,
     page,
     plots,
-    sheets,
+    study,
     view_models,
     view_requests,
     words,
@@ -284,33 +282,6 @@ def test_names_of_files_suit_every_system() -> None:
 
 
 # Sheets and counts
-
-
-def test_a_sheet_shows_the_schedules_as_they_are_alone(model: hieramp.Model) -> None:
-    view_request = an_order(model)
-    *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(view_request))
-    assert sheet.is_finished and [sheet.label(i) for i in range(8)] == list(SCHEDULES)
-    for i, name in enumerate(SCHEDULES):
-        alone = hieramp.figures.to_picture(model.generate([1], [7], SCHEDULES[name]).images[0])
-        # a batch of another size may round a pixel to the next level; another token changes whole patches by many
-        away = [np.abs(np.int16(picture) - np.int16(alone)).max() for picture in sheet.pictures]
-        assert away[i] <= 1 and sum(a > 10 for a in away) >= 5
-    html = ablate.as_html(model, sheet, "cat")
-    assert html.count("<img ") == 8 and 'alt="cat, seed 7, weak mid"' in html
-    link = re.findall(r'href="\?([^"]+)"', html)[6].replace("&amp;", "&")
-    query = dict(part.split("=") for part in link.split("&"))
-    assert view_requests.from_query(model, query).settings.mid == (0.5, 0.5)
-    assert sheet.as_picture().width > 8 * 128
-
-
-def test_a_grid_varies_one_stage_only(model: hieramp.Model) -> None:
-    sheet = sheets.grid_sheet(an_order(model, coarse_strength=1.0), "mid")
-    amplifications = [view_request.settings for view_request in sheet.view_requests]
-    assert len({amp.mid for amp in amplifications}) == len(amplifications) == 16
-    assert {(amp.coarse, amp.fine) for amp in amplifications} == {((0.5, 1.0), (0.5, 5.0))}
-    assert sheet.label(5) == "mid ρ 25%, β 2.5" and sheet.view_requests[5].settings.mid == (0.25, 2.5)
-    with pytest.raises(ValueError, match="stage is 'x'"):
-        ablate.plan(an_order(model), "x")
 
 
 def test_counts_are_those_of_the_tokens_drawn(model: hieramp.Model) -> None:
@@ -683,9 +654,8 @@ def test_what_a_toast_warns_of_is_escaped(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_names_in_tables_links_and_sheets_are_escaped(model: hieramp.Model) -> None:
-    sheet = sheets.schedule_sheet(an_order(model))
-    html = ablate.as_html(model, sheet, HOSTILE) + changed.said(HOSTILE, "", {"class": HOSTILE})
-    html += changed.link(HOSTILE, "", {"class": HOSTILE})
+    html = study.said(HOSTILE, "", {"class": HOSTILE}, [HOSTILE])
+    html += study.link(HOSTILE, "", {"class": HOSTILE})
     assert "<form" not in html and "<img src=x" not in html
 
 
@@ -801,23 +771,13 @@ def test_a_picture_of_a_set_opens_as_what_it_was_drawn_by(model: hieramp.Model, 
     assert view_requests.values_on_page(model, view_request)["seed"] == view_request.seeds[0]
 
 
-def test_a_sheet_says_what_it_is_and_that_its_first_picture_is_opened(model: hieramp.Model) -> None:
-    *_, sheet = sheets.draw_sheet(model, sheets.schedule_sheet(an_order(model)))
-    picture, stored = ablate.saved(model, sheet)
-    assert picture.height == sheet.as_picture().height + 28
-    stored = json.loads(json.dumps(stored))
-    first = view_requests.from_picture(model, stored)
-    assert (first.label, first.seeds, first.settings.is_off) == (1, (7,), True)
-    assert view_requests.remarks(model, stored) == ["This is a sheet of 8 pictures: the first of them, off, is shown."]
-
-
 def test_scenes_say_where_painting_acts(model: hieramp.Model) -> None:
     view_model = view_models.view_model_of(model, an_order(model, mid_strength=0))
     assert view_model["live"] == [False, True, False, False, True, True]
 
 
 def test_tables_carry_what_they_were_made_by() -> None:
-    link = changed.link("a.csv", "x,y\n1,2\n", {"class": "cat", "seeds": [3]})
+    link = study.link("a.csv", "x,y\n1,2\n", {"class": "cat", "seeds": [3]})
     text = base64.b64decode(re.findall('base64,([^"]+)', link)[0]).decode()
     assert text == '# class: "cat"\n# seeds: [3]\nx,y\n1,2\n'
 

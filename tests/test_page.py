@@ -82,8 +82,12 @@ def test_what_the_endpoints_answer_is_what_the_model_draws(client: Any, served: 
     assert [len(m["amplified"]["saliency"]) for m in maps] == [1, 2, 3, 4, 6, 8]
     assert len(maps[5]["chosen"]) == 32 and len(maps[0]["baseline"]["beliefs"]) == 4
     assert client.predict("cat", samples=2, api_name="/count_tokens")["csv"].startswith("where,tokens,entropy_baseline")
-    assert client.predict(classes=1, samples=1, api_name="/compare_schedules")["csv"].count("\n") == 22
-    assert len(client.predict("cat", "mid", api_name="/ablate")["labels"]) == 16
+    compared = client.predict(classes=1, samples=1, api_name="/compare_schedules")
+    assert compared["csv"].count("\n") == 22 == compared["differences"].count("\n") and len(compared["findings"]) == 3
+    answer = client.predict(
+        "cat", columns="mid_strength", column_values="1, 2", rows="mid_rho", seeds=2, api_name="/ablate"
+    )
+    assert len(answer["labels"]) == 24 and answer["csv"].count("\n") == 25
     assert client.predict(api_name="/classes")["stages"] == {"coarse": [1], "mid": [2, 3], "fine": [4, 5]}
 
 
@@ -107,7 +111,7 @@ def test_a_set_is_made_and_fetched_through_the_endpoints(client: Any) -> None:
         ("generate", {"class_name": "cat", "count": 10**9}, "The number of images is 1e.09"),
         ("generate", {"class_name": "<b>"}, "Unknown class '&lt;b&gt;'"),
         ("count_tokens", {"class_name": "cat", "samples": 10**9}, "The number of samples is 1e.09"),
-        ("ablate", {"class_name": "cat", "kind": "x"}, "Stage is 'x'"),
+        ("ablate", {"class_name": "cat", "columns": "x"}, "No field is called 'x'"),
         ("distill", {"ipc": 51}, "The number of images per class is 51; give a whole number from 1 to 50"),
         ("distill", {"classes": "../x"}, "Unknown class '../x'"),
         ("job", {"job_id": "../x"}, "There is no such job"),
@@ -322,7 +326,7 @@ def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
         tab.get_by_role("button", name="Count tokens").click()
         with tab.expect_download() as got:
             tab.get_by_role("link", name="usage.csv").click()
-        assert got.value.suggested_filename == "airplane-seed0-usage.csv"
+        assert got.value.suggested_filename == "airplane-seed0-n16-usage.csv"
         text = Path(got.value.path()).read_text()
         assert '# class: "airplane"' in text and "\nwhere,tokens" in text
         note = tab.locator(".stale-note").first
@@ -334,13 +338,14 @@ def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
         tab.locator(".js-plotly-plot .bars").first.wait_for()
         tab.get_by_role("tab", name="Ablate").click()
         tab.get_by_role("button", name="Draw the sheet").click()
-        tab.get_by_role("link", name="airplane, seed 0, weak fine").click()
+        tab.get_by_role("button", name="airplane, seed 0, weak fine").click()
+        tab.get_by_role("link", name="Open in Explore").click()
         tab.wait_for_url("**fine_strength=0.5&mode=attention**")
         tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("fine 0.5 on 50%")')
         assert "tab=" not in tab.url
         tab.go_back()  # the sheet is where it was
         tab.wait_for_url("**tab=ablate**")
-        tab.get_by_role("link", name="Save the sheet as PNG").wait_for()
+        tab.get_by_role("link", name="Save PNG").last.wait_for()
         tab.get_by_role("tab", name="Learn").click()
         tab.get_by_role("button", name="Start the tour").click()
         tab.get_by_text("A scale at a time").wait_for()

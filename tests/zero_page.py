@@ -100,7 +100,7 @@ def main() -> None:
         "/saliency": {"class_name": "cat"},
         "/count_tokens": {"class_name": "cat", "samples": 2},
         "/compare_schedules": {"classes": 1, "samples": 1},
-        "/ablate": {"class_name": "cat", "kind": "mid"},
+        "/ablate": {"class_name": "cat", "columns": "mid_strength", "column_values": "1, 2"},
         "/estimate": {"classes": "cat", "ipc": 2},
     }
     for name, given in calls.items():

@@ -87,7 +87,7 @@ addEventListener("popstate", () => restore(location.search));
 
 // A picture of a sheet, or an example, sets the controls, and the sheet stays where it is. The tab belongs to the step before.
 document.addEventListener("click", event => {
-  const link = event.target.closest && event.target.closest(":is(.sheet, .examples) a[href^='?']");
+  const link = event.target.closest && event.target.closest(":is(.sheet, .examples, .pictures) a[href^='?']");
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   const url = new URL(location.href), asked = new URLSearchParams(link.getAttribute("href"));

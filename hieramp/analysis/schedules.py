@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from hieramp.amplification.settings import SCHEDULES, Amplification
+from hieramp.analysis.bootstrap import UsageDifference, code_counts, usage_difference
 from hieramp.analysis.tokens import CodeCounts, Risen, Usage, changed_tokens, share_that_rose
 from hieramp.generation.model import Model
 from hieramp.generation.sampling import Sampling
 
+Tokens = tuple[torch.Tensor, ...]  # per scale (B, n²)
 BATCH = 16  # images drawn together: on two cores under a second
 
 
@@ -26,6 +28,7 @@ class Count:
     per_scale: tuple[list[Usage], list[Usage]]
     per_stage: tuple[dict[str, Usage], dict[str, Usage]]
     changed: tuple[list[list[float]], ...]  # per scale (n, n): the share of samples whose token changed
+    differences: dict[str, UsageDifference]  # per stage ("fine") and scale ("scale 3"), amplified minus baseline
 
     @property
     def is_finished(self) -> bool:
@@ -40,6 +43,8 @@ class Comparison:
     num_wanted: int
     num_samples: int
     risen: dict[str, dict[str, Risen]]  # schedule → stage
+    labels: tuple[int, ...]  # of the classes so far
+    differences: dict[str, dict[str, list[UsageDifference]]]  # schedule → stage → per class, minus "off"
 
     @property
     def is_finished(self) -> bool:
@@ -58,9 +63,12 @@ def count_tokens(
     plain, amplified = (CodeCounts(model.var.scales, model.vqvae.config.num_codes) for _ in range(2))
     sides = model.var.scales.sides
     changes = [torch.zeros(side * side) for side in sides]
+    each: tuple[list[Tokens], list[Tokens]] = ([], [])
     for seeds in _batches(first_seed, num_samples, BATCH // 2):
         amplifications = [None] * len(seeds) + [amplification] * len(seeds)
         tokens = _tokens(model, [label] * 2 * len(seeds), [*seeds, *seeds], amplifications, sampling)
+        for side, drawn in enumerate(zip(*(t.cpu().chunk(2) for t in tokens), strict=True)):
+            each[side].append(drawn)
         for scale, (before, after) in enumerate(t.cpu().chunk(2) for t in tokens):
             plain.add(scale, before)
             amplified.add(scale, after)
@@ -68,7 +76,8 @@ def count_tokens(
         done = seeds[-1] + 1 - first_seed
         shares = [(sums / done).view(side, side).tolist() for sums, side in zip(changes, sides, strict=True)]
         per_scale, per_stage = (plain.per_scale(), amplified.per_scale()), (plain.per_stage(), amplified.per_stage())
-        yield Count(done, num_samples, per_scale, per_stage, tuple(shares))
+        differences = _differences(model, *each)
+        yield Count(done, num_samples, per_scale, per_stage, tuple(shares), differences)
 
 
 def compare_schedules(
@@ -76,24 +85,54 @@ def compare_schedules(
 ) -> Iterator[Comparison]:
     """The eight schedules on every class, each against "off"; after every class."""
     usages: dict[str, list[dict[str, Usage]]] = {name: [] for name in SCHEDULES}
+    stages = [stage for stage, scales in model.var.scales.stages.items() if scales]
+    others = [name for name in SCHEDULES if name != "off"]
+    differences: dict[str, dict[str, list[UsageDifference]]] = {name: {s: [] for s in stages} for name in others}
     for done, label in enumerate(labels, 1):
-        for name, usage in _usage_of_schedules(model, label, num_samples, first_seed, sampling).items():
+        found = _usage_of_schedules(model, label, num_samples, first_seed, sampling)
+        for name, (usage, tokens) in found.items():
             usages[name].append(usage)
-        risen = {name: _risen(usages["off"], found) for name, found in usages.items() if name != "off"}
-        yield Comparison(done, len(labels), num_samples, risen)
+            if name != "off":
+                for stage, one in _differences(model, found["off"][1], tokens, stages).items():
+                    differences[name][stage].append(one)
+        risen = {name: _risen(usages["off"], usages[name]) for name in others}
+        yield Comparison(done, len(labels), num_samples, risen, tuple(labels[:done]), differences)
 
 
 def _usage_of_schedules(
     model: Model, label: int, num_samples: int, first_seed: int, sampling: Sampling | None
-) -> dict[str, dict[str, Usage]]:
+) -> dict[str, tuple[dict[str, Usage], list[Tokens]]]:
+    each: dict[str, list[Tokens]] = {name: [] for name in SCHEDULES}
     counts = {name: CodeCounts(model.var.scales, model.vqvae.config.num_codes) for name in SCHEDULES}
     for seeds in _batches(first_seed, num_samples, BATCH // len(SCHEDULES)):
         amplifications = [amplification for amplification in SCHEDULES.values() for _ in seeds]
         many = [*seeds] * len(SCHEDULES)
-        for scale, drawn in enumerate(_tokens(model, [label] * len(many), many, amplifications, sampling)):
-            for name, part in zip(SCHEDULES, drawn.split(len(seeds)), strict=True):
+        tokens = [t.cpu() for t in _tokens(model, [label] * len(many), many, amplifications, sampling)]
+        for name, parts in zip(SCHEDULES, zip(*(t.split(len(seeds)) for t in tokens), strict=True), strict=True):
+            each[name].append(parts)
+            for scale, part in enumerate(parts):
                 counts[name].add(scale, part)
-    return {name: count.per_stage() for name, count in counts.items()}
+    return {name: (count.per_stage(), each[name]) for name, count in counts.items()}
+
+
+def _differences(
+    model: Model, before: list[Tokens], after: list[Tokens], places: Sequence[str] | None = None
+) -> dict[str, UsageDifference]:
+    """Per stage and scale, or for some of them, what amplification does to the samples of a class."""
+    scales = model.var.scales
+    named = {stage: list(part) for stage, part in scales.stages.items() if part}
+    named |= {f"scale {scale}": [scale] for scale in range(len(scales))}
+    found = {}
+    for place in places or named:
+        plain_NV, amplified_NV = (
+            code_counts(
+                torch.cat([torch.cat([batch[scale] for scale in named[place]], dim=1) for batch in side]),
+                model.vqvae.config.num_codes,
+            )
+            for side in (before, after)
+        )
+        found[place] = usage_difference(plain_NV, amplified_NV)
+    return found
 
 
 def _tokens(

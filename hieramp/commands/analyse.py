@@ -13,12 +13,13 @@ from hieramp.analysis.settokens import SetUsage, token_usage
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
-from hieramp.commands.analysis_files import Real, Subject, report, summary, write_files
+from hieramp.commands.analysis_files import Real, Subject, pair, report, summary, write_files
 from hieramp.data import has_test_split
 from hieramp.devices import resolve_device
 from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
 from hieramp.files import write_text
+from hieramp.imageset.reader import open_set
 from hieramp.training.runs import load_vqvae
 from hieramp.vqvae.model import VQVAE
 
@@ -54,8 +55,9 @@ def run(args: argparse.Namespace) -> None:
         _subject(args, name, path, usages[name], classifier, names, real) for name, path in _paths(args).items()
     ]
     out = args.out or OUT / Path(args.set).stem
-    write_files(out, subjects, real)
-    found = summary(subjects)
+    against = pair(subjects[0], subjects[1], _are_pairs(args, subjects)) if args.against else None
+    write_files(out, subjects, real, against)
+    found = summary(subjects, against)
     write_text(out / "analysis.json", json.dumps(found, indent=1) + "\n")
     if real is None:
         shared.say("FID and nearest real images are left out: they need --data")
@@ -71,6 +73,20 @@ def _paths(args: argparse.Namespace) -> dict[str, str]:
             raise UserError(f"{args.set} and {args.against} have the same name: rename one to tell them in the figures")
         paths[Path(args.against).stem] = args.against
     return paths
+
+
+def _are_pairs(args: argparse.Namespace, subjects: list[Subject]) -> bool:
+    """Whether the images counted were drawn from the same seeds, class by class."""
+    seeds = []
+    for path, subject in zip((args.set, args.against), subjects, strict=True):
+        try:
+            with open_set(path) as held:
+                labelled = list(zip(held.labels, held.seeds, strict=True))
+        except (UserError, OSError):  # a plain folder
+            return False
+        count = len(subject.usage.tokens[0][0])
+        seeds.append([[s for label, s in labelled if label == wanted][:count] for wanted in subject.held.present])
+    return seeds[0] == seeds[1]
 
 
 def _usages(paths: dict[str, str], vqvae: VQVAE) -> dict[str, SetUsage]:

@@ -1,21 +1,26 @@
-"""The files of `analyse`: tables as CSV, figures as PNG, a summary as JSON."""
+"""The files of `analyse`: tables as CSV, figures as PNG and SVG, a summary as JSON."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hieramp import figures
+from hieramp.analysis.bootstrap import UsageDifference, direction, over_classes
+from hieramp.analysis.differenceplots import classes_figure
 from hieramp.analysis.judged import Closeness, Judged
 from hieramp.analysis.setplots import histogram_figure, risen_figure, usage_figure
-from hieramp.analysis.settokens import SetUsage, risen
+from hieramp.analysis.settokens import SetUsage, differences, risen
 from hieramp.evaluation.images import LabeledImages
 from hieramp.figures import save_figure
 from hieramp.files import atomic, csv_text, write_text
 
 SHOWN = 10  # closest pairs
+ENDS = ("", "_low", "_high")
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,74 @@ class Real:
     held_out: Judged | None  # of the test split, where there is one
 
 
-def write_files(out: Path, subjects: Sequence[Subject], real: Real | None) -> None:
+@dataclass(frozen=True)
+class Pair:
+    """A set against its baseline: what the tokens of each class differ by."""
+
+    ours: Subject
+    baseline: Subject
+    is_paired: bool  # images of one seed were drawn again together
+    differences: dict[str, list[UsageDifference]]  # stage → of each class
+
+    @property
+    def classes(self) -> list[str]:
+        return [self.ours.held.class_names[label] for label in self.ours.usage.labels]
+
+    @property
+    def count(self) -> int:
+        """Images of a class."""
+        return len(self.ours.usage.tokens[0][0])
+
+    @property
+    def title(self) -> str:
+        kind = "pairs of one seed" if self.is_paired else "images of each set, not paired"
+        seeds = [side.held.settings.get("seed") for side in (self.ours, self.baseline)]
+        told = "" if None in seeds else f". Seeds of the sets: {seeds[0]} and {seeds[1]}"
+        return f"Entropy of the tokens, {self.ours.name} minus {self.baseline.name}: {self.count} {kind} a class{told}"
+
+    @property
+    def amplified(self) -> list[str]:
+        """The stages that are amplified in the set and not in its baseline."""
+        ours, base = (_amplified(side.held.settings) for side in (self.ours, self.baseline))
+        return [stage for stage in self.differences if stage in ours and not base]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What differs over the classes; where a stage is amplified, whether the paper's direction holds."""
+        said = []
+        for stage, found in self.differences.items():
+            interval, of = over_classes([one.entropy for one in found])
+            if stage in self.amplified:
+                said.append(direction(stage, interval, of))
+            else:
+                said.append(f"{stage} entropy: {interval.text('nats', of)}")
+        return said
+
+
+def pair(ours: Subject, baseline: Subject, is_paired: bool) -> Pair:
+    return Pair(ours, baseline, is_paired, differences(baseline.usage, ours.usage, is_paired))
+
+
+def _amplified(settings: dict[str, Any]) -> set[str]:
+    """The stages that the settings of a set amplify; none where it was not drawn by such."""
+    stages, neutral = settings.get("stages"), 1.0 if settings.get("mode") == "attention" else 0.0
+    if not isinstance(stages, dict):
+        return set()
+    return {stage for stage, value in stages.items() if value and value[1] > neutral}
+
+
+def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, against: Pair | None = None) -> None:
     """Everything but the summary."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "tokens.csv", csv_text(_token_rows(subjects)))
     write_text(out / "images.csv", csv_text(_image_rows(subjects, real)))
-    save_figure(usage_figure({s.name: s.usage for s in subjects}), out / "tokens.png")
-    if len(subjects) == 2:
-        save_figure(risen_figure(risen(subjects[1].usage, subjects[0].usage)), out / "risen.png")
+    about = {s.name: s.held.settings for s in subjects}
+    _save(usage_figure({s.name: s.usage for s in subjects}), out / "tokens", about)
+    if against:
+        _save(risen_figure(risen(against.baseline.usage, against.ours.usage)), out / "risen", about)
+        _write_differences(out, against, about)
     confidences = {s.name: s.judged.confidence_N for s in subjects}
-    save_figure(histogram_figure(confidences, "the classifier's confidence in the own class"), out / "confidence.png")
+    _save(histogram_figure(confidences, "the classifier's confidence in the own class"), out / "confidence", about)
     if real is None:
         return
     for space in ("features", "pixels"):
@@ -56,10 +119,38 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None) -> No
         held_out = subjects[0].near[space].held_out_N
         if held_out is not None:
             distances["real test images"] = held_out
-        save_figure(histogram_figure(distances, f"distance to the nearest real image, {space}"), out / f"{space}.png")
+        _save(histogram_figure(distances, f"distance to the nearest real image, {space}"), out / space, about)
     for subject in subjects:
         with atomic(out / f"closest-{subject.name}.png") as part:
             closest_pairs(subject, real).save(part, "PNG")
+
+
+def _save(figure: Figure, path: Path, about: dict[str, Any]) -> None:
+    """A plot as PNG and SVG, each with the settings of the sets inside."""
+    for kind in ("png", "svg"):
+        save_figure(figure, path.with_name(f"{path.name}.{kind}"), about)
+
+
+def _write_differences(out: Path, against: Pair, about: dict[str, Any]) -> None:
+    """The plot that the page's What changed has, and its figures; a CSV begins with the settings, after a #."""
+    found = {
+        f"{stage}, amplified" if stage in against.amplified else stage: {
+            name: one.entropy for name, one in zip(against.classes, of_stage, strict=True)
+        }
+        for stage, of_stage in against.differences.items()
+    }
+    name = f"differences-{against.ours.name}-minus-{against.baseline.name}"
+    _save(classes_figure(found, against.title), out / name, about)
+    rows: list[list[Any]] = [
+        ["class", "stage", *(f"{what}{end}" for what in ("entropy_nats", "coverage") for end in ENDS)]
+    ]
+    for stage, of_stage in against.differences.items():
+        for label, one in zip(against.classes, of_stage, strict=True):
+            values = [x for side in (one.entropy, one.coverage) for x in (side.value, side.low, side.high)]
+            rows.append([label, stage, *values])
+    head = {**about, "images_of_a_class": against.count, "is_paired": against.is_paired}
+    lines = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in head.items())
+    write_text(out / f"{name}.csv", lines + csv_text(rows))
 
 
 def closest_pairs(subject: Subject, real: Real) -> Image.Image:
@@ -101,12 +192,14 @@ def _image_rows(subjects: Sequence[Subject], real: Real | None) -> list[list[Any
     return rows
 
 
-def summary(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """The figures of analysis.json; with two sets, the share of classes where the first rose over the second."""
+def summary(subjects: Sequence[Subject], against: Pair | None = None) -> dict[str, Any]:
+    """The figures of analysis.json; with two sets, in how many classes the first rose over the second, and by what."""
     found: dict[str, Any] = {"sets": {subject.name: _of_one(subject) for subject in subjects}}
-    if len(subjects) == 2:
-        ours, baseline = subjects
-        found["risen"] = {place: vars(share) for place, share in risen(baseline.usage, ours.usage).items()}
+    if against:
+        shares = risen(against.baseline.usage, against.ours.usage)
+        found["risen"] = {place: vars(share) for place, share in shares.items()}
+        found["differences"] = {"is_paired": against.is_paired, "images_of_a_class": against.count}
+        found["differences"]["sentences"] = against.sentences
     return found
 
 
@@ -114,6 +207,7 @@ def _of_one(subject: Subject) -> dict[str, Any]:
     means = {place: subject.usage.mean(place) for place in subject.usage.places}
     return {
         "sha256": subject.held.sha256,
+        "settings": subject.held.settings,
         "images": len(subject.judged.labels_N),
         "tokens": {place: {"entropy_nats": h, "coverage": c} for place, (h, c) in means.items()},
         "named_right": subject.judged.accuracy,
@@ -151,4 +245,5 @@ def report(found: dict[str, Any]) -> str:
         lines.append(
             f"rose in {place}: entropy in {share['entropy']:.0%}, coverage in {share['coverage']:.0%} of classes"
         )
+    lines += found.get("differences", {}).get("sentences", [])
     return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Studies: what takes longer than a moment. Each says at once that it began, how far it is and how long it takes yet,
+and has a button that ends it after the batch in hand."""
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from html import escape
+from typing import Any
+
+import gradio as gr
+from matplotlib.figure import Figure
+
+from app.context import CHEAP, STUDYING, AppContext, stale_note
+from app.distill_requests import time_words
+from hieramp import figures
+from hieramp.analysis.differenceplots import on_page
+
+NOTHING = "Nothing is counted until you ask."
+BEGUN = "Counting: the first samples are being drawn …"
+Found = tuple[int, int, str, tuple[Any, ...]]  # done, of how many, the words as HTML, the other outputs
+
+
+def run(
+    context: AppContext,
+    name: str,
+    buttons: tuple[gr.Button, gr.Button],
+    study: Callable[[dict[Any, Any]], Iterator[Found]],
+    inputs: set[Any],
+    outputs: list[Any],
+    nothing: str = NOTHING,
+    begun: str = BEGUN,
+    also: Sequence[Callable[..., Any]] = (),
+) -> None:
+    """A study on two buttons: the first begins it, and so do the events `also`; the second ends it.
+
+    `outputs` begin with the words, as HTML.
+    """
+    button, end = buttons
+
+    def key(request: gr.Request) -> str:
+        return f"{request.session_hash}/{name}"
+
+    def ask(request: gr.Request) -> tuple[int, str, gr.Button]:
+        return context.scheduling.take(key(request)), said(begun), gr.Button(interactive=True)
+
+    def stop(request: gr.Request) -> gr.Button:
+        context.scheduling.take(key(request))
+        return gr.Button(interactive=False)
+
+    def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        mine, begin = given[ticket], time.monotonic()
+        try:
+            with closing(study(given)) as found:  # type: ignore[type-var]
+                for done, wanted, words, others in found:
+                    has_stopped = context.scheduling.is_stale(key(request), mine)
+                    more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
+                    if not has_stopped:
+                        more = progress(done, wanted, time.monotonic() - begin)
+                    yield dict(zip(outputs, (more + words, *others), strict=True))
+                    if has_stopped:
+                        return
+        except gr.Error:
+            yield {outputs[0]: said(nothing)}
+            raise
+        finally:
+            context.scheduling.forget(key(request))
+
+    ticket = gr.Number(0, visible=False, precision=0)
+    began = [ticket, outputs[0], end]
+    for begins in (button.click, *also):
+        asked = begins(ask, None, began, trigger_mode="once", **CHEAP)
+        studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
+        studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
+    end.click(stop, None, end, **CHEAP)
+
+
+def progress(done: int, wanted: int, seconds: float) -> str:
+    """A bar and the time left, by what has passed; nothing once all is done."""
+    if done >= wanted or not done:
+        return ""
+    left, share = time_words(seconds / done * (wanted - done)), 100 * done / wanted
+    label = (
+        f'role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"'
+    )
+    words = f"{done} of {wanted}, about {left} left."
+    return f'<div class="study"><div class="bar" {label}><i style="width:{share:.1f}%"></i></div><p>{words}</p></div>'
+
+
+def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None, more: Sequence[str] = ()) -> str:
+    """What a study says: `of` are the settings that it is of, `more` are further sentences, a line each."""
+    note = stale_note(of) if of else ""
+    lines = "".join(f'<p class="finding">{escape(line)}</p>' for line in more)
+    return f'<p role="status">{escape(words)}</p>{lines}{note}<p class="plain links">{links}</p>'
+
+
+def link(name: str, text: str, about: Mapping[str, Any], shown: str = "") -> str:
+    """A table to take away, inside its link; `about`, what it was made by, is above it in lines that begin with #.
+
+    The link says `shown`, or the name of the file.
+    """
+    text = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items()) + text
+    return file_link(name, text.encode(), "text/csv;charset=utf-8", shown)
+
+
+def plot(figure: Figure, words: str) -> str:
+    """A figure on the page, `words` for whoever does not see it; wider than a phone, it scrolls by itself."""
+    source = "data:image/svg+xml;base64," + b64encode(on_page(figure)).decode()
+    picture = f'<img src="{source}" alt="{escape(words)}">'
+    return f'<div class="wide-plot" tabindex="0" role="group" aria-label="Plot">{picture}</div>'
+
+
+def plot_links(start: str, figure: Figure, about: Mapping[str, Any], shown: str) -> str:
+    """The same figure to take away, as PNG and SVG; the links say `shown` and the kind."""
+    kinds: dict[figures.Kind, str] = {"png": "image/png", "svg": "image/svg+xml"}
+    return "".join(
+        file_link(f"{start}.{kind}", figures.figure_bytes(figure, kind, dict(about), dpi=200), media, f"{shown}.{kind}")
+        for kind, media in kinds.items()
+    )
+
+
+def file_link(name: str, data: bytes, kind: str, text: str = "") -> str:
+    """A file inside its link."""
+    source = f"data:{kind};base64," + b64encode(data).decode()
+    return f'<a download="{escape(name)}" href="{source}">{escape(text or name)}</a> '

@@ -14,6 +14,7 @@ from app import ablate, axes, distill_requests, kinds, plots, sheet_files, view_
 from app.changed import choose_classes
 from app.context import DEVICE, STUDY, AppContext, sentences
 from app.jobs import Job
+from app.names import name_of
 from hieramp import Model, Settings
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part

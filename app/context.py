@@ -15,6 +15,7 @@ import gradio as gr
 from app import lent, view_models
 from app.distill_requests import DistillRequest
 from app.jobs import JobBook
+from app.models import MODEL, Offered
 from app.scheduling import Device, DeviceQueue
 from app.view_models import ViewModel
 from app.view_requests import ViewRequest
@@ -46,14 +47,28 @@ class AppContext:
     device: Device
     jobs: JobBook
     served: lent.Served
+    models: tuple[Offered, ...] = ()  # that this server offers, this one among them; () where there is no other
     scheduling: DeviceQueue = field(default_factory=DeviceQueue)
 
     @classmethod
-    def make(cls, model: Model, limits: VisitorLimits | None = None, job_root: Path | None = None) -> "AppContext":
-        limits, device = limits or VisitorLimits(), Device()
-        root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs"
+    def make(
+        cls,
+        model: Model,
+        limits: VisitorLimits | None = None,
+        job_root: Path | None = None,
+        models: tuple[Offered, ...] = (),
+        device: Device | None = None,
+    ) -> "AppContext":
+        """Of a model; `device` is the one that several models' pages share."""
+        limits, device = limits or VisitorLimits(), device or Device()
+        root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs" / model.name
         served = lent.Served(model)
-        return cls(model, limits, device, JobBook(model, root, device, limits, served), served)
+        return cls(model, limits, device, JobBook(model, root, device, limits, served), served, models)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What an address says of the model, where there is more than one."""
+        return {MODEL: self.model.name} if len(self.models) > 1 else {}
 
     def grow(self, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
         """The view model after every scale, in turn with the jobs."""

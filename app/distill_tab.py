@@ -24,9 +24,11 @@ POLL_SECONDS = 1.0
 CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click(), 50)"
 
 
-def build_memory() -> tuple[gr.BrowserState, gr.Timer]:
+def build_memory(model_name: str) -> tuple[gr.BrowserState, gr.Timer]:
     """What must be there before the tab is opened: tabs are made in the browser when first looked at."""
-    return gr.BrowserState("", storage_key=STORAGE_KEY, secret=SECRET), gr.Timer(POLL_SECONDS, active=False)
+    return gr.BrowserState("", storage_key=f"{STORAGE_KEY}-{model_name}", secret=SECRET), gr.Timer(
+        POLL_SECONDS, active=False
+    )
 
 
 def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tuple[gr.BrowserState, gr.Timer]) -> None:

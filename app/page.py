@@ -27,10 +27,11 @@ from app.visitor_limits import VisitorLimits
 from hieramp import Model
 
 INTRO = (
-    "<a class='skip' href='#tabs'>Skip to the pictures</a><h1>HierAmp</h1><p>{}</p>"
+    "<a class='skip' href='#tabs'>Skip to the pictures</a><h1>HierAmp</h1>"
     "<div id='level' role='group' aria-label='How much is shown'>"
     "<button type='button' data-level='simple' aria-pressed='false'>Simple</button>"
-    "<button type='button' data-level='expert' aria-pressed='true'>Expert</button></div>"
+    "<button type='button' data-level='expert' aria-pressed='true'>Expert</button></div><p>{}</p>"
+    "<button type='button' id='sheet-handle' aria-controls='controls' aria-expanded='false'>Controls</button>"
 )
 
 

@@ -2,7 +2,9 @@
 
 const KEPT = ["model", "level", "__theme"]; // of an address, whatever settings come into it
 
-// Another model is another page; of the view it keeps what every model has.
+// Another model is another page; of the view it keeps what every model has. Gradio tells a choice twice.
+let leaving = "";
+addEventListener("pageshow", () => { leaving = ""; });
 window.hieramp.open = query => {
   const url = new URL(location.href), asked = new URLSearchParams(query);
   for (const name of ["overlay", "view", "tab", "level", "__theme"]) {
@@ -10,6 +12,8 @@ window.hieramp.open = query => {
   }
   url.pathname = url.pathname.replace(/models\/[^/]+\/?$/, "");
   url.search = asked.toString();
+  if (url.href === leaving) return;
+  leaving = url.href;
   location.href = url.href;
 };
 
@@ -58,35 +62,27 @@ document.addEventListener("click", event => {
 });
 
 // On a narrow page the controls are a sheet at the foot, which leaves the pictures in view above it.
-function addSheet() {
-  const handle = document.createElement("button");
-  handle.id = "sheet-handle";
-  handle.type = "button";
-  handle.setAttribute("aria-controls", "controls");
-  document.body.append(handle);
-  const open = isOpen => {
-    document.documentElement.classList.toggle("sheet-open", isOpen);
-    handle.setAttribute("aria-expanded", String(isOpen));
-    handle.textContent = isOpen ? "Close the controls" : "Controls";
-    const stage = document.querySelector(".viewer .stage");
-    if (isOpen && stage && stage.offsetParent) stage.scrollIntoView({ block: "start" });
-  };
-  open(false);
-  handle.addEventListener("click", () => open(!document.documentElement.classList.contains("sheet-open")));
-  document.addEventListener("keydown", event => {
-    if (event.key !== "Escape" || !document.documentElement.classList.contains("sheet-open")) return;
-    open(false);
-    handle.focus();
-  });
+function openSheet(isOpen) {
+  const handle = document.getElementById("sheet-handle"), stage = document.querySelector(".viewer .stage");
+  for (const id of ["controls", "workspace"]) document.getElementById(id).classList.toggle("sheet-open", isOpen);
+  handle.setAttribute("aria-expanded", String(isOpen));
+  handle.textContent = isOpen ? "Close the controls" : "Controls";
+  if (isOpen && stage && stage.offsetParent) stage.scrollIntoView({ block: "start" });
 }
+const isSheetOpen = () => document.querySelector("#controls.sheet-open") !== null;
 
-function begin() {
-  addSheet();
-  // The switch is drawn by Gradio, after this.
-  new MutationObserver((_, observer) => {
-    if (!document.querySelector("#level button")) return;
-    observer.disconnect();
-    setLevel(document.documentElement.dataset.level);
-  }).observe(document.body, { childList: true, subtree: true });
-}
-if (document.body) begin(); else addEventListener("DOMContentLoaded", begin);
+document.addEventListener("click", event => {
+  if (event.target.id === "sheet-handle") openSheet(!isSheetOpen());
+});
+document.addEventListener("keydown", event => {
+  if (event.key !== "Escape" || !isSheetOpen()) return;
+  openSheet(false);
+  document.getElementById("sheet-handle").focus();
+});
+
+// The switch is drawn by Gradio, after this.
+new MutationObserver((_, observer) => {
+  if (!document.querySelector("#level button")) return;
+  observer.disconnect();
+  setLevel(document.documentElement.dataset.level);
+}).observe(document, { childList: true, subtree: true });

@@ -15,6 +15,7 @@ import gradio as gr
 from app import lent, view_models
 from app.distill_requests import DistillRequest
 from app.jobs import JobBook
+from app.models import MODEL, Offered
 from app.scheduling import Device, DeviceQueue
 from app.view_models import ViewModel
 from app.view_requests import ViewRequest
@@ -47,6 +48,7 @@ class AppContext:
     device: Device
     jobs: JobBook
     served: lent.Served
+    models: tuple[Offered, ...] = ()  # that this server offers, this one among them; () where there is no other
     scheduling: DeviceQueue = field(default_factory=DeviceQueue)
     data: str | None = None  # real images, train/ and test/, for the verdict on a set
 
@@ -57,14 +59,25 @@ class AppContext:
         limits: VisitorLimits | None = None,
         job_root: Path | None = None,
         data: str | None = None,
+        models: tuple[Offered, ...] = (),
+        device: Device | None = None,
     ) -> "AppContext":
-        """Raises UserError where `data` holds no real images to train on, or none to test on."""
+        """Of a model; `device` is the one that several models' pages share.
+
+        Raises:
+            UserError: `data` holds no real images to train on, or none to test on.
+        """
         if data is not None and not (Path(data).is_dir() and has_test_split(data)):
             raise UserError(f"{data} is no folder of real images: give one with train/ and test/ inside")
-        limits, device = limits or VisitorLimits(), Device()
-        root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs"
+        limits, device = limits or VisitorLimits(), device or Device()
+        root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs" / model.name
         served = lent.Served(model)
-        return cls(model, limits, device, JobBook(model, root, device, limits, served), served, data=data)
+        return cls(model, limits, device, JobBook(model, root, device, limits, served), served, models, data=data)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What an address says of the model, where there is more than one."""
+        return {MODEL: self.model.name} if len(self.models) > 1 else {}
 
     def grow(self, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
         """The view model after every scale, in turn with the jobs."""

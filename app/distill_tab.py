@@ -26,10 +26,11 @@ POLL_SECONDS = 1.0
 CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click(), 50)"
 
 
-def build_memory() -> tuple[gr.BrowserState, gr.Timer]:
+def build_memory(model_name: str) -> tuple[gr.BrowserState, gr.Timer]:
     """What must be there before the tab is opened: tabs are made in the browser when first looked at."""
     nothing: dict[str, Any] = {"ids": [], "shown": ""}
-    return gr.BrowserState(nothing, storage_key=STORAGE_KEY, secret=SECRET), gr.Timer(POLL_SECONDS, active=False)
+    kept = gr.BrowserState(nothing, storage_key=f"{STORAGE_KEY}-{model_name}", secret=SECRET)
+    return kept, gr.Timer(POLL_SECONDS, active=False)
 
 
 def mine(remembered: Any) -> tuple[list[str], str]:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 from PIL import Image
 
-from app import average_map, curated, examples, kinds, theme, view_models, view_requests
+from app import average_map, curated, examples, kinds, picker, theme, view_models, view_requests
 from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, warn
 from app.controls import Controls, setting_events, user_triggers
 from app.distill_requests import has_classifier
@@ -28,6 +28,8 @@ PARTS = (
     "-opinion",
     "-average",
     "-opening",
+    "-saving",
+    "-present",
     "-link",
 )  # of the viewer, in order
 SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
@@ -105,7 +107,7 @@ class Drawing:
         ticket = self.context.scheduling.take(str(request.session_hash))
         return (
             ticket,
-            json.dumps(view_requests.address(self.context.model, view_request)),
+            json.dumps(view_requests.address(self.context.model, view_request) | self.context.named),
             kinds.schedule_name(view_request.settings, self.context.model.kind),
         )
 
@@ -139,7 +141,9 @@ def connect(
 
     def shown_of(query: Mapping[str, str], asked: bool) -> dict[Any, Any]:
         """What an address sets; `asked`: also where it names no setting, which is then a fresh page."""
-        name = query.get("tab", "explore")
+        name, no_model = query.get("tab", "explore"), picker.missing(context, query)
+        if no_model:
+            warn(f"This address was not understood: {no_model}. {context.model.name} is shown.")
         # Who has chosen a tab while the page was opening stays there.
         chosen = gr.Tabs(selected=name if name in tab_of else "explore") if asked or "tab" in query else gr.skip()
         shown = {tabs: chosen}

@@ -179,6 +179,11 @@ class JobBook:
                     self._end(job, "stopped", "The finished file was cleared away; resume to make it again.")
             return job
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a set is being made, or is in line."""
+        return any(job.is_active for job in list(self._jobs.values()))
+
     def num_before(self, job: Job) -> int:
         """How many other jobs share the device with this one."""
         return sum(other.is_active for other in list(self._jobs.values()) if other is not job)

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from torch import nn
 
 import hieramp
-from app import handlers, sheets
+from app import exports, handlers, sheets
 from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
 from app.verdicts import classifier_of, opinion_view
@@ -115,12 +115,17 @@ def _opinion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]
     return opinion_view(served.model, view_request, asked, served.memory)
 
 
+def _saved(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return exports.saved(served.model, view_request, asked, served.memory)
+
+
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "generate": lambda served, view_request: handlers.generate(served.model, view_request),
     "saliency": lambda served, view_request: handlers.saliency(served.model, view_request),
     "block_view": _block_view,
     "position": _position,
     "opinion": _opinion,
+    "saved": _saved,
     "estimate": _estimate,
 }
 
@@ -138,7 +143,7 @@ def _answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any
 
 
 def answer(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
-    """generate, saliency, block_view, position and opinion of a request (as in `handlers`), or the estimate of a set.
+    """generate, saliency, block_view, position, opinion or saved of a request (as in `handlers`), or a set's estimate.
 
     Raises:
         UserError: what these raise.

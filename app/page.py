@@ -16,7 +16,10 @@ from app import (
     learn,
     mechanism,
     opinion,
+    picker,
+    saving,
     theme,
+    tour,
     visitors,
 )
 from app import controls as column
@@ -24,28 +27,41 @@ from app.context import AppContext, html
 from app.visitor_limits import VisitorLimits
 from hieramp import Model
 
-INTRO = "<a class='skip' href='#tabs'>Skip to the pictures</a><h1>HierAmp</h1><p>{}</p>"
+INTRO = (
+    "<a class='skip' href='#tabs'>Skip to the pictures</a><h1>HierAmp</h1>"
+    "<div id='level' role='group' aria-label='How much is shown'>"
+    "<button type='button' data-level='simple' aria-pressed='false'>Simple</button>"
+    "<button type='button' data-level='expert' aria-pressed='true'>Expert</button></div><p>{}</p>"
+    "<button type='button' id='sheet-handle' aria-controls='controls' aria-expanded='false'>Controls</button>"
+)
 
 
 def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> gr.Blocks:
     """The page on a model; options as of `AppContext.make`. Launch it with `launch`."""
+    return build_on(AppContext.make(model, limits, **options))
+
+
+def build_on(context: AppContext) -> gr.Blocks:
+    """The page in its context."""
+    model = context.model
     is_var = model.kind == "var"  # what counts tokens, and the tour of them, is for a VAR
-    context = AppContext.make(model, limits, **options)
     # Uploads and copies that nobody fetched go too, a day after the last set that could need them.
     clearing = (3600, 3600 * (context.limits.keep_hours + 24))
     with gr.Blocks(title="HierAmp", analytics_enabled=False, delete_cache=clearing) as demo:
         api.build(context)  # first: private events take up names too
         html(INTRO.format(kinds.INTRO[model.kind]), elem_id="intro")
-        memory = distill_tab.build_memory()
+        memory = distill_tab.build_memory(model.name)
         with gr.Row(elem_id="workspace"):
             with gr.Column(scale=0, min_width=304, elem_id="controls"):
+                choice = picker.build(context)
                 controls = column.build(context)
             with gr.Column(scale=1, min_width=320, elem_id="tabs"):
                 tabs = gr.Tabs(selected="explore")
         with tabs:
             with gr.Tab("Explore", id="explore") as first:
-                card = learn.build_card()
+                card = tour.build()
                 viewer, closer, place = explore.build(context)
+                saved = saving.build()
                 if is_var:
                     inside, judged = mechanism.build(context), opinion.build()
             with gr.Tab("What changed", id="changed", visible=is_var) as second:
@@ -61,27 +77,37 @@ def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> 
                 start_tour = learn.build(has_tour=is_var)
         drawing = explore.Drawing(context, controls, viewer, place)
         tab_of = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
+        picker.connect(context, controls, choice)
         explore.connect(demo, context, controls, drawing, closer, tabs, tab_of)
+        saving.connect(context, controls, viewer, saved)
         if is_var:
             mechanism.connect(context, controls, inside)
             opinion.connect(context, controls, viewer, judged)
-        learn.connect(context, controls, drawing, tabs, card, start_tour)
+            tour.connect(context, controls, drawing, tabs, card, start_tour)
     return demo
+
+
+def looks() -> dict[str, Any]:
+    """What every page of a server is served with, beside its address."""
+    scripts = theme.read("page.js"), theme.read("lecture.js"), glossary.script(), theme.read("sheet.js")
+    return {
+        "theme": theme.THEME,
+        "css_paths": [
+            theme.WEB / name for name in ("style.css", "mechanism.css", "names.css", "figures.css", "lecture.css")
+        ],
+        "head": "".join(f"<script>{code}</script>" for code in scripts),
+        "footer_links": ["api"],
+        "show_error": False,
+        "ssr_mode": False,
+        "max_file_size": VisitorLimits.upload_bytes,
+    }
 
 
 def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
-    scripts = (theme.read("page.js"), glossary.script(), theme.read("sheet.js"))
     demo.queue(max_size=256)
     visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
-    demo.launch(
-        app_kwargs={"middleware": [(visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})]},
-        theme=theme.THEME,
-        css_paths=[theme.WEB / name for name in ("style.css", "mechanism.css", "names.css", "figures.css")],
-        head="".join(f"<script>{text}</script>" for text in scripts),
-        footer_links=["api"],
-        show_error=False,
-        ssr_mode=False,
-        max_file_size=VisitorLimits.upload_bytes,
-        **options,
-    )
+    allowance = (visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})
+    given = options.pop("app_kwargs", {})
+    given["middleware"] = [allowance, *given.get("middleware", ())]  # the allowance is of all pages of a server
+    demo.launch(app_kwargs=given, **looks(), **options)

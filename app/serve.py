@@ -1,7 +1,7 @@
 """Open the page: python app.py in a checkout, hieramp-page where it is installed."""
 
 # ZeroGPU wants to be there before torch is.
-from app import zero  # isort: skip  # noqa: F401
+from app import zero  # isort: skip
 
 import argparse
 import importlib.util
@@ -9,10 +9,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from starlette.middleware import Middleware
 
 import hieramp
 from app import page
+from app.context import AppContext
+from app.model_pages import Front, PageBook
+from app.models import Offered, offered
+from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
 from hieramp.errors import UserError
@@ -27,7 +33,12 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="app.py", description="Draw images in the browser, plain and amplified.")
     models = f"{', '.join(shipped())}, a model folder, or var-d16 … var-d30"
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=models)
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        help=f"{models}; of several the first opens, and the page offers the others and those that ship",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     parser.add_argument("--port", type=port_number, help="default: the first free one from 7860")
@@ -74,12 +85,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:
         limits = VisitorLimits(ipc=args.max_ipc, job_minutes=args.max_job_minutes)
-        demo = page.build(hieramp.load(args.model, args.device), limits, data=args.data)
+        models = offered(args.model)
+        device = Device()
+
+        def context_of(one: Offered) -> AppContext:
+            model = hieramp.load(one.source, args.device)
+            return AppContext.make(model, limits, data=args.data, models=models, device=device)
+
+        # where a proxy shows the page
+        book = PageBook(models, context_of, args.root_path or os.environ.get("GRADIO_ROOT_PATH", "").rstrip("/"))
+        demo = page.build_on(context_of(models[0]))
+        if zero.is_lent:
+            book.make_all()
     except (UserError, FileNotFoundError) as error:
         _fail(error, 2)
     # On a Space everything but this machine is outside.
     host = "0.0.0.0" if os.environ.get("SPACE_ID") else args.host
-    given = {"root_path": args.root_path} if args.root_path else {}  # else GRADIO_ROOT_PATH holds
+    given: dict[str, Any] = {"root_path": args.root_path} if args.root_path else {}  # else GRADIO_ROOT_PATH holds
+    given["app_kwargs"] = {"middleware": [Middleware(Front, book=book)]}
     try:
         page.launch(demo, server_name=host, server_port=args.port, share=args.share, mcp_server=args.mcp, **given)
     except OSError as error:

@@ -1,7 +1,7 @@
 """A second opinion on pictures: what the classifier says of them, and which positions its answer hangs on."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.generation.memory import RecentDrawings
 
 
-@cache
+@lru_cache(maxsize=4)  # models whose page was given up are not held by it
 def _classifier(folder: Path, device: torch.device) -> Classifier:
     return load_classifier(folder).to(device).requires_grad_(False)
 

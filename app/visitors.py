@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from gradio.context import LocalContext
@@ -12,15 +13,19 @@ UNTOLD = 2**24  # bytes that an upload counts for which does not say how many it
 
 
 def client_of(request: Any) -> str:
-    """The address that a request came from, as the nearest proxy has it; without a proxy that of the connection.
+    """The address that a request came from: that of the connection, or what the nearest proxy says of it.
 
-    Whoever reaches the server without a proxy may name any address, and so evade the limits, but not use up another's.
+    A proxy is on this machine or in its network; what others say of themselves counts for nothing.
     """
     return _address(str(request.headers.get("x-forwarded-for") or ""), request.client.host if request.client else "")
 
 
 def _address(forwarded: str, host: str) -> str:
-    return forwarded.rsplit(",", 1)[-1].strip() or host
+    try:
+        is_near = ip_address(host).is_private
+    except ValueError:
+        is_near = False
+    return (forwarded.rsplit(",", 1)[-1].strip() if is_near else "") or host
 
 
 def current() -> str:

@@ -60,6 +60,7 @@ def palette() -> bytes:
 
 # DejaVu Sans, which matplotlib brings along: Pillow's own has no × and no Greek.
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+BOXES = "Last Resort High-Efficiency"  # a font of Matplotlib's that has a box for every character
 
 
 def _font(size: int, path: Path = FONT) -> ImageFont.FreeTypeFont:
@@ -78,7 +79,7 @@ def _characters(path: Path) -> frozenset[int]:
 @lru_cache(maxsize=256)
 def _font_for(wanted: frozenset[int], size: int) -> ImageFont.FreeTypeFont | None:
     """Of DejaVu Sans and the fonts of this machine the first that can write all of that."""
-    machines = sorted({Path(entry.fname) for entry in font_manager.fontManager.ttflist})
+    machines = sorted({Path(entry.fname) for entry in font_manager.fontManager.ttflist if entry.name != BOXES})
     for path in (FONT, *machines):
         if wanted <= _characters(path):
             with suppress(OSError):  # a font of bitmaps has not every size

@@ -107,5 +107,7 @@ def test_whose_a_request_is() -> None:
         return SimpleNamespace(headers=headers, client=SimpleNamespace(host=host))
 
     assert visitors.client_of(request("1.2.3.4", None)) == "1.2.3.4"
-    assert visitors.client_of(request("127.0.0.1", "6.6.6.6, 1.2.3.4")) == "1.2.3.4"
+    for proxy in ("127.0.0.1", "10.0.0.7", "::1"):
+        assert visitors.client_of(request(proxy, "6.6.6.6, 1.2.3.4")) == "1.2.3.4"
+    assert visitors.client_of(request("1.2.3.4", "5.6.7.8")) == "1.2.3.4"  # says it of itself
     assert visitors.current() == ""

@@ -17,7 +17,7 @@ import torch
 
 from hieramp.errors import UserError
 
-Steps = Sequence[list[str]]  # arguments of commands, in turn
+Steps = list[list[str]]  # arguments of commands, in turn
 
 
 class Done(NamedTuple):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
         write_text(path, json.dumps(measured, indent=1) + "\n")
 
     if "saliency" in args.only:
-        keep("saliency", _saliency(model, classifier, test, args))
+        _saliency(model, classifier, test, args, partial(keep, "saliency"))
     if "autoencoder" in args.only:
         keep("autoencoder", measure.measure_autoencoder(model, classifier, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
@@ -123,14 +124,20 @@ def _drawings(
 
 
 def _saliency(
-    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
-) -> dict[str, Any]:
+    model: hieramp.Model,
+    classifier: Classifier,
+    test: DecodedImages,
+    args: argparse.Namespace,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
     """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
     judges = _judges(model, classifier, args.judge2)
-    real = faithfulness.with_tokens(model, test.images, test.labels)
-    drawn = faithfulness.drawn_pictures(model, -(-len(real.labels) // len(model.class_names)))
-    on = {"test images": real, "drawings": drawn}
-    return saliency_of(judges, on, partial(faithfulness.saliency_figures, model, judges, rho=SALIENCY_RHO))
+    per_class = -(-len(test.labels) // len(model.class_names))
+    on = {
+        "test images": partial(faithfulness.with_tokens, model, test.images, test.labels),
+        "drawings": partial(faithfulness.drawn_pictures, model, per_class),
+    }
+    saliency_of(judges, on, partial(faithfulness.saliency_figures, model, judges, rho=SALIENCY_RHO), keep)
 
 
 def _judges(

@@ -148,8 +148,9 @@ def load_dit(folder: Path) -> DiffusionModel:
     defaults = defaults_in(config, "dit", str(folder / "config.json"))
     name = folder.resolve().name
     token = _dit_class_token(folder, config, dit_config)
-    about = {"name": name, "folder": folder, "wnids": wnids, "defaults": defaults, "class_token": token}
-    return DiffusionModel(latents, dit.eval(), names, **about)
+    return DiffusionModel(
+        latents, dit.eval(), names, name=name, folder=folder, wnids=wnids, defaults=defaults, class_token=token
+    )
 
 
 def _dit_class_token(folder: Path, config: dict[str, Any], dit: DiTConfig) -> DiTClassToken | None:

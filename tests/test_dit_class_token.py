@@ -157,7 +157,10 @@ def test_the_commands_train_draw_and_judge_it(
             over = row["judges"]["classifier"]["over"]["guidance"]
             assert set(over) == {"another picture", "random", "centre", "average map"}
     card = (folder / "README.md").read_text()
-    assert "## What the map M follows" in card and "| stage of noise | fixed share, guidance |" in card
+    assert (
+        "## What the map M follows" in card
+        and "| stage of noise | fixed share, class tokens | fixed share, guidance | named |" in card
+    )
     # what stood on another DiT is refused
     other = tmp_path / "other"
     shutil.copytree(folder, other)

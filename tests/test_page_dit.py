@@ -11,6 +11,8 @@ from test_diffusion import build
 
 from app import api, handlers, kinds, page, view_requests
 from hieramp import figures
+from hieramp.config import DiTClassTokenConfig
+from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 
@@ -67,7 +69,9 @@ def test_schedules_are_named_by_kind(dit: DiffusionModel) -> None:
         view_request = order_of(dit, **view_requests.schedule_values(name, "dit"))
         assert kinds.schedule_name(view_request.settings, "dit") == name
     assert "weak-mid" not in kinds.schedules("dit")
-    by_token = order_of(dit, map_from="class-token", **view_requests.schedule_values("all", "dit"))
+    seeing = build()
+    seeing.class_token = DiTClassToken(DiTClassTokenConfig(32, 16, 2, 4, 1))
+    by_token = order_of(seeing, map_from="class-token", **view_requests.schedule_values("all", "dit"))
     assert view_requests.caption(by_token, "dit").endswith("Map from class-token.")
 
 

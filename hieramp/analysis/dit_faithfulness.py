@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from hieramp.amplification.output import RunningMap, guidance_difference
-from hieramp.analysis.faithfulness import BATCH, Judge, Maps, Pictures, ceilings_of, fixed_share, judged
+from hieramp.analysis.faithfulness import (
+    BATCH,
+    FAMILIES,
+    Judge,
+    Maps,
+    Pictures,
+    ceilings_of,
+    fixed_share,
+    judged,
+)
 from hieramp.diffusion.levels import Level
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.noise import gaussian
@@ -51,17 +60,17 @@ def maps_of_dit(model: DiffusionModel, pictures: Pictures) -> Maps:
     for rows in torch.arange(len(pictures.labels)).split(BATCH):
         labels = pictures.labels[rows].to(model.device)
         x0 = model.latents.encode(pictures.images[rows].to(model.device).float() / 255)
-        found: dict[str, list[Tensor]] = {"guidance": []} | ({"class tokens": []} if token else {})
+        found: dict[str, list[Tensor]] = {family: [] for family in FAMILIES if token or family == "guidance"}
         right = torch.zeros(len(rows), len(STAGES))
         for stage, times in enumerate(TIMES.values()):
             running = {family: RunningMap() for family in found}
             for t in times:
                 level = levels_near(model, t)
                 noise = gaussian(labels.tolist(), rows.tolist(), denoiser.shape, model.device, f"saliency/{t}")
-                z, entering = level.signal * x0 + level.noise * noise, {}
-                watch = {"watch": lambda block, x, into=entering: into.update({block: x})} if token else {}
+                z, entering = level.signal * x0 + level.noise * noise, dict[int, Tensor]()
                 null = torch.full_like(labels, denoiser.null_label)
-                told, untold = denoiser.predict(z, level, labels), denoiser.predict(z, level, null, **watch)
+                told = denoiser.predict(z, level, labels)
+                untold = denoiser.predict(z, level, null, watch=entering.__setitem__ if token else None)
                 difference = guidance_difference(told.velocity, untold.velocity)
                 if difference.shape[-1] != denoiser.token_side:
                     difference = torch.nn.functional.adaptive_avg_pool2d(difference, denoiser.token_side)

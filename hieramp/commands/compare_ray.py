@@ -4,6 +4,7 @@ Sets, teachers and results go to --out, which all machines must see, as must the
 what is there, wherever its rows ran.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 
 from hieramp.errors import UserError
 
-Steps = Sequence[list[str]]  # arguments of commands, in turn
+Steps = list[list[str]]  # arguments of commands, in turn
 
 
 class Done(NamedTuple):
@@ -40,7 +41,7 @@ def cluster() -> Iterator[Any]:
         raise UserError("--engine ray needs Ray: pip install -r requirements-ray.txt") from error
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
         yield ray
     finally:
@@ -61,7 +62,8 @@ def spread(
     marker = out.resolve() / f".seen-by-{uuid4().hex}"
     marker.touch()
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_do)
-    waiting, running = list(enumerate(jobs)), {}
+    waiting = list(enumerate(jobs))
+    running: dict[Any, int] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:

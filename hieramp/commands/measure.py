@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         write_text(path, json.dumps(measured, indent=1) + "\n")
 
     if "saliency" in args.only:
-        keep("saliency", _saliency(model, classifier, test, args))
+        _saliency(model, classifier, test, args, partial(keep, "saliency"))
     if "autoencoder" in args.only:
         keep("autoencoder", measure.measure_autoencoder(model, classifier, test))
         shared.say(f"reconstruction {measured['autoencoder']['psnr_db']:.2f} dB")
@@ -125,21 +125,28 @@ def _drawings(
 
 
 def _saliency(
-    model: hieramp.Model, classifier: Classifier, test: DecodedImages, args: argparse.Namespace
-) -> dict[str, Any]:
+    model: hieramp.Model,
+    classifier: Classifier,
+    test: DecodedImages,
+    args: argparse.Namespace,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
     """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
     networks = _networks(model, classifier, args.judge2)
     judges = _judges(networks, model.device)
-    real = faithfulness.with_tokens(model, test.images, test.labels)
-    drawn = faithfulness.drawn_pictures(model, -(-len(real.labels) // len(model.class_names)))
+    per_class = -(-len(test.labels) // len(model.class_names))
+    on = {
+        "test images": partial(faithfulness.with_tokens, model, test.images, test.labels),
+        "drawings": partial(faithfulness.drawn_pictures, model, per_class),
+    }
 
-    def figures_of(pictures: faithfulness.Pictures) -> Iterator[dict[str, Any]]:
+    def figures_of(what: str, pictures: faithfulness.Pictures) -> Iterator[dict[str, Any]]:
         maps = faithfulness.maps_of(model, pictures)
-        if pictures is drawn:  # for the page, which shows maps of drawings
+        if what == "drawings":  # for the page, which shows maps of drawings
             average_map.save(model, maps)
         return faithfulness.saliency_figures(model, judges, pictures, SALIENCY_RHO, maps, networks)
 
-    return saliency_of(judges, {"test images": real, "drawings": drawn}, figures_of)
+    saliency_of(judges, on, figures_of, keep)
 
 
 def _networks(

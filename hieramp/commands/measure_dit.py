@@ -55,11 +55,20 @@ def run(
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
     if "saliency" in asked:
-        real = plain_pictures(test.images, test.labels)
-        on = {"test images": real, "drawings": drawn_plainly(model, -(-len(real.labels) // len(model.class_names)))}
-        figures_of = partial(dit_saliency_figures, model, judges, rho=SALIENCY_RHO, networks=networks)
-        measured["dit_saliency"] = saliency_of(judges, on, figures_of)
-        write_text(path, json.dumps(measured, indent=1) + "\n")
+        per_class = -(-len(test.labels) // len(model.class_names))
+        on = {
+            "test images": partial(plain_pictures, test.images, test.labels),
+            "drawings": partial(drawn_plainly, model, per_class),
+        }
+
+        def keep(found: dict[str, Any]) -> None:
+            measured["dit_saliency"] = found
+            write_text(path, json.dumps(measured, indent=1) + "\n")
+
+        def figures_of(_: str, pictures: Pictures) -> Iterable[dict[str, Any]]:
+            return dit_saliency_figures(model, judges, pictures, SALIENCY_RHO, networks)
+
+        saliency_of(judges, on, figures_of, keep)
     if "drawings" in asked:
         _drawings(args, model, data, test, settings, measured)
     write_card(folder, measured)
@@ -67,20 +76,26 @@ def run(
 
 
 def saliency_of(
-    judges: Mapping[str, Judge], on: Mapping[str, Pictures], figures_of: Callable[[Pictures], Iterable[dict[str, Any]]]
-) -> dict[str, Any]:
-    """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges."""
+    judges: Mapping[str, Judge],
+    on: Mapping[str, Callable[[], Pictures]],
+    figures_of: Callable[[str, Pictures], Iterable[dict[str, Any]]],
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """The test of hieramp.analysis.faithfulness on test images and on as many drawings, by one or two judges.
+
+    What is found is kept after either; how good the judges are is told on the first.
+    """
     found: dict[str, Any] = {"rho": SALIENCY_RHO, "judges": {}, "on": {}}
-    for name, judge in judges.items():
-        found["judges"][name] = {"accuracy": accuracy_of(judge, on["test images"])}
-    for what, pictures in on.items():
-        rows = []
-        for row in figures_of(pictures):
+    for what, pictures_of in on.items():
+        pictures, rows = pictures_of(), []
+        for name, judge in judges.items():
+            found["judges"].setdefault(name, {"accuracy": accuracy_of(judge, pictures)})
+        for row in figures_of(what, pictures):
             rows.append(row)
             at = row["stage"] if "stage" in row else f"scale {row['scale']}"
             shared.say(f"saliency on {what}, {at}: " + saliency_in_short(row))
         found["on"][what] = {"images": len(pictures.labels), "rows": rows}
-    return found
+        keep(found)
 
 
 def _drawings(

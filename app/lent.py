@@ -19,6 +19,7 @@ import hieramp
 from app import exports, handlers, sheets
 from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
+from app.set_verdict import SetVerdict, judge_set
 from app.verdicts import classifier_of, opinion_view
 from app.view_models import ViewModel
 from app.view_requests import ViewRequest
@@ -27,7 +28,6 @@ from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
-from hieramp.analysis.setverdict import SetVerdict, judge_set
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
 from hieramp.errors import UserError

@@ -1,4 +1,4 @@
-"""The verdict at the end of a set, in the fourth tab (hieramp/analysis/setverdict.py says what it is made of)."""
+"""The verdict at the end of a set, in the fourth tab (app/set_verdict.py says what it is made of)."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import gradio as gr
 from app import study
 from app.context import AppContext, html, sentences
 from app.jobs import Job
-from hieramp.analysis.setverdict import SetVerdict, Students
+from app.set_verdict import SetVerdict, Students
 from hieramp.errors import UserError
 from hieramp.files import write_text
 

@@ -11,8 +11,8 @@ import hieramp
 from app import distill_requests, set_pictures, verdict_tab, view_requests
 from app.distill_tab import mine
 from app.jobs import Job
+from app.set_verdict import judge_set
 from app.visitor_limits import VisitorLimits
-from hieramp.analysis.setverdict import judge_set
 from hieramp.commands.main import main
 from hieramp.errors import UserError
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from app import (
     ablate,
@@ -23,6 +24,7 @@ from app import (
 )
 from app import controls as column
 from app.context import AppContext, html
+from app.previews import Previews
 from app.visitor_limits import VisitorLimits
 from hieramp import Model
 
@@ -73,7 +75,7 @@ def build_on(context: AppContext) -> gr.Blocks:
             with gr.Tab("Distill", id="distill") as fourth:
                 distill_tab.build(context, controls, demo, memory)
             with gr.Tab("Learn", id="learn") as fifth:
-                start_tour = learn.build(has_tour=is_var)
+                start_tour = learn.build(context.model)
         drawing = explore.Drawing(context, controls, viewer, place)
         tab_of = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
         picker.connect(context, controls, choice)
@@ -102,4 +104,6 @@ def looks() -> dict[str, Any]:
 
 def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
-    demo.queue(max_size=256).launch(**looks(), **options)
+    kwargs = dict(options.pop("app_kwargs", {}))
+    kwargs["middleware"] = [Middleware(Previews), *kwargs.get("middleware", [])]
+    demo.queue(max_size=256).launch(**looks(), app_kwargs=kwargs, **options)

@@ -74,10 +74,15 @@ def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, A
         UserError: a sample, scale, block or head that is not there, or an overlay that is no share.
     """
     last = len(kinds.frame(model, view_request.settings)["sides"]) - 1
-    overlay, is_var = Number().check("the overlay", asked.get("overlay", 0)), not isinstance(model, DiffusionModel)
+    overlay = Number().check("the overlay", asked.get("overlay", 0))
     if not 0 <= overlay <= 1:
         raise UserError(f"the overlay is {overlay:g}; give a share from 0 to 1")
-    block = asked.get("block")
+    block, head, occlusion = None, 0, False
+    if not isinstance(model, DiffusionModel):
+        config = model.var.config
+        block = None if asked.get("block") is None else whole("the block", asked["block"], 0, config.depth - 1)
+        head = whole("the head", asked.get("head", 0), 0, config.num_heads)
+        occlusion = bool(asked.get("occlusion")) and has_classifier(model)
     return Shown(
         sample=whole("the sample", asked.get("sample", 0), 0, len(view_request.seeds) - 1),
         scale=whole("the scale", asked.get("scale", last), 0, last),
@@ -86,14 +91,10 @@ def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, A
         shared=bool(asked.get("shared", True)),
         finished=bool(asked.get("finished")),
         compare=bool(asked.get("compare")),
-        block=None if block is None or isinstance(model, DiffusionModel) else whole(
-            "the block", block, 0, model.var.config.depth - 1
-        ),
-        head=0 if isinstance(model, DiffusionModel) else whole(
-            "the head", asked.get("head", 0), 0, model.var.config.num_heads
-        ),
-        occlusion=bool(asked.get("occlusion")) and is_var and has_classifier(model),
-    )  # fmt: skip
+        block=block,
+        head=head,
+        occlusion=occlusion,
+    )
 
 
 def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: RecentDrawings | None = None) -> Drawn:
@@ -290,7 +291,8 @@ ABOUT = {
 def maps(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Drawn) -> bytes:
     """A zip of the maps as arrays (maps.npz), as images of the map chosen in the viewer, and about.json."""
     buffer, arrays = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(arrays, **dict(drawn.arrays))
+    given: dict[str, Any] = dict(drawn.arrays)
+    np.savez_compressed(arrays, **given)
     about = {"settings": described(model, _one(view_request, shown)), "about": ABOUT, "images": _which(shown)}
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("about.json", json.dumps(about, indent=1))

@@ -72,7 +72,9 @@ def carried(model: AnyModel, view_request: ViewRequest, kind: str) -> dict[str, 
         if name in ("class", "seed", "count")
     }
     scheduled = kinds.schedule_name(view_request.settings, model.kind) if kind != model.kind else None
-    strengths = view_requests.schedule_values(scheduled, kind) if scheduled in kinds.schedules(kind) else {}
+    strengths = (
+        view_requests.schedule_values(scheduled, kind) if scheduled and scheduled in kinds.schedules(kind) else {}
+    )
     for part in Settings.parts(kind):
         is_strength = "{greek}" in part.label
         if kind != model.kind and is_strength:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from app import (
     ablate,
@@ -24,6 +25,7 @@ from app import (
 )
 from app import controls as column
 from app.context import AppContext, html
+from app.previews import Previews
 from app.visitor_limits import VisitorLimits
 from hieramp import Model
 
@@ -74,7 +76,7 @@ def build_on(context: AppContext) -> gr.Blocks:
             with gr.Tab("Distill", id="distill") as fourth:
                 distill_tab.build(context, controls, demo, memory)
             with gr.Tab("Learn", id="learn") as fifth:
-                start_tour = learn.build(has_tour=is_var)
+                start_tour = learn.build(context.model)
         drawing = explore.Drawing(context, controls, viewer, place)
         tab_of = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
         picker.connect(context, controls, choice)
@@ -108,6 +110,10 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
     demo.queue(max_size=256)
     visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
     allowance = (visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})
-    given = options.pop("app_kwargs", {})
-    given["middleware"] = [allowance, *given.get("middleware", ())]  # the allowance is of all pages of a server
+    given = dict(options.pop("app_kwargs", {}))
+    given["middleware"] = [
+        allowance,
+        Middleware(Previews),
+        *given.get("middleware", ()),
+    ]  # the allowance is of all pages of a server
     demo.launch(app_kwargs=given, **looks(), **options)

@@ -1,4 +1,4 @@
-"""In a headless browser: models to choose from, files of the view, presentation, the sheet of a phone, levels, the tour."""
+"""In a headless browser: models to choose from, files of the view, presentation, a phone's sheet, levels, the tour."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from test_page import AXE, FINISHED, browser, opened  # noqa: F401 - the fixture
 
 import hieramp
-from app import curated, exports, model_pages, page, view_requests
+from app import curated, exports, handlers, model_pages, page, previews, view_requests
 from app.context import AppContext
 from app.models import Offered
 from app.scheduling import Device
@@ -187,6 +187,25 @@ def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hiera
         assert "Is it more itself?" in tab.locator("#tour-text .note").inner_text()  # and that is told
         tab.get_by_role("button", name="End the tour").click()
         tab.get_by_role("button", name="End the tour").wait_for(state="hidden")
+
+
+def test_the_size_of_a_change_how_it_is_drawn_and_whose_page_it_is(
+    browser: Any,  # noqa: F811
+    address: str,
+    served: hieramp.Model,
+) -> None:
+    """Defects D6, D35 and D36 of the first test of the page by a stranger."""
+    with opened(browser, f"{address}?class=cat&seed=4") as tab:
+        *_, view_model = handlers.grow(served, view_requests.from_query(served, {"class": "cat", "seed": "4"}))
+        moved = [f"pixels {100 * step['moved'][0]:.1f} %" for step in view_model["steps"]]
+        assert tab.locator(".strip .moved").all_inner_texts() == moved and moved[-1] != "pixels 0.0 %"
+        titles = "[...document.head.querySelectorAll('meta[property=\"og:title\"]')].map(m => m.content)"
+        assert tab.evaluate(titles) == [previews.TITLE] and "Gradio" not in tab.evaluate(
+            "[...document.head.querySelectorAll('meta')].map(m => m.content).join()"
+        )
+        tab.get_by_role("tab", name="Learn").click()
+        picture = tab.get_by_role("img", name="A picture is the sum of 6 scales.")
+        assert picture.is_visible() and "64 tokens" in picture.text_content()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])

@@ -35,7 +35,7 @@ function buildStrip() {
     viewModel.sides.map((n, scale) => `<button type="button" data-scale="${scale}" aria-pressed="false">` +
       `<span class="head"><b>${viewModel.titles[scale]}</b><span>${viewModel.unit} ${viewModel.numbers[scale]}</span><span>${viewModel.stages[scale] || "start"}</span></span>` +
       `<img alt=""><img alt=""><canvas aria-hidden="true" width="${n}" height="${n}"></canvas>` +
-      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> ${isVar ? "tokens differ" : "positions amplified"}</span></small></button>`).join("");
+      `<canvas aria-hidden="true" width="${n}" height="${n}"></canvas><small><span></span><span class="unseen"> ${isVar ? "tokens differ" : "positions amplified"}</span><span class="moved"></span></small></button>`).join("");
   all("[data-scale]").forEach(button => button.addEventListener("click", () => go(Number(button.dataset.scale))));
 }
 
@@ -48,6 +48,8 @@ function renderStrip() {
     if (!isDrawn) return;
     const { changed } = step(scale), marked = changed ? changed[view.sample].length : chosenOf(scale, 1).length, total = sideOf(scale) ** 2;
     button.querySelector("small span").textContent = `${marked} of ${total}`;
+    const { moved } = step(scale);
+    button.querySelector(".moved").textContent = moved ? `pixels ${(100 * moved[view.sample]).toFixed(1)} %` : "";
     [0, 1].forEach(side => {
       button.querySelectorAll("img")[side].src = step(scale).images[row(side)];
       const canvas = button.querySelectorAll("canvas")[side], pen = canvas.getContext("2d");

@@ -13,7 +13,9 @@ def view_of(model: AnyModel) -> dict[str, Any] | None:
     Raises:
         UserError: the file of it is damaged.
     """
-    found = average_map.load(model) if isinstance(model, Model) else None
+    if not isinstance(model, Model):
+        return None
+    found = average_map.load(model)
     if found is None:
         return None
     words = [

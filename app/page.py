@@ -109,11 +109,12 @@ def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
     demo.queue(max_size=256)
     visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
+    # the allowance of uploads is for all pages of a server together
     allowance = (visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})
     given = dict(options.pop("app_kwargs", {}))
     given["middleware"] = [
         allowance,
         Middleware(Previews),
         *given.get("middleware", ()),
-    ]  # the allowance is of all pages of a server
+    ]
     demo.launch(app_kwargs=given, **looks(), **options)

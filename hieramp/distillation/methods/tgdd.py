@@ -99,6 +99,7 @@ class TGDD(Pulled):
     name: ClassVar[str] = "tgdd"
     title: ClassVar[str] = "anchors by the tokens of the VQ-VAE (arXiv 2606.21705)"
     kinds: ClassVar[tuple[str, ...]] = EITHER
+    weighs: ClassVar[bool] = False  # an anchor stands for itself
 
     cluster_pca: Annotated[
         int,

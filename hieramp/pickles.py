@@ -14,8 +14,10 @@ from hieramp.checkpoints import read_safetensors
 from hieramp.errors import UserError
 
 # where trainers put the weights inside of what they save, the first that is there being taken
-WRAPPERS = ("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model", "ema", "model_ema", "state_dict_ema")
-WRAPPERS += ("module", "net", "shadow")
+WRAPPERS = (
+    *("trainer", "var_wo_ddp", "model_state_dict", "state_dict", "model"),
+    *("ema", "model_ema", "state_dict_ema", "module", "net", "shadow"),
+)
 COUNTERS = ("n_averaged",)  # of torch's AveragedModel, beside the weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "var.")  # of DDP, torch.compile, Lightning, …
 # what torch's readers raise about files that are none, or are damaged; none of it is a fault of ours

@@ -46,7 +46,8 @@ function ask() {
   isAsking = true;
   clearTimeout(timer);
   timer = setTimeout(() => { isAsking = false; ask(); }, 15000); // an answer that never came
-  trigger("more", { job: told.job, have: [...have], framed: job === told.job });
+  const isSame = job === told.job; // what is there of another set does not count
+  trigger("more", { job: told.job, have: isSame ? [...have] : [], framed: isSame });
 }
 
 function receive() {

@@ -18,13 +18,16 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from torch import nn
 
 from app import page, visitors
 from app.context import AppContext
+from app.inside import Looks
 from app.models import MODEL, Offered
 from app.visitor_limits import VisitorLimits
 from app.words import without_folders
 from hieramp.errors import UserError
+from hieramp.generation.memory import RecentDrawings
 
 MOST = 3  # models kept beside the first
 WAITING = (
@@ -148,7 +151,17 @@ class PageBook:
             if old.ended is not None:
                 old.ended.set()
             await asyncio.to_thread(old.context.jobs.close)
-            old.demo.close()
+            old.demo.close(verbose=False)
+            release(old.context)
+
+
+def release(context: AppContext) -> None:
+    """Free what a page that is given up held in memory: Gradio may keep the page itself alive (6.31)."""
+    context.served.memory, context.served.looks = RecentDrawings(), Looks()
+    for part in vars(context.model).values():
+        for network in (part, *getattr(part, "__dict__", {}).values()):
+            if isinstance(network, nn.Module):
+                network.to("meta")
 
 
 class Front:

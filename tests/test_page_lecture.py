@@ -77,6 +77,7 @@ def test_another_model_keeps_class_seed_and_settings(browser: Any, address: str)
 def test_the_view_is_saved(browser: Any, address: str, served: hieramp.Model) -> None:  # noqa: F811
     with opened(browser, f"{address}?class=cat&seed=4&scale=3&overlay=0.5&outline=1") as tab:
         tab.wait_for_url("**model=first**")
+        tab.wait_for_selector(f'{FINISHED} h2:text-is("cat")')
         got = {}
         for button in ("Save figure", "Save growth", "Save maps"):
             with tab.expect_download() as saved:
@@ -216,6 +217,8 @@ def test_axe_finds_nothing(browser: Any, address: str, scheme: str, width: int) 
         tab.evaluate(AXE.read_text(encoding="utf-8"))
 
         def violations() -> list[tuple[str, str]]:
+            tab.wait_for_function("!document.querySelector('.strip .stale, .viewer[aria-busy=true]')")
+            tab.wait_for_timeout(300)  # transitions
             found = tab.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
             return [(one["id"], one["nodes"][0]["html"]) for one in found]
 

@@ -4,7 +4,7 @@
 let savings = 0; // requests so far; an answer to an older page load is not this one's
 
 all("[data-save-as]").forEach(button => button.addEventListener("click", () => {
-  if (!view.model || !isFinished()) return;
+  if (!view.model || !isFinished()) { part("copied").textContent = "Wait until the pictures are finished."; return; }
   const isBare = element.querySelector(".stage").dataset.view === "compare";
   savings += 1;
   part("copied").textContent = "Making the file …";

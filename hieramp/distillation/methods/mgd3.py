@@ -64,7 +64,9 @@ class Pulled(Anchored):
     def prepare(self, work: Work) -> Parts:
         anchors = self.anchors(work)
         guide = Pull(anchors, self.pull, self.pull_from, self.pull_until) if self.pull else None
-        return Parts(levels=self.levels(work), guide=guide, weights=anchors.weights(work.items))
+        return Parts(
+            levels=self.levels(work), guide=guide, weights=anchors.weights(work.items) if self.weighs else None
+        )
 
 
 @dataclass(frozen=True)

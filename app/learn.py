@@ -53,7 +53,7 @@ def pipeline(sides: Sequence[int], image_size: int) -> str:
         "codes of a scale are enlarged to the whole picture and added to what the scales before have drawn."
     )
     head = f'<svg viewBox="-2 -2 {x + CELL + 4} {CELL + 46}" role="img" aria-label="{escape(title)}">'
-    return f"<figure>{head}{''.join(shapes)}</svg><figcaption>{escape(title)}</figcaption></figure>"
+    return f"<figure tabindex='0'>{head}{''.join(shapes)}</svg><figcaption>{escape(title)}</figcaption></figure>"
 
 
 def _words(x: float, y: float, text: str, size: int = 13) -> str:

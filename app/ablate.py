@@ -68,11 +68,11 @@ def build(context: AppContext, controls: Controls) -> None:
 
     def fill(name: str, given: dict[Any, Any]) -> list[Any]:
         _, across, down = FORMS[name]
-        view_request = _order_or_first(model, controls.values(given))
+        view_request = _request_or_first(model, controls.values(given))
         return [across, _values_of(model, across, view_request), down, _values_of(model, down, view_request)]
 
     def choose(name: str, given: dict[Any, Any]) -> Any:
-        return _values_of(model, name, _order_or_first(model, controls.values(given)))
+        return _values_of(model, name, _request_or_first(model, controls.values(given)))
 
     inputs = {seeds, *asked.values(), *controls.inputs}
     study.run(context, "sheet", (draw, stop), drawn, inputs, [words, sheet], EMPTY, BEGUN)
@@ -95,7 +95,7 @@ def _values_of(model: Model, name: str, view_request: ViewRequest) -> gr.Textbox
     return gr.Textbox(value=axes.suggestion(model, name, view_request), info=axes.hint(model, name), interactive=True)
 
 
-def _order_or_first(model: Model, values: dict[str, Any]) -> ViewRequest:
+def _request_or_first(model: Model, values: dict[str, Any]) -> ViewRequest:
     try:
         return view_requests.read_request(model, values)
     except ValueError:  # it is said when the sheet is asked for

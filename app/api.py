@@ -82,15 +82,15 @@ class Endpoints:
         return kinds.about(self.model)
 
     def generate(self, **settings: Any) -> dict[str, Any]:
-        view_request = self._order(settings)
+        view_request = self._request(settings)
         return self.context.answer("generate", view_request)
 
     def saliency(self, **settings: Any) -> dict[str, Any]:
-        view_request = self._order(settings)
+        view_request = self._request(settings)
         return self.context.answer("saliency", view_request)
 
     def count_tokens(self, samples: int, **settings: Any) -> dict[str, Any]:
-        view_request, wanted = self._order(settings), self._samples(samples)
+        view_request, wanted = self._request(settings), self._samples(samples)
         *_, found = self.context.study("count_tokens", view_request, wanted)
         name = name_of(self.model, view_request.label)
         answer = {"csv": plots.usage_csv(found, self.model.var.scales.sides), "changed": list(found.changed)}
@@ -98,7 +98,7 @@ class Endpoints:
         return answer | {"differences": plots.differences_csv({name: found.differences}), "findings": findings}
 
     def compare_schedules(self, classes: int, samples: int, **settings: Any) -> dict[str, Any]:
-        view_request, wanted = self._order({"class_name": 0, **settings}), self._samples(samples)
+        view_request, wanted = self._request({"class_name": 0, **settings}), self._samples(samples)
         num_classes = len(self.model.class_names)
         chosen = view_requests.whole("the number of classes", classes, 1, min(self.limits.classes, num_classes))
         labels = choose_classes(num_classes, chosen, view_request.seeds[0])
@@ -110,7 +110,7 @@ class Endpoints:
     def ablate(
         self, columns: str, column_values: str, rows: str, row_values: str, seeds: int, **settings: Any
     ) -> dict[str, Any]:
-        view_request = self._order(settings)
+        view_request = self._request(settings)
         empty = ablate.plan(self.model, view_request, columns, column_values, rows, row_values, seeds)
         *_, found = self.context.study("ablate", view_request, empty)
         picture = sheet_files.as_figure(self.model, found, sheet_files.first_measure(found), "png")
@@ -134,7 +134,7 @@ class Endpoints:
     def resume_job(self, job_id: str) -> dict[str, Any]:
         return job_answer(self.context.jobs.resume(job_id))
 
-    def _order(self, settings: dict[str, Any]) -> view_requests.ViewRequest:
+    def _request(self, settings: dict[str, Any]) -> view_requests.ViewRequest:
         return view_requests.read_request(self.model, view_requests.defaults(self.model) | settings)
 
     def _samples(self, samples: Any) -> int:

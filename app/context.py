@@ -83,7 +83,7 @@ class AppContext:
         """The view model after every scale, in turn with the jobs."""
         return self.device.taken_for(lent.grow(self.served, view_request))
 
-    def first_scene(self, view_request: ViewRequest) -> ViewModel:
+    def first_view(self, view_request: ViewRequest) -> ViewModel:
         """What the page opens with: the finished drawing, or where the GPU is lent the view model before it."""
         if is_lent:
             return view_models.view_model_of(self.model, view_request)

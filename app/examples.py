@@ -87,14 +87,25 @@ def _all(view_model: ViewModel) -> str | None:
     )
 
 
-def _peak(view_model: ViewModel) -> str | None:
-    """The position that draws most of the class token's attention."""
+def brightest(view_model: ViewModel) -> tuple[float, int, int, int] | None:
+    """The position of the baseline that draws most of the class token's attention, of all scales.
+
+    How many times an even share it draws, its scale, row and column; None where nothing stands out.
+    """
     peaks = [(max(step["maps"][0]) * len(step["maps"][0]), scale) for scale, step in enumerate(view_model["steps"])]
     times, scale = max(peaks)
     if times < CLEAR:
         return None
-    values, side = view_model["steps"][scale]["maps"][0], view_model["sides"][scale]
-    row, column = divmod(values.index(max(values)), side)
+    values = view_model["steps"][scale]["maps"][0]
+    return times, scale, *divmod(values.index(max(values)), view_model["sides"][scale])
+
+
+def _peak(view_model: ViewModel) -> str | None:
+    found = brightest(view_model)
+    if found is None:
+        return None
+    times, scale, row, column = found
+    side = view_model["sides"][scale]
     return (
         f"The bright spot: at scale {scale} ({side}×{side}) the class token gives row {row + 1}, column {column + 1} "
         f"of the baseline {times:.1f} times an even share of its attention."

@@ -49,7 +49,7 @@ def build(context: AppContext) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """The viewer, the channel of closer looks, and the line that tells one's place."""
     model = context.model
     is_var = model.kind == "var"
-    first = context.first_scene(view_requests.first_request(model))
+    first = context.first_view(view_requests.first_request(model))
     place = html("", elem_id="place")
     if curated.examples_of(context.model):
         html(examples.links(context.model), elem_id="examples")

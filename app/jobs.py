@@ -20,7 +20,7 @@ from typing import Literal
 
 from app import zero
 from app.distill_requests import DistillRequest
-from app.lent import Served, distill_tab, planned
+from app.lent import Served, distilled, planned
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
 from app.words import without_folders
@@ -248,7 +248,7 @@ class JobBook:
     def _make(self, job: Job) -> Iterator[Progress]:
         distill_request, batch = job.distill_request, BATCH_ON_CPU if self.model.device.type == "cpu" else None
         if zero.is_lent:
-            return distill_tab(self.served, distill_request, job.path, batch)
+            return distilled(self.served, distill_request, job.path, batch)
         return iter(planned(self.model, distill_request, job.path, batch))  # what cannot be is told now
 
     def _work(self) -> None:

@@ -223,7 +223,7 @@ def _seconds_of_turn(key: int, distill_request: DistillRequest, path: Path, batc
 
 
 @gpu(_seconds_of_turn)
-def _distil(
+def _distill(
     key: int, distill_request: DistillRequest, path: Path, batch_size: int | None
 ) -> Generator[Progress | _Wrong, None, None]:
     end = time.monotonic() + TURN
@@ -236,7 +236,7 @@ def _distil(
         yield _Wrong(str(error))
 
 
-def distill_tab(
+def distilled(
     served: Served, distill_request: DistillRequest, path: Path, batch_size: int | None
 ) -> Generator[Progress, None, None]:
     """A set, with the progress after every batch; on ZeroGPU in turns of `TURN` seconds, each with a GPU of its own.
@@ -246,7 +246,7 @@ def distill_tab(
         OSError: the disk is full.
     """
     while not path.exists():
-        for progress in _distil(served.key, distill_request, path, batch_size):
+        for progress in _distill(served.key, distill_request, path, batch_size):
             if isinstance(progress, _Wrong):
                 raise UserError(progress.message)
             yield progress

@@ -90,8 +90,10 @@ class PageBook:
     async def _begin(self, one: Offered) -> None:
         try:
             await self.app_of(one)
-        except Exception:  # who asks next is told
+        except (UserError, FileNotFoundError):  # who asks next is told
             log.info("%s could not be loaded", one.name)
+        except Exception:  # a fault of ours
+            log.exception("the page of %s could not be made", one.name)
         finally:
             self._begun.discard(one.name)
 

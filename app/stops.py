@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from app.curated import examples_of
-from app.examples import CLEAR
+from app.examples import brightest
 from app.kinds import AnyModel, with_schedule
 from app.view_requests import ViewRequest, read_request
 from hieramp.errors import UserError
@@ -71,12 +71,11 @@ def _contrast(uri: str) -> float:
 
 
 def _few_places(view_model: ViewModel, _: Shares) -> Found | None:
-    peaks = [(max(step["maps"][0]) * len(step["maps"][0]), scale) for scale, step in enumerate(view_model["steps"])]
-    times, scale = max(peaks)
-    if times < CLEAR:
+    found = brightest(view_model)
+    if found is None:
         return None
+    times, scale, row, column = found
     values, side = view_model["steps"][scale]["maps"][0], view_model["sides"][scale]
-    row, column = divmod(values.index(max(values)), side)
     half, so_far, count = sum(values) / 2, 0.0, 0
     for value in sorted(values, reverse=True):
         if so_far >= half:

@@ -1,7 +1,9 @@
 """Tiny models and images made on the spot: nothing here needs a download or a trained model."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,9 @@ TINY_VAR = VARConfig(
     num_heads=2,
     class_token_scales=tuple(range(len(SIDES))),
 )
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-features=LocalNetworkAccessChecks"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,3 +91,14 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels[..., 2 - 2 * label] += 150
                 Image.fromarray(pixels).save(folder / f"{i:03d}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()

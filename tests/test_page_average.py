@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from test_average_map import looking_model, random_maps
-from test_page import FINISHED, browser, opened  # noqa: F401  (fixtures)
+from test_page import FINISHED, opened
 
 import hieramp
 from app import handlers, page, view_requests
@@ -28,7 +28,7 @@ def address(looking: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) ->
     demo.close()
 
 
-def test_a_map_is_read_against_the_average(browser: Any, address: str, looking: hieramp.Model) -> None:  # noqa: F811
+def test_a_map_is_read_against_the_average(browser: Any, address: str, looking: hieramp.Model) -> None:
     average = average_map.load(looking)
     assert average is not None
     view_request = view_requests.from_query(looking, {"class": "cat", "seed": "4"})

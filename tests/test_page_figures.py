@@ -27,8 +27,6 @@ from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig, to_json
 
 CLASSES = ("airplane", "cat", "dog", "frog")
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 FINISHED = '.viewer[aria-busy="false"]'
 
 
@@ -66,17 +64,6 @@ def address(judged_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     yield demo.local_url
     demo.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.middleware import Middleware
-from test_page import AXE, FINISHED, browser, opened  # noqa: F401 - the fixture
+from test_page import AXE, FINISHED, opened
 
 import hieramp
 from app import curated, exports, handlers, model_pages, page, previews, view_requests
@@ -56,7 +56,7 @@ def address(
     demo.close()
 
 
-def test_another_model_keeps_class_seed_and_settings(browser: Any, address: str) -> None:  # noqa: F811
+def test_another_model_keeps_class_seed_and_settings(browser: Any, address: str) -> None:
     with opened(browser, f"{address}?class=cat&seed=3&mid_strength=2&overlay=0.3") as tab:
         tab.wait_for_url("**model=first**")
         tab.get_by_label("Model", exact=True).click()
@@ -74,7 +74,7 @@ def test_another_model_keeps_class_seed_and_settings(browser: Any, address: str)
         tab.get_by_text("there is no model 'third' here, but first, second. first is shown").wait_for()
 
 
-def test_the_view_is_saved(browser: Any, address: str, served: hieramp.Model) -> None:  # noqa: F811
+def test_the_view_is_saved(browser: Any, address: str, served: hieramp.Model) -> None:
     with opened(browser, f"{address}?class=cat&seed=4&scale=3&overlay=0.5&outline=1") as tab:
         tab.wait_for_url("**model=first**")
         tab.wait_for_selector(f'{FINISHED} h2:text-is("cat")')
@@ -93,7 +93,7 @@ def test_the_view_is_saved(browser: Any, address: str, served: hieramp.Model) ->
         assert np.load(io.BytesIO(archive.read("maps.npz")))["saliency_3"].shape == (2, 4, 4)
 
 
-def test_a_lecture_steps_by_keys(browser: Any, address: str) -> None:  # noqa: F811
+def test_a_lecture_steps_by_keys(browser: Any, address: str) -> None:
     with opened(browser, f"{address}?class=cat&seed=4") as tab:
         before = tab.locator(".viewer h2").first.evaluate("h => parseFloat(getComputedStyle(h).fontSize)")
         tab.get_by_role("button", name="Present").click()
@@ -117,7 +117,7 @@ def test_a_lecture_steps_by_keys(browser: Any, address: str) -> None:  # noqa: F
 
 
 def test_a_phone_has_its_controls_in_a_sheet_that_leaves_the_pictures_in_view(
-    browser: Any,  # noqa: F811
+    browser: Any,
     address: str,
 ) -> None:
     with opened(browser, f"{address}?class=cat&seed=4", width=390) as tab:
@@ -138,7 +138,7 @@ def test_a_phone_has_its_controls_in_a_sheet_that_leaves_the_pictures_in_view(
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_simple_hides_what_is_for_experts_and_is_kept(browser: Any, address: str) -> None:  # noqa: F811
+def test_simple_hides_what_is_for_experts_and_is_kept(browser: Any, address: str) -> None:
     with opened(browser, f"{address}?class=cat") as tab:
         tab.wait_for_url("**model=first**")
         expert = (tab.locator("#mode"), tab.locator("#sampling"), tab.locator("#location"), tab.get_by_label("Block"))
@@ -155,7 +155,7 @@ def test_simple_hides_what_is_for_experts_and_is_kept(browser: Any, address: str
         assert tab.get_by_role("button", name="Simple").get_attribute("aria-pressed") == "true"
 
 
-def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hieramp.Model) -> None:  # noqa: F811
+def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hieramp.Model) -> None:
     with opened(browser, f"{address}?class=frog&seed=1&guidance=2&view=compare") as tab:
         tab.wait_for_url("**model=first**")
         tab.get_by_role("tab", name="Learn").click()
@@ -191,7 +191,7 @@ def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hiera
 
 
 def test_the_size_of_a_change_how_it_is_drawn_and_whose_page_it_is(
-    browser: Any,  # noqa: F811
+    browser: Any,
     address: str,
     served: hieramp.Model,
 ) -> None:
@@ -210,7 +210,7 @@ def test_the_size_of_a_change_how_it_is_drawn_and_whose_page_it_is(
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
-def test_axe_finds_nothing(browser: Any, address: str, scheme: str, width: int) -> None:  # noqa: F811
+def test_axe_finds_nothing(browser: Any, address: str, scheme: str, width: int) -> None:
     if not AXE.exists():
         pytest.skip(f"axe-core is not at {AXE}: npm install axe-core, and name it in AXE")
     with opened(browser, f"{address}?class=cat&model=second", scheme, width) as tab:

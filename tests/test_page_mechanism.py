@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from test_page import FINISHED, address, browser, opened, served  # noqa: F401  (fixtures)
+from test_page import FINISHED, address, opened, served  # noqa: F401  (fixtures)
 
 import hieramp
 from app import handlers, inside, view_requests

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import build_model
 from test_class_tokens import OWN
-from test_page import FINISHED, browser, opened, sources  # noqa: F401  (fixtures)
+from test_page import FINISHED, opened, sources
 
 import hieramp
 from app import names, page
@@ -49,7 +49,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_long_names_push_nothing_out_of_sight(browser: Any, address: str, width: int) -> None:  # noqa: F811
+def test_long_names_push_nothing_out_of_sight(browser: Any, address: str, width: int) -> None:
     with opened(browser, address, width=width) as tab:
         heading = tab.locator(".viewer h2").first
         assert heading.inner_text() == LONG
@@ -59,7 +59,7 @@ def test_long_names_push_nothing_out_of_sight(browser: Any, address: str, width:
         assert tab.evaluate(SHARES) == [True] * 8
 
 
-def test_a_class_of_any_name_is_chosen_and_kept_by_its_address(browser: Any, address: str) -> None:  # noqa: F811
+def test_a_class_of_any_name_is_chosen_and_kept_by_its_address(browser: Any, address: str) -> None:
     with opened(browser, address) as tab:
         chosen = tab.get_by_label("Class", exact=True)
         for kept, name in (("3", "crane (3)"), (NAMES[2], NAMES[2])):

@@ -13,7 +13,6 @@ import pytest
 import hieramp
 from app import curated, page
 
-CHROMIUM = Path("/usr/bin/chromium")
 FINISHED = '.viewer[aria-busy="false"]'
 PATIENCE = 60_000
 PAIRS = [
@@ -31,17 +30,6 @@ def address(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     yield demo.local_url
     demo.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @contextmanager

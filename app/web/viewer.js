@@ -5,7 +5,7 @@ const SIDES = ["Baseline", "Amplified"];
 const part = name => element.querySelector(`[data-part="${name}"]`);
 const all = selector => [...element.querySelectorAll(selector)];
 const view = {
-  viewModel: null, sample: 0, scale: 0, follows: true, cursor: null, closer: null,
+  model: null, sample: 0, scale: 0, follows: true, cursor: null, closer: null,
   painting: false, brush: null, painted: {}, timer: null, strip: "", blocks: "", place: null,
 };
 const root = element.querySelector(".viewer");

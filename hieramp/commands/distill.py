@@ -80,16 +80,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    with tqdm(desc=args.out.name, unit="img", disable=None) as bar:
+    make(args.out, _progress(args))
+
+
+def make(out: Path, making: Iterable[Progress]) -> None:
+    """Make a set under a progress bar, and say what came of it."""
+    with tqdm(desc=out.name, unit="img", disable=None) as bar:
         try:
-            for progress in _progress(args):
+            for progress in making:
                 show(bar, progress)
         except KeyboardInterrupt:
             bar.close()
-            shared.say(f"stopped: what is finished is kept in {args.out}.part; the same line goes on from there")
+            shared.say(f"stopped: what is finished is kept in {out}.part; the same line goes on from there")
             raise
-    size = sum(file.stat().st_size for file in _files(args.out))
-    print(f"{args.out}: {progress.total} images, {size / 1e6:.1f} MB, {progress.images_per_second:.1f} images/s")
+    size = sum(file.stat().st_size for file in _files(out))
+    print(f"{out}: {progress.total} images, {size / 1e6:.1f} MB, {progress.images_per_second:.1f} images/s")
 
 
 def show(bar: tqdm, progress: Progress) -> None:

@@ -3,13 +3,11 @@
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import split_names
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments
-from hieramp.commands.distill import _files, show
+from hieramp.commands.distill import make
 from hieramp.data import DataSpec
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diver import Diver, recover
@@ -61,13 +59,4 @@ def run(args: argparse.Namespace) -> None:
         format=args.format,
         batch_size=args.batch_size,
     )
-    with tqdm(desc=args.out.name, unit="img", disable=None) as bar:
-        try:
-            for progress in making:
-                show(bar, progress)
-        except KeyboardInterrupt:
-            bar.close()
-            shared.say(f"stopped: what is finished is kept in {args.out}.part; the same line goes on from there")
-            raise
-    size = sum(file.stat().st_size for file in _files(args.out))
-    print(f"{args.out}: {progress.total} images, {size / 1e6:.1f} MB, {progress.images_per_second:.1f} images/s")
+    make(args.out, making)

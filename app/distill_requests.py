@@ -9,7 +9,7 @@ from app import view_requests
 from app.visitor_limits import VisitorLimits
 from hieramp import Model, Settings
 from hieramp.checkpoints import has_part
-from hieramp.distillation.distill import Estimate
+from hieramp.distillation.distill import CostEstimate
 from hieramp.errors import UserError
 
 MAX_SEED = 2**40 - 1
@@ -74,7 +74,7 @@ def read_distill_request(model: Model, limits: VisitorLimits, values: Mapping[st
     return DistillRequest(tuple(labels), per_class, first, view_request.settings, soft_labels, name)
 
 
-def estimate_words(distill_request: DistillRequest, estimate: Estimate) -> str:
+def estimate_words(distill_request: DistillRequest, estimate: CostEstimate) -> str:
     images = f"{distill_request.num_images:,} image{'s' if distill_request.num_images > 1 else ''}"
     return f"{images}: about {time_words(estimate.seconds)} of computing and {size_words(estimate.bytes)}."
 

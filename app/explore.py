@@ -74,7 +74,7 @@ def build(context: AppContext) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     return viewer, closer, place
 
 
-class Drawing:
+class DrawChain:
     """The chain behind every picture: ask (cheap: checks, takes a turn, sets the address), then draw."""
 
     def __init__(self, context: AppContext, controls: Controls, viewer: gr.HTML, place: gr.HTML) -> None:
@@ -132,7 +132,7 @@ def connect(
     demo: gr.Blocks,
     context: AppContext,
     controls: Controls,
-    drawing: Drawing,
+    drawing: DrawChain,
     closer: gr.HTML,
     tabs: gr.Tabs,
     tab_of: dict[str, Any],

@@ -57,7 +57,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GrownPair:
     """A pair as it grew."""
 
     titles: tuple[str, ...]  # of the steps
@@ -97,7 +97,7 @@ def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, A
     )
 
 
-def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: RecentDrawings | None = None) -> Drawn:
+def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: RecentDrawings | None = None) -> GrownPair:
     """The pair that is looked at, with the maps that lie over it.
 
     Raises:
@@ -109,7 +109,7 @@ def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: Recen
         steps = list(denoising.shown(model, view_request))
         arrays = {f"saliency_{i}": _array(step.saliency[rows]) for i, step in enumerate(steps)}
         arrays |= {f"chosen_{i}": step.amplified[rows].cpu().numpy() for i, step in enumerate(steps)}
-        return Drawn(
+        return GrownPair(
             titles,
             tuple(step.image[rows].cpu() for step in steps),
             tuple(step.saliency[rows].cpu() for step in steps),
@@ -124,7 +124,7 @@ def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: Recen
         found = opinion_view(model, view_request, {"sample": shown.sample, "maps": True}, memory)["maps"]
         maps = [torch.tensor(pair).view(2, step.side, step.side) for pair, step in zip(found, grown, strict=True)]
         arrays |= {f"occlusion_{i}": _array(pair) for i, pair in enumerate(maps)}
-    return Drawn(
+    return GrownPair(
         titles,
         tuple(step.image[rows].cpu() for step in grown),
         tuple(maps),
@@ -174,7 +174,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
 
 
-def _panes(drawn: Drawn, scale: int, shown: Shown, size: int) -> list[Image.Image]:
+def _panes(drawn: GrownPair, scale: int, shown: Shown, size: int) -> list[Image.Image]:
     """Baseline and amplified, with what lies over them; in Compare bare, and with their difference, twice as bright."""
     step = len(drawn.images) - 1 if shown.finished else scale
     pictures = [
@@ -208,7 +208,7 @@ def _outline(picture: Image.Image, mask_nn: Tensor) -> None:
             pen.line(line, color, width)
 
 
-def figure(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Drawn) -> Image.Image:
+def figure(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> Image.Image:
     """The view as a labelled picture, WIDTH pixels wide."""
     labels = [*SIDES, "difference, twice as bright"][: 3 if shown.compare else 2]
     size = (WIDTH - EDGE * (len(labels) + 1)) // len(labels)
@@ -235,7 +235,7 @@ def figure(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Draw
     return canvas
 
 
-def _legend(canvas: Image.Image, y: int, model: AnyModel, shown: Shown, drawn: Drawn) -> None:
+def _legend(canvas: Image.Image, y: int, model: AnyModel, shown: Shown, drawn: GrownPair) -> None:
     what = "nats that the class loses when a position is blurred" if shown.occlusion else "share of its attention"
     if model.kind == "dit":
         what = "share of what the class moves"
@@ -247,7 +247,7 @@ def _legend(canvas: Image.Image, y: int, model: AnyModel, shown: Shown, drawn: D
     pen.text((EDGE + 284, y), f"{words} {what}", INK, _font(16))
 
 
-def growth(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Drawn) -> bytes:
+def growth(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> bytes:
     """The pair growing step by step, as a GIF without end; its comment is what it is drawn by, as JSON."""
     size, frames = (WIDTH - 3 * EDGE) // 2, []
     name, seed = short_name(model.class_names[view_request.label]), view_request.seeds[shown.sample]
@@ -288,7 +288,7 @@ ABOUT = {
 }
 
 
-def maps(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Drawn) -> bytes:
+def maps(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> bytes:
     """A zip of the maps as arrays (maps.npz), as images of the map chosen in the viewer, and about.json."""
     buffer, arrays = io.BytesIO(), io.BytesIO()
     given: dict[str, Any] = dict(drawn.arrays)
@@ -320,12 +320,12 @@ def _which(shown: Shown) -> str:
 # All of them
 
 
-def _figure_png(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Drawn) -> bytes:
+def _figure_png(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> bytes:
     settings = described(model, _one(view_request, shown))
     return figures.png_bytes(figure(model, view_request, shown, drawn), settings)
 
 
-KINDS: dict[str, tuple[str, str, Callable[[AnyModel, ViewRequest, Shown, Drawn], bytes]]] = {
+KINDS: dict[str, tuple[str, str, Callable[[AnyModel, ViewRequest, Shown, GrownPair], bytes]]] = {
     "figure": ("figure.png", "image/png", _figure_png),
     "growth": ("growth.gif", "image/gif", growth),
     "maps": ("maps.zip", "application/zip", maps),

@@ -11,7 +11,7 @@ from app.view_requests import ViewRequest, described, described_one, whole
 from hieramp import Model, Step, figures
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
-from hieramp.generation.memory import Memory, Prefix, RecentDrawings
+from hieramp.generation.memory import Prefix, PrefixCache, RecentDrawings
 from hieramp.generation.request import Request
 from hieramp.var.model import VAR
 
@@ -19,7 +19,7 @@ from hieramp.var.model import VAR
 class Watched:
     """A memory, and whether a drawing went on from something in it."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: PrefixCache) -> None:
         self.memory, self.has_helped = memory, False
 
     def best(self, request: Request, var: VAR) -> Prefix | None:
@@ -31,7 +31,7 @@ class Watched:
         self.memory.keep(prefix, var)
 
 
-def steps_of(model: Model, view_request: ViewRequest, memory: Memory | None = None) -> Iterator[Step]:
+def steps_of(model: Model, view_request: ViewRequest, memory: PrefixCache | None = None) -> Iterator[Step]:
     """Baselines and amplified pictures in one batch, scale by scale, with what the class tokens tell."""
     return model.steps(*view_request.batch, return_attention=True, memory=memory)
 

@@ -29,7 +29,7 @@ from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.distill import PILOT_IMAGES, Estimate, estimate
+from hieramp.distillation.distill import PILOT_IMAGES, CostEstimate, estimate
 from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
@@ -103,7 +103,7 @@ def _block_view(served: Served, view_request: ViewRequest, sample: Any, block: A
     return handlers.block_view(served.model, view_request, sample, block, served.memory)
 
 
-def _estimate(served: Served, distill_request: DistillRequest) -> Estimate:
+def _estimate(served: Served, distill_request: DistillRequest) -> CostEstimate:
     return estimate(served.model, distill_request.num_images, distill_request.settings, distill_request.soft_labels)
 
 

@@ -77,7 +77,7 @@ def build_on(context: AppContext) -> gr.Blocks:
                 distill_tab.build(context, controls, demo, memory)
             with gr.Tab("Learn", id="learn") as fifth:
                 start_tour = learn.build(context.model)
-        drawing = explore.Drawing(context, controls, viewer, place)
+        drawing = explore.DrawChain(context, controls, viewer, place)
         tab_of = {str(tab.id): tab for tab in (first, second, third, fourth, fifth) if tab.visible}
         picker.connect(context, controls, choice)
         explore.connect(demo, context, controls, drawing, closer, tabs, tab_of)

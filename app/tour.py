@@ -11,7 +11,7 @@ from app import view_requests
 from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, stale_note
 from app.controls import Controls
 from app.distill_requests import has_classifier
-from app.explore import Drawing
+from app.explore import DrawChain
 from app.stops import STOPS, Found, Shares, Stop, ViewModel, first_that_holds, request_of
 from app.view_requests import ViewRequest
 
@@ -57,7 +57,7 @@ def build() -> Card:
 
 
 def connect(
-    context: AppContext, controls: Controls, drawing: Drawing, tabs: gr.Tabs, card: Card, start: gr.Button
+    context: AppContext, controls: Controls, drawing: DrawChain, tabs: gr.Tabs, card: Card, start: gr.Button
 ) -> None:
     """Let the card drive the real controls."""
     model, place = context.model, gr.State(Place())

@@ -1,8 +1,8 @@
 """python -m benchmarks.diffusion: what an image of the diffusion transformer costs, and what HierAmp adds.
 
-Plain and amplified drawings take turns, in float32 and in bfloat16, and every figure is a ratio within one round, so
-that a machine with other work does not show in it. `--cpu-time` counts the processor's time instead of the clock's:
-for a machine that is shared, with one thread.
+Plain and amplified drawings take turns, in float32 and, where the device has it, in bfloat16. Every figure is a ratio
+within one round, so that a machine with other work does not show in it. `--cpu-time` counts the processor's time
+instead of the clock's: for a machine that is shared, with one thread.
 """
 
 import argparse
@@ -16,9 +16,15 @@ import hieramp
 from benchmarks.measuring import in_turns, paired_ratio
 from hieramp.amplification.settings import OUTPUT_SCHEDULES
 from hieramp.commands.arguments import DTYPES
+from hieramp.devices import resolve_device, supports_fast_bf16
 from hieramp.settings import DEFAULTS, Settings
 
 PLAIN, AMPLIFIED = "plain", "amplified"
+
+
+def dtypes_of(device: str) -> list[str]:
+    """float32, and bfloat16 where it is not emulated."""
+    return ["float32", *(["bfloat16"] if supports_fast_bf16(resolve_device(device)) else [])]
 
 
 def runs_of(name: str, device: str, batch: int, steps: int, clock: Callable[[], float]) -> dict:
@@ -33,7 +39,7 @@ def runs_of(name: str, device: str, batch: int, steps: int, clock: Callable[[], 
         return clock() - started
 
     runs = {}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in dtypes_of(device):
         model = hieramp.load(name, device, DTYPES[dtype])
         for kind, settings in every.items():
             runs[dtype, kind] = lambda model=model, settings=settings: run(model, settings)
@@ -54,7 +60,7 @@ def main() -> None:
     for (dtype, kind), taken in seconds.items():
         ratio = paired_ratio(taken, seconds["float32", PLAIN])
         print(f"{dtype}, {kind}: {statistics.median(taken) / args.batch:.3f} s an image, {ratio} of float32, plain")
-    for dtype in ("float32", "bfloat16"):
+    for dtype in dtypes_of(args.device):
         print(f"{dtype}: HierAmp takes {paired_ratio(seconds[dtype, AMPLIFIED], seconds[dtype, PLAIN])} of plain")
 
 

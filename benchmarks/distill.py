@@ -22,7 +22,7 @@ from PIL import Image
 
 import hieramp
 from benchmarks.measuring import in_turns, timed
-from hieramp.distillation.maker import Batch, Task, finished, parallel_map
+from hieramp.distillation.maker import Batch, BatchRequest, finished, parallel_map
 from hieramp.distillation.plan import Plan
 from hieramp.distillation.production import produce
 from hieramp.imageset.verify import problems
@@ -75,8 +75,8 @@ class Noise:
     def __init__(self, side: int) -> None:
         self.side = side
 
-    def make(self, task: Task) -> Callable[[], Batch]:
-        return lambda: Batch(parallel_map([lambda i=i: self._image(i.index) for i in task.items]), [])  # type: ignore[misc]
+    def make(self, request: BatchRequest) -> Callable[[], Batch]:
+        return lambda: Batch(parallel_map([lambda i=i: self._image(i.index) for i in request.items]), [])  # type: ignore[misc]
 
     def _image(self, index: int) -> object:
         pixels = np.random.default_rng(index).integers(0, 256, (self.side, self.side, 3), dtype=np.uint8)

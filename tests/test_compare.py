@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_train import PRESET_NAME
 
 from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier
@@ -15,11 +16,13 @@ from hieramp.commands.compare import _chosen
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data.known import KNOWN
+from hieramp.evaluation.images import load_set
 from hieramp.evaluation.studies import Study, filled, read_study
 from hieramp.evaluation.tables import figures, markdown, plot, write_into
 
 ROOT = Path(__file__).parent.parent
 REAL = "--method random-real"
+ENDS = "", "-recover-model-steps-3"  # of a set before and after
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,22 @@ def test_rows_are_spread_over_two_workers(
     rows = [line for line in spread if not line.startswith("wrong")]
     assert [line.rpartition(",")[0] for line in rows] == [line.rpartition(",")[0] for line in alone.splitlines()]
     assert not list((tmp_path / "ray" / "out").glob(".seen-by-*"))
+
+
+def test_a_row_may_be_drawn_anew_by_diver(image_folder: Path, teacher: Path, tmp_path: Path) -> None:
+    for part in ("vqvae", "dit"):
+        main(["train", part, "--preset", PRESET_NAME, "--data", str(image_folder), "--out", str(tmp_path / "dit")])
+    study, rows = tmp_path / "anew.json", {"real": f"{REAL} --data {{data}}", "real + DIVER": f"{REAL} --data {{data}}"}
+    recovered = {"real + DIVER": "--model {dit} --steps 3"}
+    entries = {"title": "Anew", "rows": rows, "columns": {"IPC 2": "--ipc 2"}, "students": ["small"], "runs": 1}
+    study.write_text(json.dumps(entries | {"recovered": recovered}))
+    main([*command(study, image_folder, teacher, tmp_path), "--define", f"dit={tmp_path / 'dit'}"])
+    given, anew = (load_set(tmp_path / "out" / "sets" / f"method-random-real-data-ipc-2{end}.zip") for end in ENDS)
+    assert torch.equal(given.labels, anew.labels) and given.images.shape[0] == anew.images.shape[0] == 4
+    small = torch.nn.functional.interpolate(given.images.float(), anew.images.shape[-1])
+    assert float((small - anew.images.float()).abs().mean()) > 5  # of 255: these are other pictures
+    table = (tmp_path / "out" / "anew" / "table.md").read_text()
+    assert table.count("hieramp recover ") == 1 and table.count("| – |") == 0 and "| real + DIVER |" in table
 
 
 def test_sets_that_are_there(image_folder: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -26,12 +26,12 @@ from hieramp.config import ClassifierConfig, DiTConfig, to_json
 from hieramp.data import decode, open_source
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, VQLatents, fit_basis, hash_of
-from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels, flow_levels
+from hieramp.diffusion.levels import NoiseLevel, alphas_bar, ddpm_levels, flow_levels
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.noise import chances, gaussian
 from hieramp.diffusion.sampler import Prediction, invert, sample
 from hieramp.distillation.diffusion import DiffusionDrawer
-from hieramp.distillation.maker import Task
+from hieramp.distillation.maker import BatchRequest
 from hieramp.distillation.plan import Item
 from hieramp.settings import Settings
 from hieramp.training.dit import DiTObjective, per_stage
@@ -107,7 +107,7 @@ class Straight:
     def __init__(self, goal: Tensor) -> None:
         self.goal, self.null_label, self.asked = goal, 1, 0
 
-    def predict(self, z: Tensor, level: Level, labels_B: Tensor, factors: object = None) -> Prediction:
+    def predict(self, z: Tensor, level: NoiseLevel, labels_B: Tensor, factors: object = None) -> Prediction:
         self.asked += 1
         x0 = self.goal.expand_as(z) * torch.where(labels_B == self.null_label, 0.0, 1.0)[:, None, None, None]
         return Prediction(x0, (z - level.signal * x0) / level.noise)
@@ -115,7 +115,7 @@ class Straight:
 
 @pytest.mark.parametrize("levels", [flow_levels(5), ddpm_levels(5, alphas_bar())], ids=["flow", "ddpm"])
 @pytest.mark.parametrize(("solver", "calls"), [("euler", 5), ("heun", 9)])
-def test_both_solvers_arrive_on_both_paths(levels: list[Level], solver: str, calls: int) -> None:
+def test_both_solvers_arrive_on_both_paths(levels: list[NoiseLevel], solver: str, calls: int) -> None:
     goal, noise = torch.linspace(-1, 1, 8).view(1, 2, 2, 2), gaussian([0], [0], (2, 2, 2), CPU)
     straight = Straight(goal)
     *_, last = sample(straight, noise, levels, torch.tensor([0]), solver=solver)  # type: ignore[arg-type]
@@ -522,7 +522,7 @@ def test_the_surest_of_several_candidates_is_kept(drawn: DiffusionModel) -> None
     config = ClassifierConfig(num_classes=4, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
     judge = Classifier(config).eval()
     drawer = DiffusionDrawer(drawn, Settings(steps=2, guidance=1.0), 32, judge, candidates=3)
-    made = drawer.make(Task(tuple(Item(i, i % 4, 10 * i, "") for i in range(5))))().made
+    made = drawer.make(BatchRequest(tuple(Item(i, i % 4, 10 * i, "") for i in range(5))))().made
     assert [one.index for one in made] == list(range(5))
     for i, one in enumerate(made):
         images = drawn.generate([i % 4] * 3, [10 * i + c for c in range(3)], steps=2, guidance=1.0).images

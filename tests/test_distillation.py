@@ -566,11 +566,11 @@ def test_ray_makes_the_same_set_though_a_worker_dies(
     marker = tmp_path / "died"
 
     class Mortal(ray_engine._Worker):
-        def make(self, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def make(self, request):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             if not marker.exists():
                 marker.write_text("")
                 os._exit(1)
-            return super().make(task)
+            return super().make(request)
 
     monkeypatch.setattr(ray_engine, "_Worker", Mortal)
     run(loaded, 5, tmp_path / "set.zip", soft_labels=True, batch_size=4, engine="ray", workers=2)
@@ -679,9 +679,9 @@ def test_soft_labels_never_see_tf32(
     Watching.seen.clear()
     classifier = Watching(load_classifier(judged).config)
     drawers = [maker.Drawer(loaded, hieramp.OFF, Sampling(), 32, classifier) for _ in range(2)]
-    tasks = [maker.Task(tuple(plan.Item(i, i % 4, i, "") for i in range(n, n + 3))) for n in range(0, 12, 3)]
+    requests = [maker.BatchRequest(tuple(plan.Item(i, i % 4, i, "") for i in range(n, n + 3))) for n in range(0, 12, 3)]
     with ThreadPoolExecutor(4) as several:
-        list(several.map(lambda pair: pair[0].make(pair[1])(), zip(drawers * 2, tasks)))
+        list(several.map(lambda pair: pair[0].make(pair[1])(), zip(drawers * 2, requests)))
     assert Watching.seen and not any(Watching.seen)
     assert torch.backends.cudnn.allow_tf32 == allowed
 

@@ -21,7 +21,7 @@ from hieramp.config import ClassifierConfig, DiTClassTokenConfig, to_json
 from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis
-from hieramp.diffusion.levels import COARSE_UNTIL, MID_UNTIL, Level
+from hieramp.diffusion.levels import COARSE_UNTIL, MID_UNTIL, NoiseLevel
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.training.class_tokens import ClassTokenOptions
 from hieramp.training.dit_class_token import DiTClassTokenObjective
@@ -111,7 +111,7 @@ def test_it_looks_by_the_noise(seeing: DiffusionModel) -> None:
     whole = seeing.class_token(x, torch.tensor([0.0, 1.0])).map()
     assert torch.allclose(whole.sum(1), torch.ones(2))
     for stage, times in TIMES.items():
-        assert all(Level(1 - t, t, 0).stage == stage for t in times)
+        assert all(NoiseLevel(1 - t, t, 0).stage == stage for t in times)
     assert COARSE_UNTIL < MID_UNTIL and another_of_class(torch.tensor([0, 1, 0])).tolist() == [2, 1, 0]
 
 

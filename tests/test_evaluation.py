@@ -28,7 +28,7 @@ from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
-from hieramp.evaluation.runner import Evaluation, Task
+from hieramp.evaluation.runner import Evaluation, EvaluationConfig
 from hieramp.evaluation.students import (
     ConvNet,
     Normalized,
@@ -453,22 +453,22 @@ def test_class_order_is_checked_by_name() -> None:
 
 
 def test_a_teacher_of_another_order_is_matched_by_name(home: Path) -> None:
-    task = Task(str(home / "set"), str(home / "test"), str(home / "other"), "small")
-    evaluation = Evaluation(task)
+    config = EvaluationConfig(str(home / "set"), str(home / "test"), str(home / "other"), "small")
+    evaluation = Evaluation(config)
     assert evaluation.held.class_names == evaluation.test.class_names == evaluation.teacher.class_names
     assert evaluation.held.labels.bincount().tolist() == [3] * 4 and evaluation.held.labels[0] == 1
     with pytest.raises(ValueError, match="protocol rded needs --teacher"):
-        Evaluation(replace(task, teacher=None))
+        Evaluation(replace(config, teacher=None))
 
 
 def test_a_set_of_some_classes_is_tested_on_them(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "test" / "1-red", tmp_path / "s" / "1-red")
     shutil.copytree(home / "test" / "3-grey", tmp_path / "s" / "3-grey")
-    task = Task(str(home / "set"), str(tmp_path / "s"), str(home / "teacher"), "small", epochs=1)
+    config = EvaluationConfig(str(home / "set"), str(tmp_path / "s"), str(home / "teacher"), "small", epochs=1)
     with pytest.raises(ValueError, match="classes of s and .* differ: there are no test images of '0-blue'"):
-        Evaluation(task)  # a test folder must have all of the set's classes
+        Evaluation(config)  # a test folder must have all of the set's classes
     held = load_set(str(home / "set"))
-    assert Evaluation(replace(task, test=str(home / "test"))).test.labels.bincount().tolist() == [5] * 4
+    assert Evaluation(replace(config, test=str(home / "test"))).test.labels.bincount().tolist() == [5] * 4
     assert held.present == (0, 1, 2, 3)
 
 

@@ -265,9 +265,9 @@ def test_an_evaluation_takes_the_split_that_is_named(tmp_path: Path) -> None:
     for split, expected in {None: 4, "extra": 6, "train": 8}.items():
         more = ["--split", split, "--image-column", "photo"] if split else []
         args = build_parser().parse_args([*given, *more])
-        task = evaluate.task_of(args, args.set, args.teacher, args.student)
-        assert (task.split, task.image_column) == ((split, "photo") if split else (None, None))
-        found = Evaluation(task)
+        config = evaluate.config_of(args, args.set, args.teacher, args.student)
+        assert (config.split, config.image_column) == ((split, "photo") if split else (None, None))
+        found = Evaluation(config)
         assert len(found.test.images) == expected and len(found.held.images) == 8
 
 

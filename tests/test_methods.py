@@ -18,7 +18,7 @@ from hieramp.config import ClassifierConfig, DiTConfig, to_json
 from hieramp.data import DataSource, open_source
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis, hash_of
-from hieramp.diffusion.levels import Level, log_snr_at
+from hieramp.diffusion.levels import NoiseLevel, log_snr_at
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Moment, Prediction, invert, sample
@@ -36,7 +36,7 @@ from hieramp.distillation.plan import Item
 from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
 from hieramp.scales import Scales
-from hieramp.training.minimax import Memory, folded, only_small_parts
+from hieramp.training.minimax import LatentMemory, folded, only_small_parts
 from hieramp.vqvae.model import VQVAE
 
 CPU = torch.device("cpu")
@@ -171,12 +171,12 @@ def test_the_pull_is_that_of_the_paper_on_either_path() -> None:
     """ε̂ - λ·√(1 - ᾱ)·(m - x̂0), within its window alone."""
     x0, eps, anchor = torch.randn(3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     pull = Pull(AnchorsOf({0: anchor}, 1), 0.1, -10.0, -2.5)([Item(0, 0, 0, "")])
-    ddpm = Level(0.2, (1 - 0.2**2) ** 0.5, 500.0)
-    for level in (ddpm, Level(1 - ddpm.t, ddpm.t, 1000 * ddpm.t)):
+    ddpm = NoiseLevel(0.2, (1 - 0.2**2) ** 0.5, 500.0)
+    for level in (ddpm, NoiseLevel(1 - ddpm.t, ddpm.t, 1000 * ddpm.t)):
         z = level.signal * x0 + level.noise * eps
         moment = Moment(0, level, z, Prediction(x0, eps), Prediction(x0, eps), None, z)
         assert torch.allclose(pull(moment), -0.1 * ddpm.noise * (anchor - x0), atol=1e-6)
-    assert not pull(moment._replace(level=Level(0.5, 0.5, 500.0))).any()
+    assert not pull(moment._replace(level=NoiseLevel(0.5, 0.5, 500.0))).any()
 
 
 def test_no_pull_is_no_guidance_bit_for_bit(small: DiffusionModel, source: DataSource, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_refinement_lowers_its_loss_and_minds_no_neighbour(small: DiffusionModel
 
 
 def test_a_memory_holds_the_last_of_a_class() -> None:
-    memory = Memory(2, 2, 3)
+    memory = LatentMemory(2, 2, 3)
     assert not memory.similarities(torch.ones(1, 3), torch.tensor([1]))[1].any()
     memory.add(torch.eye(3), torch.tensor([1, 1, 1]))
     cosines, taken = memory.similarities(torch.tensor([[0.0, 0, 2]]), torch.tensor([1]))

@@ -23,7 +23,8 @@ PRESET = Preset(
     classifier_recipe=Recipe(16, 12, 2e-3, "muon"),
     dit_recipe=Recipe(16, 8, 2e-3, "muon"),
 )
-PRESETS["tiny"] = PRESET
+PRESET_NAME = "tiny"
+PRESETS[PRESET_NAME] = PRESET
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from hieramp.analysis.faithfulness import (
     fixed_share,
     judged,
 )
-from hieramp.diffusion.levels import Level
+from hieramp.diffusion.levels import NoiseLevel
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.scales import STAGES
@@ -46,7 +46,7 @@ def drawn_plainly(model: DiffusionModel, per_class: int) -> Pictures:
     return plain_pictures(torch.cat(parts), labels)
 
 
-def levels_near(model: DiffusionModel, t: float) -> Level:
+def levels_near(model: DiffusionModel, t: float) -> NoiseLevel:
     """The noise level of the model that is nearest to a t of the linear path."""
     return min(model.denoiser.levels(1000)[1:-1], key=lambda level: abs(level.t - t))
 

@@ -29,7 +29,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanInterval:
     """A mean over seeds with its 95 % interval."""
 
     mean: float
@@ -45,12 +45,12 @@ class Response:
     values: dict[str, tuple[float, ...]]  # by measure, one for each seed
     images: Tensor  # (seeds, 3, H, W) in [0, 1]
 
-    def estimate(self, measure: str) -> Estimate:
+    def estimate(self, measure: str) -> MeanInterval:
         low, high = (0.0, 1.0) if measure == "probability" else (0.0, float("inf"))
         found = t_interval(self.values[measure])
-        return Estimate(found.mean, max(low, found.low), min(high, found.high))
+        return MeanInterval(found.mean, max(low, found.low), min(high, found.high))
 
-    def change(self, plain: "Response", measure: str) -> Estimate:
+    def change(self, plain: "Response", measure: str) -> MeanInterval:
         """The mean of the paired differences from the plain pictures, with its interval."""
         pairs = zip(self.values[measure], plain.values[measure], strict=True)
         return t_interval([mine - theirs for mine, theirs in pairs])
@@ -164,7 +164,7 @@ def _response(
     return Response(dose, {name: tuple(values.tolist()) for name, values in found.items()}, images)
 
 
-def t_interval(values: Sequence[float]) -> Estimate:
+def t_interval(values: Sequence[float]) -> MeanInterval:
     """The mean and its 95 % interval by Student's t.
 
     Raises:
@@ -174,7 +174,7 @@ def t_interval(values: Sequence[float]) -> Estimate:
         raise UserError("an interval takes at least two values")
     x = np.asarray(values, np.float64)
     half = t_quantile(len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5
-    return Estimate(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
+    return MeanInterval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
 def t_quantile(freedom: int) -> float:

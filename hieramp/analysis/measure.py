@@ -22,7 +22,7 @@ AMPLIFIED = ", amplified"  # how the name of a setting ends where it is
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampleSet:
     """A set of drawn images with what was asked for."""
 
     images: Tensor  # uint8 (N, 3, H, W)
@@ -38,7 +38,7 @@ def draw_set(
     sampling: Sampling,
     first_seed: int = 0,
     prefix_tokens: Sequence[Tensor] = (),
-) -> Drawn:
+) -> SampleSet:
     """`per_class` images of every class, seeds `first_seed`, ….
 
     `given` are tokens of the first scales of all these images, per scale (N, n²).
@@ -52,7 +52,7 @@ def draw_set(
             labels[rows].tolist(), seeds[rows].tolist(), amplification, prefix_tokens=some, **sampling.options()
         )
         images.append(as_bytes(drawing.images))
-    return Drawn(torch.cat(images), labels, time.perf_counter() - started)
+    return SampleSet(torch.cat(images), labels, time.perf_counter() - started)
 
 
 def as_bytes(images_NCHW: Tensor) -> Tensor:
@@ -140,6 +140,6 @@ def most_accurate(drawings: Mapping[str, Mapping[str, Any]]) -> str:
     return max(swept, key=lambda name: swept[name]["accuracy"])
 
 
-def per_class_accuracy(classifier: Classifier, drawn: Drawn) -> list[float]:
+def per_class_accuracy(classifier: Classifier, drawn: SampleSet) -> list[float]:
     rows = [drawn.labels == label for label in range(int(drawn.labels.max()) + 1)]
     return [accuracy(classifier, drawn.images[row], drawn.labels[row]) for row in rows]

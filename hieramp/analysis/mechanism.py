@@ -67,7 +67,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnScale:
     """One scale of one drawing."""
 
     tokens_L: Tensor
@@ -118,7 +118,7 @@ class Mechanism:
     side: int  # n
     block: int
     is_amplified: bool  # this block at this scale
-    sides: dict[Side, Drawn]
+    sides: dict[Side, DrawnScale]
 
     def check(self, position: int) -> int:
         """The position. Raises UserError where the scale does not have it."""
@@ -278,7 +278,7 @@ def look(
     pass_L = model.var.pass_N if passes else torch.zeros(step.side**2, dtype=torch.long)
     temperature = settings.sampling.temperature_at(scale, scales)
     found = {
-        side: Drawn(
+        side: DrawnScale(
             result.tokens[row],
             result.filtered[row],
             result.noise[row],

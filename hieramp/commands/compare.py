@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hieramp.commands import arguments as shared
-from hieramp.commands import distill, evaluate
+from hieramp.commands import distill, evaluate, recover
 from hieramp.commands.compare_ray import cluster, spread
 from hieramp.errors import UserError
 from hieramp.evaluation.results import read_result, write_result
@@ -82,7 +82,7 @@ def _measure_on_ray(args: argparse.Namespace, study: Study, plans: dict[Cell, li
     teachers = {tuple(step): None for steps in plans.values() for step in steps if "--save" in step}
     of_set: dict[str, list[Cell]] = {}
     for cell in plans:
-        of_set.setdefault(cell.set_slug, []).append(cell)
+        of_set.setdefault(cell.given_slug, []).append(cell)
     sets = list(of_set.values())
     errors = []
     with cluster() as ray:
@@ -145,9 +145,11 @@ def _steps(args: argparse.Namespace, study: Study, cell: Cell, values: dict[str,
     path = cell.set
     device = ["--device", args.device] if args.device else []
     if path is None:
-        path = str(args.out / "sets" / f"{cell.set_slug}.zip")
+        given, path = (str(args.out / "sets" / f"{name}.zip") for name in (cell.given_slug, cell.set_slug))
         named = ["--model", args.model] if "--model" not in cell.distill else []
-        steps.append(["distill", *filled(cell.distill, values), *named, *device, "--out", path])
+        steps.append(["distill", *filled(cell.distill, values), *named, *device, "--out", given])
+        if cell.recover:
+            steps.append(["recover", given, *filled(cell.recover, values), *device, "--out", path])
     teacher = args.teacher
     if cell.make_teacher:
         teacher = str(args.out / "teachers" / f"{slug(cell.teacher or '')}.safetensors")
@@ -185,7 +187,7 @@ def _results(args: argparse.Namespace, study: Study, cell: Cell) -> Path:
 def _do(steps: list[list[str]]) -> None:
     """Run steps here; a teacher that is there already is not trained again. Results go to files, not to stdout."""
     for step, args in zip(steps, _parsed(steps), strict=True):
-        if step[0] == "distill":
+        if step[0] in ("distill", "recover"):
             args.out.parent.mkdir(parents=True, exist_ok=True)
         elif args.save:
             if args.save.is_file():
@@ -208,7 +210,7 @@ def _parsed(steps: list[list[str]]) -> list[argparse.Namespace]:
     """
     parser = _Parser(prog="hieramp")
     commands = parser.add_subparsers()
-    for module in (distill, evaluate):
+    for module in (distill, recover, evaluate):
         module.add_parser(commands)
     found = []
     for step in steps:

@@ -14,7 +14,7 @@ from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.protocols import PROTOCOLS
-from hieramp.evaluation.runner import Evaluation, Task, begin, is_to_save, missing_seeds, run_missing
+from hieramp.evaluation.runner import Evaluation, EvaluationConfig, begin, is_to_save, missing_seeds, run_missing
 
 RESULTS = Path("runs/evaluate")
 BLIND = 2  # a teacher under so many times chance is spoken of
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--save is {args.save}; it must end in .safetensors")
     if args.save and not args.save.absolute().parent.is_dir():
         raise UserError(f"--save is {args.save}, but the folder {args.save.parent} does not exist: make it first")
-    task = task_of(args, args.set, args.teacher, args.student, size=args.size)
+    config = config_of(args, args.set, args.teacher, args.student, size=args.size)
     folder = args.out or RESULTS / f"{Path(args.set).stem}-{args.student}-{args.protocol}"
-    result = evaluate(task, folder, args.jobs, args.save)
+    result = evaluate(config, folder, args.jobs, args.save)
     if args.json:
         print(json.dumps(result, indent=1))
     else:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"files: {folder}/{results.RESULT}, curve.png, confusion.png")
 
 
-def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> Task:
+def config_of(args: argparse.Namespace, path: str, teacher: str | None, student: str, **more: Any) -> EvaluationConfig:
     training = (
         "protocol",
         "runs",
@@ -79,24 +79,26 @@ def task_of(args: argparse.Namespace, path: str, teacher: str | None, student: s
         "device",
     )
     names = (*training, "split", "image_column", "label_column")
-    return Task(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
+    return EvaluationConfig(path, args.test, teacher, student, **{name: getattr(args, name) for name in names}, **more)
 
 
-def evaluate(task: Task, folder: Path, jobs: int | None = None, save: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    config: EvaluationConfig, folder: Path, jobs: int | None = None, save: Path | None = None
+) -> dict[str, Any]:
     """Train what is missing, with the expected time told first and a progress bar; the whole result."""
-    evaluation = Evaluation(task)
+    evaluation = Evaluation(config)
     result = begin(evaluation, folder)
-    seeds = missing_seeds(task, result)
-    jobs = jobs or (len(task.seeds) if evaluation.device.type == "cuda" else 1)
+    seeds = missing_seeds(config, result)
+    jobs = jobs or (len(config.seeds) if evaluation.device.type == "cuda" else 1)
     if not seeds:
-        shared.say(f"{folder} has all {task.runs} runs already")
+        shared.say(f"{folder} has all {config.runs} runs already")
     else:
         _announce(evaluation, seeds, result)
-    again = task.seed not in seeds and is_to_save(evaluation, save)
+    again = config.seed not in seeds and is_to_save(evaluation, save)
     if again:
-        shared.say(f"the student of seed {task.seed} is trained once more, to be kept in {save}")
+        shared.say(f"the student of seed {config.seed} is trained once more, to be kept in {save}")
     total = (len(seeds) + again) * evaluation.training.epochs
-    with tqdm(total=total, desc=f"{task.student}", unit="epoch", disable=None if total else True) as bar:
+    with tqdm(total=total, desc=f"{config.student}", unit="epoch", disable=None if total else True) as bar:
 
         def report(seed: int, row: EpochRow) -> None:
             tested = {} if row.test_accuracy is None else {"test": f"{row.test_accuracy:.1%}"}
@@ -126,7 +128,7 @@ def _announce(evaluation: Evaluation, seeds: list[int], result: dict[str, Any]) 
         )
     what = f"{len(held.images)} images, {training.epochs} epochs, batch {training.batch_size}"
     seconds = evaluation.expected(len(seeds))
-    shared.say(f"{len(seeds)} × {evaluation.task.student} on {what}: about {readable(seconds)} one after another")
+    shared.say(f"{len(seeds)} × {evaluation.config.student} on {what}: about {readable(seconds)} one after another")
     sys.stderr.flush()
 
 

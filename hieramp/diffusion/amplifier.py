@@ -9,12 +9,12 @@ from torch import Tensor
 from hieramp.amplification.output import OutputChange, RunningMap, guidance_difference
 from hieramp.amplification.settings import CLASS_TOKEN, Amplification, ScaleStrength
 from hieramp.diffusion.class_token import DiTClassToken
-from hieramp.diffusion.levels import Level
+from hieramp.diffusion.levels import NoiseLevel
 from hieramp.diffusion.noise import chances
 from hieramp.diffusion.sampler import Denoiser, Prediction, Watch
 
 
-def strength_at(amplification: Amplification, level: Level) -> ScaleStrength | None:
+def strength_at(amplification: Amplification, level: NoiseLevel) -> ScaleStrength | None:
     """What a setting does at a noise level, by its stage; None where that changes nothing."""
     stage = getattr(amplification, level.stage)
     if stage is None or stage[1] == 0:
@@ -47,7 +47,7 @@ class Amplifier:
         self.chosen: Tensor | None = None  # (B, T) bool: what the step in hand amplifies
         self.changes: dict[str, OutputChange | None] = {}  # by stage
 
-    def factors(self, index: int, level: Level) -> dict[int, Tensor] | None:
+    def factors(self, index: int, level: NoiseLevel) -> dict[int, Tensor] | None:
         ranks_BT = self.map.ranks()
         if level.stage not in self.changes:
             settings = self._settings(level)
@@ -60,17 +60,17 @@ class Amplifier:
         self.chosen = torch.stack([factor != 1 for factor in factors.values()]).any(0)
         return factors
 
-    def watching(self, level: Level) -> Watch | None:
+    def watching(self, level: NoiseLevel) -> Watch | None:
         return None if self.class_token is None else partial(self._look, level)
 
-    def _look(self, level: Level, block: int, x_BTD: Tensor) -> None:
+    def _look(self, level: NoiseLevel, block: int, x_BTD: Tensor) -> None:
         assert self.class_token is not None
         if block == self.class_token.config.class_token_block:
             rows = len(self.labels)
             t_B = torch.full((rows,), level.t, device=x_BTD.device)
             self.looked_BT = self.class_token(x_BTD[-rows:], t_B).map()
 
-    def see(self, index: int, level: Level, conditional: Prediction, unconditional: Prediction | None) -> None:
+    def see(self, index: int, level: NoiseLevel, conditional: Prediction, unconditional: Prediction | None) -> None:
         if unconditional is None:
             return
         difference = guidance_difference(conditional.velocity, unconditional.velocity)
@@ -81,7 +81,7 @@ class Amplifier:
             difference = torch.where(self.is_token_B[:, None, None], looked, difference)
         self.map.add(difference)
 
-    def _settings(self, level: Level) -> dict[int, list[ScaleStrength | None]]:
+    def _settings(self, level: NoiseLevel) -> dict[int, list[ScaleStrength | None]]:
         """For each block that is amplified at this level, what every row does there."""
         per_row = [strength_at(amplification, level) for amplification in self.amplifications]
         blocks = [

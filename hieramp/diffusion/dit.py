@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.config import DiTConfig
-from hieramp.diffusion.levels import Level, flow_levels
+from hieramp.diffusion.levels import NoiseLevel, flow_levels
 from hieramp.diffusion.sampler import Prediction, Watch
 
 EPS = 1e-6
@@ -169,13 +169,13 @@ class DiT(nn.Module):
         features = sinusoid(time_B, TIME_FEATURES).to(self.dtype)
         return x, F.silu(self.time_out(F.silu(self.time_in(features))) + self.label(labels_B))
 
-    def levels(self, steps: int) -> list[Level]:
+    def levels(self, steps: int) -> list[NoiseLevel]:
         return flow_levels(steps)
 
     def predict(
         self,
         z_BCHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         labels_B: Tensor,
         factors: Factors | None = None,
         watch: Watch | None = None,

@@ -18,7 +18,7 @@ from hieramp.scales import STAGES
 COARSE_UNTIL, MID_UNTIL = -4.0, -1.0
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """One noise level."""
 
     signal: float  # a
@@ -49,9 +49,9 @@ def t_of(log_snr: float) -> float:
     return 1 / (1 + math.exp(log_snr / 2))
 
 
-def flow_levels(steps: int) -> list[Level]:
+def flow_levels(steps: int) -> list[NoiseLevel]:
     """The steps + 1 levels of a linear path, evenly from t = 1 to t = 0."""
-    return [Level(1 - t, t, 1000 * t) for t in ((steps - k) / steps for k in range(steps + 1))]
+    return [NoiseLevel(1 - t, t, 1000 * t) for t in ((steps - k) / steps for k in range(steps + 1))]
 
 
 def alphas_bar(num_times: int = 1000, first: float = 1e-4, last: float = 0.02) -> np.ndarray:
@@ -59,7 +59,7 @@ def alphas_bar(num_times: int = 1000, first: float = 1e-4, last: float = 0.02) -
     return np.cumprod(1 - np.linspace(first, last, num_times))
 
 
-def ddpm_levels(steps: int, alpha_bar: np.ndarray) -> list[Level]:
+def ddpm_levels(steps: int, alpha_bar: np.ndarray) -> list[NoiseLevel]:
     """The steps + 1 levels of DDIM ("leading" spacing, the last one clean): every (T // steps)-th time.
 
     Raises:
@@ -68,8 +68,8 @@ def ddpm_levels(steps: int, alpha_bar: np.ndarray) -> list[Level]:
     if not 1 <= steps <= len(alpha_bar):
         raise UserError(f"steps is {steps}; this model has noise levels for 1 to {len(alpha_bar)}")
     times = [k * (len(alpha_bar) // steps) for k in reversed(range(steps))]
-    levels = [Level(math.sqrt(alpha_bar[t]), math.sqrt(1 - alpha_bar[t]), float(t)) for t in times]
-    return [*levels, Level(1.0, 0.0, 0.0)]
+    levels = [NoiseLevel(math.sqrt(alpha_bar[t]), math.sqrt(1 - alpha_bar[t]), float(t)) for t in times]
+    return [*levels, NoiseLevel(1.0, 0.0, 0.0)]
 
 
 def log_snr_at(time: int) -> float:
@@ -78,6 +78,6 @@ def log_snr_at(time: int) -> float:
     return math.log(alpha_bar / (1 - alpha_bar))
 
 
-def nearest_level(levels: Sequence[Level], log_snr: float) -> int:
+def nearest_level(levels: Sequence[NoiseLevel], log_snr: float) -> int:
     """The index of the level whose log-SNR is nearest."""
     return min(range(len(levels)), key=lambda index: abs(levels[index].log_snr - log_snr))

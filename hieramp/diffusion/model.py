@@ -20,7 +20,7 @@ from hieramp.devices import prefer_flash, to_device_async
 from hieramp.diffusion.amplifier import Amplifier
 from hieramp.diffusion.class_token import DiTClassToken
 from hieramp.diffusion.latents import Latents
-from hieramp.diffusion.levels import Level
+from hieramp.diffusion.levels import NoiseLevel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Moment, sample
 from hieramp.errors import UserError
@@ -42,8 +42,8 @@ class DiffusionStep:
     """One step of all images, from one noise level to the next; pictures are decoded when first looked at."""
 
     index: int
-    level: Level  # where it began
-    following: Level
+    level: NoiseLevel  # where it began
+    following: NoiseLevel
     _groups: tuple[_GroupStep, ...] = field(repr=False)
     _count: int = field(repr=False)
     _latents: Latents = field(repr=False)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels
+from hieramp.diffusion.levels import NoiseLevel, alphas_bar, ddpm_levels
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.sampler import Prediction, Watch
 from hieramp.errors import UserError
@@ -83,13 +83,13 @@ class DDPMTransformer:
     def state_dict(self) -> dict[str, Tensor]:
         return self.transformer.state_dict()
 
-    def levels(self, steps: int) -> list[Level]:
+    def levels(self, steps: int) -> list[NoiseLevel]:
         return ddpm_levels(steps, self.alpha_bar)
 
     def predict(
         self,
         z_BCHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         labels_B: Tensor,
         factors: Mapping[int, Tensor] | None = None,
         watch: Watch | None = None,

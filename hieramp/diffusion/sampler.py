@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from hieramp.diffusion.levels import Level
+from hieramp.diffusion.levels import NoiseLevel
 from hieramp.errors import UserError
 
 Solver = Literal["euler", "heun"]
@@ -64,14 +64,14 @@ class Denoiser(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
-    def levels(self, steps: int) -> list[Level]:
+    def levels(self, steps: int) -> list[NoiseLevel]:
         """The steps + 1 noise levels of a sampling, from noise to the clean latent."""
         ...
 
     def predict(
         self,
         z_BCHW: Tensor,
-        level: Level,
+        level: NoiseLevel,
         labels_B: Tensor,
         factors: Mapping[int, Tensor] | None = None,
         watch: Watch | None = None,
@@ -84,7 +84,7 @@ class Moment(NamedTuple):
     """One step: where it began, what was predicted there, and where it led."""
 
     number: int  # of the step, from 0
-    level: Level
+    level: NoiseLevel
     z: Tensor  # (B, C, h, w), noised to `level`
     guided: Prediction
     conditional: Prediction
@@ -92,20 +92,20 @@ class Moment(NamedTuple):
     after: Tensor  # (B, C, h, w), at the next level; the latent itself after the last step
 
 
-class AttentionHook(Protocol):
+class OutputHook(Protocol):
     """Changes the attention's output, from what it saw in earlier steps."""
 
     needs_unconditional: bool
 
-    def factors(self, index: int, level: Level) -> Mapping[int, Tensor] | None:
+    def factors(self, index: int, level: NoiseLevel) -> Mapping[int, Tensor] | None:
         """For some blocks a factor on the attention's output, (B, tokens)."""
         ...
 
-    def watching(self, level: Level) -> Watch | None:
+    def watching(self, level: NoiseLevel) -> Watch | None:
         """What looks at the tokens of the unconditional half, the last rows of those it is shown."""
         ...
 
-    def see(self, index: int, level: Level, conditional: Prediction, unconditional: Prediction | None) -> None: ...
+    def see(self, index: int, level: NoiseLevel, conditional: Prediction, unconditional: Prediction | None) -> None: ...
 
 
 # What is added to ε before the step is made; x0 follows, so that z stays what it is. It is asked wherever there is some
@@ -124,7 +124,7 @@ def guided(conditional: Prediction, unconditional: Prediction | None, guidance: 
 def _predict(
     denoiser: Denoiser,
     z: Tensor,
-    level: Level,
+    level: NoiseLevel,
     labels_B: Tensor,
     factors: Mapping[int, Tensor] | None,
     both: bool,
@@ -150,7 +150,7 @@ def _watched(watch: Watch | None) -> dict[str, Watch]:
     return {} if watch is None else {"watch": watch}  # only some denoisers can be watched
 
 
-def _moved(z: Tensor, level: Level, following: Level, velocity: Tensor) -> Tensor:
+def _moved(z: Tensor, level: NoiseLevel, following: NoiseLevel, velocity: Tensor) -> Tensor:
     """Along the velocity to the next level: straight, in the coordinates in which a + s = 1."""
     here, there = level.signal + level.noise, following.signal + following.noise
     return there * (z / here + (following.t - level.t) * velocity)
@@ -160,12 +160,12 @@ def _step(
     denoiser: Denoiser,
     z: Tensor,
     index: int,
-    level: Level,
-    following: Level,
+    level: NoiseLevel,
+    following: NoiseLevel,
     labels_B: Tensor,
     solver: Solver,
     guidance: float,
-    attention: AttentionHook | None,
+    attention: OutputHook | None,
     guides: Sequence[Guide],
 ) -> Moment:
     both = guidance != 0 or (attention is not None and attention.needs_unconditional)
@@ -193,12 +193,12 @@ def _step(
 def sample(
     denoiser: Denoiser,
     z: Tensor,
-    levels: Sequence[Level],
+    levels: Sequence[NoiseLevel],
     labels_B: Tensor,
     *,
     solver: Solver = "euler",
     guidance: float = 0.0,
-    attention: AttentionHook | None = None,
+    attention: OutputHook | None = None,
     guides: Sequence[Guide] = (),
     first: int = 0,
 ) -> Iterator[Moment]:
@@ -217,7 +217,7 @@ def sample(
 def invert(
     denoiser: Denoiser,
     z: Tensor,
-    levels: Sequence[Level],
+    levels: Sequence[NoiseLevel],
     labels_B: Tensor,
     *,
     solver: Solver = "euler",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from hieramp.diffusion.model import GROUP, DiffusionModel
-from hieramp.distillation.maker import Drawer, Task, _full_float32, parallel_map
+from hieramp.distillation.maker import BatchRequest, Drawer, _full_float32, parallel_map
 from hieramp.distillation.plan import Item
 from hieramp.settings import Settings
 
@@ -33,11 +33,11 @@ class DiffusionDrawer(Drawer):
         self.image_size, self.classifier = image_size, classifier
         self.candidates, self.soft_labels = candidates, soft_labels
 
-    def _shares(self, task: Task) -> "list[Share]":  # type: ignore[override]
+    def _shares(self, request: BatchRequest) -> "list[Share]":  # type: ignore[override]
         with _full_float32():
             if self.model.device.type != "cpu":
-                return [self._drawn(task.items)]
-            groups = [task.items[i : i + GROUP["cpu"]] for i in range(0, len(task.items), GROUP["cpu"])]
+                return [self._drawn(request.items)]
+            groups = [request.items[i : i + GROUP["cpu"]] for i in range(0, len(request.items), GROUP["cpu"])]
             return parallel_map([partial(self._drawn, group) for group in groups])
 
     def _drawn(self, items: Sequence[Item]) -> "Share":

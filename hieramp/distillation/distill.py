@@ -15,7 +15,7 @@ from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
-from hieramp.distillation.maker import Drawer, Task
+from hieramp.distillation.maker import BatchRequest, Drawer
 from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.methods.method import Method
 from hieramp.distillation.methods.preparing import Preparation, identity_of
@@ -220,7 +220,7 @@ def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifi
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a set will take."""
 
     seconds: float
@@ -239,7 +239,7 @@ def estimate(
     soft_labels: bool = False,
     candidates: int = 1,
     classifier: str | Path | None = None,
-) -> Estimate:
+) -> CostEstimate:
     """Time and size of a set, from small batches drawn as the set would be, timed once for settings of their kind.
 
     Raises:
@@ -263,7 +263,7 @@ def estimate(
         judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
         known[kind] = _pilot(model, settings, judge, soft_labels, candidates)
     seconds, size = known[kind]
-    return Estimate(seconds * num_images, round(size * num_images))
+    return CostEstimate(seconds * num_images, round(size * num_images))
 
 
 def _pilot(
@@ -275,9 +275,9 @@ def _pilot(
     drawer = _drawer(model, settings, model.image_size, judge, candidates, soft_labels)
     # the first pass also allocates; a GPU records what it draws for the second time and replays it after that
     for _ in range(2 if model.device.type == "cuda" else 1):
-        drawer.make(Task(items))()
+        drawer.make(BatchRequest(items))()
     started = time.perf_counter()
-    made = drawer.make(Task(items))().made
+    made = drawer.make(BatchRequest(items))().made
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     elapsed = time.perf_counter() - started

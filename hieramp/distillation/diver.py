@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hieramp.checkpoints import fingerprint
 from hieramp.data import DataSpec, to_square
-from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels
+from hieramp.diffusion.levels import NoiseLevel, alphas_bar, ddpm_levels
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser, Guide, Moment, sample
@@ -173,22 +173,22 @@ class Diver:
                 "so it must begin at the higher one"
             )
 
-    def levels(self, denoiser: Denoiser) -> list[Level]:
+    def levels(self, denoiser: Denoiser) -> list[NoiseLevel]:
         """The noise levels of the drawing, steps + 1 of them."""
         own = denoiser.levels(self.steps)
         if self.grid == "model" or not _is_linear(own):
             return own
         ts = [level.t for level in ddpm_levels(self.steps, alphas_bar())]
-        return [Level(1 - t, t, 1000 * t) for t in ts]
+        return [NoiseLevel(1 - t, t, 1000 * t) for t in ts]
 
-    def first(self, levels: Sequence[Level]) -> int:
+    def first(self, levels: Sequence[NoiseLevel]) -> int:
         """The step with which the drawing begins."""
         if self.start == "top":
             return 0
         t = paper_level(self.noise_level).t
         return min(range(len(levels) - 1), key=lambda k: abs(levels[k].t - t))
 
-    def begin(self, z0: Tensor, eps: Tensor, levels: Sequence[Level]) -> Tensor:
+    def begin(self, z0: Tensor, eps: Tensor, levels: Sequence[NoiseLevel]) -> Tensor:
         """Where the drawing begins, at `levels[first]`."""
         level = levels[self.first(levels)]
         if self.start == "level":
@@ -196,7 +196,7 @@ class Diver:
         noised = paper_level(self.noise_level)
         return _norm(level) * (noised.signal * z0 + noised.noise * eps)
 
-    def guides(self, z0: Tensor, levels: Sequence[Level]) -> list[Guide]:
+    def guides(self, z0: Tensor, levels: Sequence[NoiseLevel]) -> list[Guide]:
         """The pull, as what the sampler adds to ε; none where the window is empty."""
         if self.window_start == self.window_end or self.gamma == 0:
             return []
@@ -213,7 +213,7 @@ class Diver:
 
         return [guide]
 
-    def _compared(self, moment: Moment, following: Level) -> Tensor:
+    def _compared(self, moment: Moment, following: NoiseLevel) -> Tensor:
         """The latent that is compared with the given one, in the coordinates in which a² + s² = 1."""
         if self.difference == "before":
             return moment.z / _norm(moment.level)
@@ -221,25 +221,25 @@ class Diver:
         return (following.signal * guided.x0 + following.noise * guided.eps) / _norm(following)
 
 
-def paper_level(step: int) -> Level:
+def paper_level(step: int) -> NoiseLevel:
     """The noise of a step of the paper's 50, of DDPM's time 20·step."""
     if step == 0:
-        return Level(1.0, 0.0, 0.0)
+        return NoiseLevel(1.0, 0.0, 0.0)
     time = step * (1000 // PAPER_STEPS)
     alpha = float(alphas_bar()[time]) if time < 1000 else 0.0
-    return Level(math.sqrt(alpha), math.sqrt(1 - alpha), float(time))
+    return NoiseLevel(math.sqrt(alpha), math.sqrt(1 - alpha), float(time))
 
 
-def _is_linear(levels: Sequence[Level]) -> bool:
+def _is_linear(levels: Sequence[NoiseLevel]) -> bool:
     return all(math.isclose(level.signal + level.noise, 1) for level in levels)
 
 
-def _norm(level: Level) -> float:
+def _norm(level: NoiseLevel) -> float:
     """What a latent of this level is divided by to have a² + s² = 1."""
     return math.hypot(level.signal, level.noise)
 
 
-def _sigma(level: Level, following: Level, kind: str) -> float:
+def _sigma(level: NoiseLevel, following: NoiseLevel, kind: str) -> float:
     noise = level.noise / _norm(level)
     if kind == "marginal":
         return noise
@@ -247,7 +247,7 @@ def _sigma(level: Level, following: Level, kind: str) -> float:
     return math.sqrt((1 - kept_then) / (1 - kept) * (1 - kept / kept_then))
 
 
-def _as_eps(moved: Tensor, level: Level, following: Level) -> Tensor:
+def _as_eps(moved: Tensor, level: NoiseLevel, following: NoiseLevel) -> Tensor:
     """What has to be added to ε so that Euler's step leads `moved` further."""
     here, there = level.signal + level.noise, following.signal + following.noise
     return moved * (level.signal / (here * there * (following.t - level.t)))

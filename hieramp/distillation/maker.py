@@ -31,7 +31,7 @@ DECODED_AT_ONCE = 4
 _MAKING = threading.Lock()  # around what is made once for all threads: `cache` lets several first callers each make one
 
 
-class Task(NamedTuple):
+class BatchRequest(NamedTuple):
     """A batch to make; `exact` where rounding could have turned a token of its images."""
 
     items: tuple[Item, ...]
@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What came of a task."""
+    """What came of a request."""
 
     made: list[Made]
     doubtful: list[Item]  # not made: to be asked for again, exact
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
 class Maker(Protocol):
     """Turns items into finished images; an image depends on its item alone, never on its batch."""
 
-    def make(self, task: Task) -> Callable[[], Batch]:
+    def make(self, request: BatchRequest) -> Callable[[], Batch]:
         """Do what needs the device; the rest is done when the result is called, on another thread if need be."""
 
 
@@ -81,10 +81,10 @@ class Drawer:
         self.image_size, self.classifier = image_size, classifier
         self.candidates, self.soft_labels = candidates, soft_labels
 
-    def make(self, task: Task) -> Callable[[], Batch]:
+    def make(self, request: BatchRequest) -> Callable[[], Batch]:
         if self.candidates > 1:
-            return self._chosen(task)
-        shares = self._shares(task)
+            return self._chosen(request)
+        shares = self._shares(request)
 
         def finish() -> Batch:
             drawn = [pair for share in shares for pair in share.images()]
@@ -93,20 +93,20 @@ class Drawer:
 
         return finish
 
-    def _chosen(self, task: Task) -> Callable[[], Batch]:
+    def _chosen(self, request: BatchRequest) -> Callable[[], Batch]:
         """Draw the candidates of all items, those in doubt at once again, and choose."""
-        every = [replace(item, seed=item.seed + c) for item in task.items for c in range(self.candidates)]
-        shares = self._shares(Task(tuple(every)))
+        every = [replace(item, seed=item.seed + c) for item in request.items for c in range(self.candidates)]
+        shares = self._shares(BatchRequest(tuple(every)))
         doubtful = [item for share in shares for item, clear in zip(share.items, share.clear, strict=True) if not clear]
         if doubtful:
-            shares += self._shares(Task(tuple(doubtful), exact=True))
+            shares += self._shares(BatchRequest(tuple(doubtful), exact=True))
 
         def finish() -> Batch:
             drawn = [(item, image) for share in shares for item, image in share.images() if image is not None]
-            found: dict[int, list[Tensor]] = {item.index: [] for item in task.items}
+            found: dict[int, list[Tensor]] = {item.index: [] for item in request.items}
             for item, image in sorted(drawn, key=lambda pair: pair[0].seed):
                 found[item.index].append(image)
-            jobs = [partial(self._best, item, found[item.index]) for item in task.items]
+            jobs = [partial(self._best, item, found[item.index]) for item in request.items]
             return Batch(parallel_map(jobs), [])
 
         return finish
@@ -121,33 +121,35 @@ class Drawer:
         stored = as_stored(logits[chosen]) if self.soft_labels else None
         return finished(item.index, pictures[chosen], stored, chosen)
 
-    def _shares(self, task: Task) -> "list[_Share]":
-        model = in_float64(self.model) if task.exact else self.model
+    def _shares(self, request: BatchRequest) -> "list[_Share]":
+        model = in_float64(self.model) if request.exact else self.model
         if model.device.type != "cpu":
             with _full_float32() if model.var.pos_start.dtype.itemsize >= 4 else nullcontext():
-                return [self._draw(model, task)]
+                return [self._draw(model, request)]
         with _full_float32():
             num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
-            cuts = [task.items[i::num_shares] for i in range(num_shares)]
-            return parallel_map([partial(self._draw, model, Task(items, task.exact)) for items in cuts if items])
+            cuts = [request.items[i::num_shares] for i in range(num_shares)]
+            return parallel_map(
+                [partial(self._draw, model, BatchRequest(items, request.exact)) for items in cuts if items]
+            )
 
     @torch.no_grad()
-    def _draw(self, model: Model, task: Task) -> "_Share":
+    def _draw(self, model: Model, request: BatchRequest) -> "_Share":
         """Draw all items, and begin to decode those drawn without doubt."""
-        tokens, clear = self._tokens(model, task)
+        tokens, clear = self._tokens(model, request)
         chosen = [i for i, is_clear in enumerate(clear) if is_clear]
         with on_side_stream(model.device) as wait:
             groups = [chosen[i : i + DECODED_AT_ONCE] for i in range(0, len(chosen), DECODED_AT_ONCE)]
             index = [to_device_async(torch.tensor(rows), model.device) for rows in groups]
             decoded = [to_host(self._decode([level[rows] for level in tokens])) for rows in index]
-        return _Share(task.items, clear, tokens, decoded, wait)
+        return _Share(request.items, clear, tokens, decoded, wait)
 
-    def _tokens(self, model: Model, task: Task) -> tuple[list[Tensor], list[bool]]:
+    def _tokens(self, model: Model, request: BatchRequest) -> tuple[list[Tensor], list[bool]]:
         """Tokens per scale, (B, n²), and which images were drawn without doubt."""
-        labels, seeds = [item.label for item in task.items], [item.seed for item in task.items]
+        labels, seeds = [item.label for item in request.items], [item.seed for item in request.items]
         how = self.sampling.options()
-        steps = model.steps(labels, seeds, self.amplification, prefix_tokens=self._prefix(task.items), **how)
-        checked = not task.exact and model.var.pos_start.dtype == torch.float32
+        steps = model.steps(labels, seeds, self.amplification, prefix_tokens=self._prefix(request.items), **how)
+        checked = not request.exact and model.var.pos_start.dtype == torch.float32
         tokens, clear_B = [], torch.ones(len(labels), dtype=torch.bool)
         for step in steps:
             tokens.append(step.tokens)

@@ -16,7 +16,7 @@ from time import monotonic
 import torch
 
 from hieramp.distillation.assemble import assemble
-from hieramp.distillation.maker import Batch, Maker, Task
+from hieramp.distillation.maker import Batch, BatchRequest, Maker
 from hieramp.distillation.parts import PartFolder, part_folder, refuse_others, remove
 from hieramp.distillation.plan import Item, Plan
 from hieramp.errors import UserError
@@ -40,29 +40,29 @@ class Progress:
 
 
 class Queue:
-    """What is still to be made, cut into tasks. In half precision the cuts are the same in every run."""
+    """What is still to be made, cut into requests. In half precision the cuts are the same in every run."""
 
     def __init__(self, plan: Plan, folder: PartFolder, batch_size: int) -> None:
         self.plan, self.batch_size = plan, batch_size
         self.fixed = plan.settings.get("batch_size") is not None
         self.batches = self._same_cut(folder) if self.fixed else self._any_cut(folder)
         self.doubtful: list[Item] = []
-        self.again: deque[Task] = deque()  # of workers that died
+        self.again: deque[BatchRequest] = deque()  # of workers that died
 
-    def next(self) -> Task | None:
-        """The next task; None where there is none now (more doubtful images may yet come)."""
+    def next(self) -> BatchRequest | None:
+        """The next request; None where there is none now (more doubtful images may yet come)."""
         if self.again:
             return self.again.popleft()
         if len(self.doubtful) >= self.batch_size:
             return self._exact()
         indices = next(self.batches, None)
         if indices:
-            return Task(tuple(self.plan.item(index) for index in indices))
+            return BatchRequest(tuple(self.plan.item(index) for index in indices))
         return self._exact() if self.doubtful else None
 
-    def _exact(self) -> Task:
+    def _exact(self) -> BatchRequest:
         items, self.doubtful = self.doubtful[: self.batch_size], self.doubtful[self.batch_size :]
-        return Task(tuple(items), exact=True)
+        return BatchRequest(tuple(items), exact=True)
 
     def _any_cut(self, folder: PartFolder) -> Iterator[list[int]]:
         """Batches of nearly one size: the few images that would be left for a last one cost more than their share."""
@@ -79,18 +79,18 @@ class Queue:
             if any(folder.lacks(index) for index in indices):
                 yield indices
 
-    def halve(self, task: Task) -> None:
-        """Take a task back that was too large for the device's memory.
+    def halve(self, request: BatchRequest) -> None:
+        """Take a request back that was too large for the device's memory.
 
         Raises:
             MemoryError: it was a single image, or the batch size is part of the settings.
         """
-        if len(task.items) == 1 or self.fixed:
+        if len(request.items) == 1 or self.fixed:
             way_out = "a smaller --batch-size and another --out" if self.fixed else "a smaller model, or --device cpu"
-            raise MemoryError(f"a batch of {len(task.items)} does not fit the device's memory: take {way_out}")
-        self.batch_size = max(1, len(task.items) // 2)
-        for start in range(0, len(task.items), self.batch_size):
-            self.again.append(Task(task.items[start : start + self.batch_size], task.exact))
+            raise MemoryError(f"a batch of {len(request.items)} does not fit the device's memory: take {way_out}")
+        self.batch_size = max(1, len(request.items) // 2)
+        for start in range(0, len(request.items), self.batch_size):
+            self.again.append(BatchRequest(request.items[start : start + self.batch_size], request.exact))
 
 
 def produce(plan: Plan, maker: Maker, batch_size: int) -> Iterator[Progress]:
@@ -158,10 +158,10 @@ def _make_here(queue: Queue, folder: PartFolder, maker: Maker) -> Iterator[None]
     with ThreadPoolExecutor(1, "writer") as writer:
         writing: Future[Batch] | None = None
         while True:
-            task = queue.next()
-            if task is None and writing is None:
+            request = queue.next()
+            if request is None and writing is None:
                 return
-            finish = None if task is None else _made_or_halved(queue, task, maker)
+            finish = None if request is None else _made_or_halved(queue, request, maker)
             if writing is not None:
                 queue.doubtful += writing.result().doubtful
                 yield
@@ -175,13 +175,13 @@ def _store(folder: PartFolder, finish: Callable[[], Batch]) -> Batch:
     return batch
 
 
-def _made_or_halved(queue: Queue, task: Task, maker: Maker) -> Callable[[], Batch] | None:
+def _made_or_halved(queue: Queue, request: BatchRequest, maker: Maker) -> Callable[[], Batch] | None:
     try:
-        return maker.make(task)
+        return maker.make(request)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        queue.halve(task)
+        queue.halve(request)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from hieramp.distillation.maker import Batch, Drawer, Task
+from hieramp.distillation.maker import Batch, BatchRequest, Drawer
 from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Plan
 from hieramp.distillation.production import Progress, Queue, is_out_of_memory, produce_with
 from hieramp.errors import UserError
 
-MAX_DEATHS = 5  # of workers over one task: then the task itself must be what kills them
+MAX_DEATHS = 5  # of workers over one request: then the request itself must be what kills them
 
 
 def produce_on_ray(plan: Plan, drawer: Drawer | Selected, batch_size: int, workers: int | None) -> Iterator[Progress]:
@@ -49,10 +49,10 @@ class _Worker:
         _move(drawer, torch.device(device))
         self.drawer = drawer
 
-    def make(self, task: Task) -> Batch | None:
+    def make(self, request: BatchRequest) -> Batch | None:
         """The finished batch; None where it did not fit the memory."""
         try:
-            return self.drawer.make(task)()
+            return self.drawer.make(request)()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -88,15 +88,15 @@ class _Crew:
         _move(drawer, device)
         self.start = lambda: kind.remote(shared, device.type, torch.get_num_threads())
         self.idle = [self.start() for _ in range(count)]
-        self.busy: dict[Any, tuple[Any, Task]] = {}  # by the future: the worker and its task
-        self.deaths: dict[Task, int] = {}
+        self.busy: dict[Any, tuple[Any, BatchRequest]] = {}  # by the future: the worker and its request
+        self.deaths: dict[BatchRequest, int] = {}
 
     def empty(self, queue: Queue, folder: PartFolder) -> Iterator[None]:
         """Keep every worker busy until nothing is left."""
         while True:
-            while self.idle and (task := queue.next()) is not None:
+            while self.idle and (request := queue.next()) is not None:
                 worker = self.idle.pop()
-                self.busy[worker.make.remote(task)] = worker, task
+                self.busy[worker.make.remote(request)] = worker, request
             if not self.busy:
                 return
             ready, _ = self.ray.wait(list(self.busy))
@@ -105,23 +105,23 @@ class _Crew:
             yield
 
     def _take(self, future: Any, queue: Queue, folder: PartFolder) -> None:
-        worker, task = self.busy.pop(future)
+        worker, request = self.busy.pop(future)
         try:
             batch = self.ray.get(future)
         except self.ray.exceptions.RayActorError as error:
-            self._bury(task, queue, error)
+            self._bury(request, queue, error)
             return
         self.idle.append(worker)
         if batch is None:
-            queue.halve(task)
+            queue.halve(request)
             return
         queue.doubtful += batch.doubtful
         if batch.made:
             folder.add(batch.made)
 
-    def _bury(self, task: Task, queue: Queue, error: Exception) -> None:
-        self.deaths[task] = self.deaths.get(task, 0) + 1
-        if self.deaths[task] >= MAX_DEATHS:
-            raise OSError(f"{MAX_DEATHS} workers died over the same {len(task.items)} images ({error})") from error
-        queue.again.append(task)
+    def _bury(self, request: BatchRequest, queue: Queue, error: Exception) -> None:
+        self.deaths[request] = self.deaths.get(request, 0) + 1
+        if self.deaths[request] >= MAX_DEATHS:
+            raise OSError(f"{MAX_DEATHS} workers died over the same {len(request.items)} images ({error})") from error
+        queue.again.append(request)
         self.idle.append(self.start())

@@ -18,7 +18,7 @@ from hieramp.checkpoints import fingerprint
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, described_classes, read_image, to_square
 from hieramp.distillation.distill import SOFT
-from hieramp.distillation.maker import Batch, Task, finished, parallel_map, soft_label
+from hieramp.distillation.maker import Batch, BatchRequest, finished, parallel_map, soft_label
 from hieramp.distillation.methods.images import fingerprint_of_images
 from hieramp.distillation.plan import Item, Plan, sequence_of_labels
 from hieramp.distillation.production import Progress, produce
@@ -114,12 +114,12 @@ class _Collector:
     def __init__(self, choose: Callable[[Item], Image.Image], classifier: nn.Module | None) -> None:
         self.choose, self.classifier = choose, classifier
 
-    def make(self, task: Task) -> Callable[[], Batch]:
-        pictures = [self.choose(item) for item in task.items]
+    def make(self, request: BatchRequest) -> Callable[[], Batch]:
+        pictures = [self.choose(item) for item in request.items]
         labels: list[bytes | None] = [None] * len(pictures)
         if self.classifier is not None:
             labels = list(parallel_map([partial(soft_label, self.classifier, picture) for picture in pictures]))
-        rows = zip([item.index for item in task.items], pictures, labels, strict=True)
+        rows = zip([item.index for item in request.items], pictures, labels, strict=True)
         jobs = [partial(finished, *row) for row in rows]
         return lambda: Batch(parallel_map(jobs), [])
 

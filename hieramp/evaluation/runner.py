@@ -31,7 +31,7 @@ from hieramp.evaluation.trainer import (
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationConfig:
     """What to evaluate, and how; None leaves a number to the protocol."""
 
     set: str
@@ -61,22 +61,22 @@ class Task:
 
 
 class Evaluation:
-    """A task with all that it names loaded, and its class order checked.
+    """A config with all that it names loaded, and its class order checked.
 
     Raises:
         UserError: something is not there, or class names differ between set, teacher and test images.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.device = resolve_device(task.device)
-        protocol = PROTOCOLS[task.protocol]
-        if protocol.soft and not task.teacher:
-            raise UserError(f"protocol {task.protocol} needs --teacher; --protocol hard goes without")
-        soft = task.teacher if protocol.soft else None
+    def __init__(self, config: EvaluationConfig) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        protocol = PROTOCOLS[config.protocol]
+        if protocol.soft and not config.teacher:
+            raise UserError(f"protocol {config.protocol} needs --teacher; --protocol hard goes without")
+        soft = config.teacher if protocol.soft else None
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
         self.teacher = load_teacher(soft) if soft and not labels else None
-        held = load_set(task.data(task.set), task.size)
+        held = load_set(config.data(config.set), config.size)
         if self.teacher:
             self.teacher = self.teacher.for_classes(held.class_names, held.name, held.wnids)
         names = self.teacher.class_names if self.teacher else _names_in_use(held)
@@ -85,12 +85,12 @@ class Evaluation:
         held = align_classes(
             held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
         )
-        self.test = align_test(load_test(task.data(task.test, task.split), held.image_size, task.test_images), held).to(
-            self.device
-        )
+        self.test = align_test(
+            load_test(config.data(config.test, config.split), held.image_size, config.test_images), held
+        ).to(self.device)
         self.held = held.to(self.device)
-        overrides = {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
-        count = (task.student, len(held.images), len(held.present), held.image_size)
+        overrides = {name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
+        count = (config.student, len(held.images), len(held.present), held.image_size)
         self.training = training_of(protocol, *count, **overrides)
         self.full = training_of(protocol, *count)
         self.stored = EpochLabels(labels, self.held, self.training) if labels else None
@@ -98,7 +98,7 @@ class Evaluation:
 
     def build(self) -> nn.Module:
         """A fresh student."""
-        return build_student(self.task.student, len(self.held.class_names), self.held.image_size)
+        return build_student(self.config.student, len(self.held.class_names), self.held.image_size)
 
     @property
     def network(self) -> nn.Module | None:
@@ -106,13 +106,13 @@ class Evaluation:
 
     @property
     def preview(self) -> list[str]:
-        """In what the task falls short of the protocol; nothing for a true row."""
+        """In what the config falls short of the protocol; nothing for a true row."""
         reasons = []
         if self.training.epochs < self.full.epochs:
             reasons.append(f"{self.training.epochs} of {self.full.epochs} epochs")
-        if self.task.student in PREVIEW:
-            reasons.append(f"student {self.task.student}")
-        if self.task.test_images:
+        if self.config.student in PREVIEW:
+            reasons.append(f"student {self.config.student}")
+        if self.config.test_images:
             reasons.append(f"{len(self.test.images)} test images")
         for name in ("batch_size", "learning_rate"):
             if getattr(self.training, name) != getattr(self.full, name):
@@ -131,7 +131,7 @@ class Evaluation:
             "test_images": len(self.test.images),
             "teacher_sha256": self.teacher.sha256 if self.teacher else None,
             **({"labels": self.stored.about} if self.stored else {}),
-            "student": self.task.student,
+            "student": self.config.student,
             "training": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.training).items()},
         }
 
@@ -141,11 +141,11 @@ class Evaluation:
         missing = [held.class_names[k] for k in range(len(held.class_names)) if k not in held.present]
         return {
             "format": 1,
-            "task": asdict(self.task),
+            "config": asdict(self.config),
             "key": self.key(),
             "preview": self.preview,
             "set": {
-                "path": self.task.set,
+                "path": self.config.set,
                 "sha256": held.sha256,
                 "images": len(held.images),
                 "ipc": held.ipc,
@@ -157,15 +157,15 @@ class Evaluation:
             "teacher": None
             if teacher is None
             else {
-                "path": self.task.teacher,
+                "path": self.config.teacher,
                 "name": teacher.name,
                 "sha256": teacher.sha256,
                 "test_accuracy": accuracy_of(confusion(teacher.network.to(self.device), self.test)),
                 "names_of_the_set_right": accuracy_of(confusion(teacher.network, self.held)),
             },
-            "test": {"path": self.task.test, "sha256": self.test.sha256, "images": len(self.test.images)},
-            "student": {"name": self.task.student, "parameters": sum(p.numel() for p in self.build().parameters())},
-            "protocol": asdict(PROTOCOLS[self.task.protocol]),
+            "test": {"path": self.config.test, "sha256": self.test.sha256, "images": len(self.test.images)},
+            "student": {"name": self.config.student, "parameters": sum(p.numel() for p in self.build().parameters())},
+            "protocol": asdict(PROTOCOLS[self.config.protocol]),
             "chance": 1 / len(held.present),
             "machine": results.machine(self.device),
             "versions": results.versions(),
@@ -186,7 +186,7 @@ class Evaluation:
         )
         if save:
             names, size = self.held.class_names, self.held.image_size
-            save_network(save, student, self.task.student, names, size, self.how_trained(seed))
+            save_network(save, student, self.config.student, names, size, self.how_trained(seed))
         return run
 
     def how_trained(self, seed: int) -> dict[str, Any]:
@@ -221,14 +221,14 @@ def _flat(key: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in key.items() if name != "training"} | key["training"]
 
 
-def missing_seeds(task: Task, result: dict[str, Any]) -> list[int]:
+def missing_seeds(config: EvaluationConfig, result: dict[str, Any]) -> list[int]:
     done = {run["seed"] for run in result["runs"]}
-    return [seed for seed in task.seeds if seed not in done]
+    return [seed for seed in config.seeds if seed not in done]
 
 
 def is_to_save(evaluation: Evaluation, save: Path | None) -> bool:
     """Whether the first student is wanted in a file that does not hold it yet."""
-    return save is not None and how_trained(save) != evaluation.how_trained(evaluation.task.seed)
+    return save is not None and how_trained(save) != evaluation.how_trained(evaluation.config.seed)
 
 
 def run_missing(
@@ -242,13 +242,13 @@ def run_missing(
     """Train the students that `result` (of `begin`) lacks; each is kept in `folder` as soon as it is done.
 
     `jobs` students are trained at a time, each in a process of its own; `report` is then told of none of their epochs.
-    `save` keeps the first student (of the task's seed) as a file that can be a teacher. Where its accuracy was measured
-    by an earlier call, it is trained once more for that: the same seed gives the same student.
+    `save` keeps the first student (of `config.seed`) as a file that can be a teacher. Was its accuracy measured by
+    an earlier call, it is trained once more for that: the same seed gives the same student.
     """
     results.write_result(folder, result)
-    seeds = missing_seeds(evaluation.task, result)
+    seeds = missing_seeds(evaluation.config, result)
     finished = (
-        _in_processes(evaluation.task, seeds, folder, jobs, save)
+        _in_processes(evaluation.config, seeds, folder, jobs, save)
         if jobs > 1
         else _here(evaluation, seeds, folder, report, save)
     )
@@ -261,7 +261,7 @@ def run_missing(
         results.write_result(folder, result)
         Keeper(folder / f"run-{run.seed}.safetensors").forget()
     if is_to_save(evaluation, save):
-        for _ in _here(evaluation, [evaluation.task.seed], None, report, save):
+        for _ in _here(evaluation, [evaluation.config.seed], None, report, save):
             pass
     if result["runs"]:
         results.write_pictures(folder, result, evaluation.held.class_names)
@@ -277,21 +277,25 @@ def _here(
 ) -> Iterator[StudentResult]:
     for seed in seeds:
         each = (lambda row, seed=seed: report(seed, row)) if report else None
-        yield evaluation.train(seed, folder, each, save if seed == evaluation.task.seed else None)
+        yield evaluation.train(seed, folder, each, save if seed == evaluation.config.seed else None)
 
 
-def _in_processes(task: Task, seeds: list[int], folder: Path, jobs: int, save: Path | None) -> Iterator[StudentResult]:
+def _in_processes(
+    config: EvaluationConfig, seeds: list[int], folder: Path, jobs: int, save: Path | None
+) -> Iterator[StudentResult]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, max(1, len(seeds))), context) as pool:
         threads = torch.get_num_threads()
         waiting = [
-            pool.submit(_train_alone, task, seed, folder, threads, save if seed == task.seed else None)
+            pool.submit(_train_alone, config, seed, folder, threads, save if seed == config.seed else None)
             for seed in seeds
         ]
         for future in as_completed(waiting):
             yield future.result()
 
 
-def _train_alone(task: Task, seed: int, folder: Path, num_threads: int, save: Path | None) -> StudentResult:
+def _train_alone(
+    config: EvaluationConfig, seed: int, folder: Path, num_threads: int, save: Path | None
+) -> StudentResult:
     torch.set_num_threads(num_threads)
-    return Evaluation(task).train(seed, folder, save=save)
+    return Evaluation(config).train(seed, folder, save=save)

@@ -22,12 +22,18 @@ class Cell:
     teacher: str | None  # a name among the study's teachers; None for the one that is given
     set: str | None  # a path; None where `distill` tells how to make it
     distill: tuple[str, ...] = ()
+    recover: tuple[str, ...] = ()  # arguments of `recover` that then draws the set anew; none: it does not
     make_teacher: tuple[str, ...] = ()  # arguments of `evaluate` that train the teacher, where the study has its own
 
     @property
     def set_slug(self) -> str:
         """Of how the set is made, not of the study, so that studies share their sets and results."""
-        return slug(Path(self.set).stem) if self.set else slug(*(a for a in self.distill if "{" not in a))
+        return slug(self.given_slug, *(("recover", *_plain(self.recover)) if self.recover else ()))
+
+    @property
+    def given_slug(self) -> str:
+        """The same of the set before `recover`."""
+        return slug(Path(self.set).stem) if self.set else slug(*_plain(self.distill))
 
     @property
     def slug(self) -> str:
@@ -56,6 +62,9 @@ class Study:
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # row → column → figure
     sets: Mapping[str, str] = field(default_factory=dict)  # row → path, instead of `rows`
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # row → columns in which it cannot be made
+    recovered: Mapping[str, str] = field(
+        default_factory=dict
+    )  # row → arguments of `recover`, which draws its sets anew
 
     def cells(self) -> Iterator[Cell]:
         """Row by row within a column."""
@@ -65,10 +74,11 @@ class Study:
                     continue
                 path = self.sets.get(row)
                 arguments = () if path else (*shlex.split(self.rows[row]), *shlex.split(more))
+                recover = tuple(shlex.split(self.recovered.get(row, "")))
                 for teacher in self.teachers or [None]:
                     made = tuple(shlex.split((self.teachers.get(teacher) or "") if teacher else ""))
                     for student in self.students:
-                        yield Cell(row, column, student, teacher, path, arguments, made)
+                        yield Cell(row, column, student, teacher, path, arguments, recover, made)
 
     def headings(self) -> list[str]:
         """Of the columns: what is asked of the sets, and the student where there are several."""
@@ -110,6 +120,11 @@ def read_study(path: Path) -> Study:
     return Study(name=path.stem, **entries)
 
 
+def _plain(arguments: Sequence[str]) -> list[str]:
+    """Without the names that are filled in."""
+    return [argument for argument in arguments if "{" not in argument]
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -135,6 +150,7 @@ ENTRIES: dict[str, Callable[[Any], bool]] = {
     "protocol": lambda value: isinstance(value, str) and value in PROTOCOLS,
     "runs": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
     "plot": lambda value: value in ("bars", "lines"),
+    "recovered": _table_of(_is_command_line),
     "published": lambda value: value == {} or _table_of(_table_of(_is_text))(value),
 }
 

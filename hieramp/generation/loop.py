@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hieramp.generation.captured import CudaGraphCache, acquire_graphs
-from hieramp.generation.memory import Memory
+from hieramp.generation.memory import PrefixCache
 from hieramp.generation.request import PrefixTokens, Request
 from hieramp.generation.rows import SharedRows
 from hieramp.generation.sampling import filter_logits, guide, gumbel_noise, sample
@@ -27,12 +27,12 @@ from hieramp.var.model import VAR, Generation
 from hieramp.var.passes import append_known_tokens
 from hieramp.vqvae.model import VQVAE
 
-__all__ = ["Memory", "PrefixTokens", "Request", "Step", "draw"]
+__all__ = ["PrefixCache", "PrefixTokens", "Request", "Step", "draw"]
 
 
 @torch.no_grad()
 def draw(
-    vqvae: VQVAE, var: VAR, request: Request, memory: Memory | None = None, captured: CudaGraphCache | None = None
+    vqvae: VQVAE, var: VAR, request: Request, memory: PrefixCache | None = None, captured: CudaGraphCache | None = None
 ) -> Iterator[Step]:
     """Draw images scale by scale.
 

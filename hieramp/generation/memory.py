@@ -38,7 +38,7 @@ class Prefix:
         return 0, []
 
 
-class Memory(Protocol):
+class PrefixCache(Protocol):
     """Keeps drawings for others to go on from: `RecentDrawings`."""
 
     def best(self, request: Request, var: VAR) -> Prefix | None: ...

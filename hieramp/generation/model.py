@@ -12,7 +12,7 @@ from torch import Tensor
 from hieramp.class_conditional import ClassConditionalModel
 from hieramp.devices import prefer_flash
 from hieramp.generation.captured import CudaGraphCache, CudaRecorder
-from hieramp.generation.loop import Memory, PrefixTokens, Request, Step, draw
+from hieramp.generation.loop import PrefixCache, PrefixTokens, Request, Step, draw
 from hieramp.settings import DEFAULTS, Settings, SettingsLike
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -113,7 +113,7 @@ class Model(ClassConditionalModel):
         settings: SettingsLike = None,
         *,
         return_attention: bool = False,
-        memory: Memory | None = None,
+        memory: PrefixCache | None = None,
         prefix_tokens: Sequence[Tensor] = (),
         **options: Any,
     ) -> Iterator[Step]:

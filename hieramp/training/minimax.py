@@ -49,7 +49,7 @@ class MinimaxOptions:
             raise UserError(f"memory is {self.memory}; it must hold at least 1 latent of each class")
 
 
-class Memory(nn.Module):
+class LatentMemory(nn.Module):
     """The last latents of each class, flattened."""
 
     latents: Tensor
@@ -81,7 +81,7 @@ class MinimaxObjective(DiTObjective):
         super().__init__(dit, vqvae, basis)
         channels, side, _ = dit.shape
         sizes = dit.num_classes, options.memory, channels * side * side
-        self.options, self.real, self.predicted = options, Memory(*sizes), Memory(*sizes)
+        self.options, self.real, self.predicted = options, LatentMemory(*sizes), LatentMemory(*sizes)
         if not options.whole:
             only_small_parts(dit)
 

@@ -68,7 +68,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x_BCHW, scale_factor=2, mode="nearest"))
 
 
-class Level(nn.Module):
+class ResolutionLevel(nn.Module):
     """The blocks at one resolution, and the step to the next one."""
 
     def __init__(self, config: VQVAEConfig, in_channels: int, out_channels: int, num_blocks: int, lowest: bool) -> None:
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         for i, (before, width) in enumerate(zip([config.channels, *widths], widths, strict=False)):
             lowest = i == len(widths) - 1
-            level = Level(config, before, width, config.num_res_blocks, lowest)
+            level = ResolutionLevel(config, before, width, config.num_res_blocks, lowest)
             if not lowest:
                 level.downsample = Downsample(width)
             self.down.append(level)
@@ -137,7 +137,7 @@ class Decoder(nn.Module):
         for i, width in enumerate(widths):
             lowest = i == len(widths) - 1
             before = width if lowest else widths[i + 1]
-            level = Level(config, before, width, config.num_res_blocks + 1, lowest)
+            level = ResolutionLevel(config, before, width, config.num_res_blocks + 1, lowest)
             if i > 0:
                 level.upsample = Upsample(width)
             self.up.append(level)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hieramp.checkpoints import fingerprint
 from hieramp.devices import to_device_async
-from hieramp.diffusion.levels import Level
+from hieramp.diffusion.levels import NoiseLevel
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import Denoiser
@@ -42,7 +42,7 @@ LABELS = (("null", "none"), ("class", "the image's"))
 class Refined:
     """Moves latents to where the model predicts noise well."""
 
-    levels: tuple[Level, ...]  # one for each step
+    levels: tuple[NoiseLevel, ...]  # one for each step
     rate: float
     weight: float  # of the largest error
     with_label: bool
@@ -134,7 +134,7 @@ class CaO2(Method):
             offsets[item.index] = seed - item.seed
         return offsets
 
-    def _levels(self, denoiser: Denoiser) -> list[Level]:
+    def _levels(self, denoiser: Denoiser) -> list[NoiseLevel]:
         return [level for level in respaced(denoiser)[1:] if level.log_snr >= self.refine_noise]
 
     def chosen(self, logits_NK: Tensor, label: int, ipc: int) -> list[int]:

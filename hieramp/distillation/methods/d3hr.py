@@ -39,7 +39,7 @@ NUMBERS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ChosenLatents:
     """Latents that were chosen for the items, at the noise level where they start."""
 
     of_class: AnchorsOf
@@ -108,7 +108,7 @@ class D3HR(OfImages):
         jobs = {str(label): partial(self._chosen, work, label, z) for label, z in inverted.items()}
         found = work.store.stage("groups", about).get(jobs, torch.device("cpu"), "group sampling")
         chosen = AnchorsOf({label: found[str(label)]["z"] for label in inverted}, work.ipc)
-        return Parts(levels=levels, first=first, start=Drawn(chosen))
+        return Parts(levels=levels, first=first, start=ChosenLatents(chosen))
 
     def _inverted(self, work: Work, first: int) -> tuple[Stage, dict[int, Tensor]]:
         """The real images of each class at levels[first], (N, C, h, w)."""

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from hieramp.diffusion.levels import Level, log_snr_at
+from hieramp.diffusion.levels import NoiseLevel, log_snr_at
 from hieramp.diffusion.noise import gaussian
 from hieramp.distillation.methods.anchors import Anchored, AnchorsOf
 from hieramp.distillation.methods.method import DIT, Parts, Work, first_at
@@ -25,7 +25,7 @@ class NoisedAnchors:
     """The anchors of items at a noise level."""
 
     anchors: AnchorsOf
-    level: Level
+    level: NoiseLevel
 
     def __call__(self, items: Sequence[Item]) -> Tensor:
         z = self.anchors(items)

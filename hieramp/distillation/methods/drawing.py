@@ -13,7 +13,7 @@ from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.noise import gaussian
 from hieramp.diffusion.sampler import sample
 from hieramp.distillation.diffusion import DiffusionDrawer, Share
-from hieramp.distillation.maker import Batch, Drawer, Task
+from hieramp.distillation.maker import Batch, BatchRequest, Drawer
 from hieramp.distillation.methods.method import Parts
 from hieramp.distillation.plan import Item
 from hieramp.generation.model import Model
@@ -36,8 +36,8 @@ class PartsDrawer(DiffusionDrawer):
         super().__init__(model, settings, image_size, classifier, candidates, soft_labels)
         self.parts = parts
 
-    def make(self, task: Task) -> Callable[[], Batch]:
-        finish, weights = super().make(task), self.parts.weights
+    def make(self, request: BatchRequest) -> Callable[[], Batch]:
+        finish, weights = super().make(request), self.parts.weights
         if weights is None:
             return finish
 
@@ -109,10 +109,10 @@ class Selected:
     def classifier(self) -> nn.Module | None:
         return self.drawer.classifier
 
-    def make(self, task: Task) -> Callable[[], Batch]:
-        items = {item.index: item for item in task.items}
-        from_seed = tuple(replace(item, seed=item.seed + self.offsets[item.index]) for item in task.items)
-        finish = self.drawer.make(Task(from_seed, task.exact))
+    def make(self, request: BatchRequest) -> Callable[[], Batch]:
+        items = {item.index: item for item in request.items}
+        from_seed = tuple(replace(item, seed=item.seed + self.offsets[item.index]) for item in request.items)
+        finish = self.drawer.make(BatchRequest(from_seed, request.exact))
 
         def finished() -> Batch:
             batch = finish()

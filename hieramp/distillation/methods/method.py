@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hieramp import fields as knobs
 from hieramp.classifier import Classifier
-from hieramp.diffusion.levels import Level, nearest_level
+from hieramp.diffusion.levels import NoiseLevel, nearest_level
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.diffusion.sampler import Denoiser, Guide
 from hieramp.distillation.methods.images import RealImages
@@ -31,7 +31,7 @@ EITHER = (*VAR, *DIT)
 class Parts:
     """What a method adds; None is as without. Made of tensors and numbers, so that it travels to other machines."""
 
-    levels: tuple[Level, ...] | None = None  # to draw along
+    levels: tuple[NoiseLevel, ...] | None = None  # to draw along
     first: int = 0  # of the levels: where `start` is
     start: Callable[[Sequence[Item]], Tensor] | None = None  # latents noised to levels[first], (B, C, h, w)
     guide: Callable[[Sequence[Item]], Guide] | None = None
@@ -160,10 +160,10 @@ class OfImages(Method):
         levels_of(work.diffusion.denoiser, work.settings.steps, self.grid)
         work.real.check_count(work.ipc, self.images_per_class, self.name)
 
-    def levels(self, work: Work) -> tuple[Level, ...]:
+    def levels(self, work: Work) -> tuple[NoiseLevel, ...]:
         return levels_of(work.diffusion.denoiser, work.settings.steps, self.grid)
 
 
-def first_at(levels: Sequence[Level], log_snr: float) -> int:
+def first_at(levels: Sequence[NoiseLevel], log_snr: float) -> int:
     """Of the levels the one nearest to a log-SNR; not the last one, which is clean."""
     return nearest_level(levels[:-1], log_snr)

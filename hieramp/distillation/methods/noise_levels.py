@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from hieramp.diffusion.levels import Level, alphas_bar, ddpm_levels, log_snr_at
+from hieramp.diffusion.levels import NoiseLevel, alphas_bar, ddpm_levels, log_snr_at
 from hieramp.diffusion.sampler import Denoiser
 from hieramp.errors import UserError
 from hieramp.fields import Number
@@ -38,7 +38,7 @@ def log_snr_of(step: int, steps: int) -> float:
     return round(log_snr_at(round(step * 999 / (steps - 1))), 2)
 
 
-def levels_of(denoiser: Denoiser, steps: int, grid: str) -> tuple[Level, ...]:
+def levels_of(denoiser: Denoiser, steps: int, grid: str) -> tuple[NoiseLevel, ...]:
     """The steps + 1 levels of a grid, from noise to the clean latent.
 
     Raises:
@@ -59,13 +59,13 @@ def has_ddpm_levels(denoiser: Denoiser) -> bool:
     return denoiser.levels(1)[0].signal > 0
 
 
-def on_linear_path(level: Level) -> Level:
+def on_linear_path(level: NoiseLevel) -> NoiseLevel:
     """The same log-SNR with a = 1 - t and s = t."""
-    return Level(1 - level.t, level.t, 1000 * level.t)
+    return NoiseLevel(1 - level.t, level.t, 1000 * level.t)
 
 
-def respaced(denoiser: Denoiser, steps: int = 50) -> list[Level]:
+def respaced(denoiser: Denoiser, steps: int = 50) -> list[NoiseLevel]:
     """DDPM's levels at 0 to 999 respaced evenly (DiT), the least noisy first, as the model takes them."""
     alpha_bar, times = alphas_bar(), [round(step * 999 / (steps - 1)) for step in range(steps)]
-    levels = [Level(sqrt(alpha_bar[time]), sqrt(1 - alpha_bar[time]), float(time)) for time in times]
+    levels = [NoiseLevel(sqrt(alpha_bar[time]), sqrt(1 - alpha_bar[time]), float(time)) for time in times]
     return levels if has_ddpm_levels(denoiser) else list(map(on_linear_path, levels))

@@ -13,7 +13,7 @@ from hieramp.classifier import Classifier
 from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
-from hieramp.distillation.maker import Drawer, Task
+from hieramp.distillation.maker import BatchRequest, Drawer
 from hieramp.distillation.methods.drawing import PartsDrawer, PrefixDrawer, Selected
 from hieramp.distillation.methods.images import RealImages, fingerprint_of_images, of_model
 from hieramp.distillation.methods.method import Method, Parts, Work
@@ -101,11 +101,11 @@ class Preparation:
         drawer = self._drawer(Parts(), 1, soft_labels=True)
         numbered = [replace(item, index=index) for index, item in enumerate(items)]
         found: dict[int, Tensor] = {}
-        task = Task(tuple(numbered))
-        while task.items:
-            batch = drawer.make(task)()
+        request = BatchRequest(tuple(numbered))
+        while request.items:
+            batch = drawer.make(request)()
             for made in batch.made:
                 assert made.logits is not None
                 found[made.index] = torch.from_numpy(np.frombuffer(made.logits, dtype="<f2").astype(np.float32))
-            task = Task(tuple(batch.doubtful), exact=True)
+            request = BatchRequest(tuple(batch.doubtful), exact=True)
         return [found[index] for index in range(len(items))]

@@ -11,10 +11,10 @@ import gradio as gr
 from app import axes, sheet_files, sheets, study, view_models, view_requests
 from app.context import CHEAP, AppContext, html, sentences, slider, stale_note
 from app.controls import Controls
+from app.kinds import AnyModel
 from app.names import name_of
 from app.sheets import Sheet
 from app.view_requests import ViewRequest
-from hieramp import Model
 from hieramp.scales import STAGES
 
 ABOUT = (
@@ -24,19 +24,14 @@ ABOUT = (
 EMPTY = "Nothing is drawn until you ask."
 BEGUN = "Drawing: the first pictures are on their way …"
 ONE_ROW = ""  # no second axis
-FORMS: dict[str, tuple[str, str, str]] = {
-    "schedules": ("The seven schedules", axes.SCHEDULE, ONE_ROW),
-    **{stage: (f"Strength × ρ, {stage}", f"{stage}_strength", f"{stage}_rho") for stage in STAGES},
-    "guidance": ("Guidance", "guidance", ONE_ROW),
-    "classes": ("Classes × schedules", axes.SCHEDULE, axes.CLASS),
-}
 
 
 def build(context: AppContext, controls: Controls) -> None:
     model, first = context.model, view_requests.first_request(context.model)
     html(ABOUT, elem_classes="prose-line")
-    forms = [(label, name) for name, (label, *_) in FORMS.items()]
-    form = gr.Radio(forms, value="schedules", show_label=False, container=False, elem_classes="chips", elem_id="kind")
+    forms = forms_of(model)
+    chips = [(label, name) for name, (label, *_) in forms.items()]
+    form = gr.Radio(chips, value="schedules", show_label=False, container=False, elem_classes="chips", elem_id="kind")
     fields = axes.choices(model)
     with gr.Row(elem_classes="ask"):
         columns = gr.Dropdown(fields, value=axes.SCHEDULE, label="Columns", interactive=True, elem_id="columns")
@@ -67,7 +62,7 @@ def build(context: AppContext, controls: Controls) -> None:
                 yield found.num_done, len(found.view_requests), words, (as_html(model, found),)
 
     def fill(name: str, given: dict[Any, Any]) -> list[Any]:
-        _, across, down = FORMS[name]
+        _, across, down = forms[name]
         view_request = _request_or_first(model, controls.values(given))
         return [across, _values_of(model, across, view_request), down, _values_of(model, down, view_request)]
 
@@ -82,20 +77,31 @@ def build(context: AppContext, controls: Controls) -> None:
     rows.input(lambda given: choose(given[rows], given), {rows, *controls.inputs}, row_values, **CHEAP)
 
 
-def _values(model: Model, name: str, view_request: ViewRequest, label: str, elem_id: str) -> gr.Textbox:
+def forms_of(model: AnyModel) -> dict[str, tuple[str, str, str]]:
+    """Sheets that are worth a click: what the page calls each, and the fields across and down."""
+    count = {"var": "seven", "dit": "four"}[model.kind]
+    forms = {"schedules": (f"The {count} schedules", axes.SCHEDULE, ONE_ROW)}
+    forms |= {stage: (f"Strength × ρ, {stage}", f"{stage}_strength", f"{stage}_rho") for stage in STAGES}
+    forms["guidance"] = ("Guidance", "guidance", ONE_ROW)
+    if model.kind == "dit":
+        forms["steps"] = ("Steps × solver", "steps", "solver")
+    return forms | {"classes": ("Classes × schedules", axes.SCHEDULE, axes.CLASS)}
+
+
+def _values(model: AnyModel, name: str, view_request: ViewRequest, label: str, elem_id: str) -> gr.Textbox:
     text, info = ("", " ") if name == ONE_ROW else (axes.suggestion(model, name, view_request), axes.hint(model, name))
     is_there = name != ONE_ROW
     return gr.Textbox(text, label=label, info=info, interactive=is_there, max_length=2000, elem_id=elem_id)
 
 
-def _values_of(model: Model, name: str, view_request: ViewRequest) -> gr.Textbox:
+def _values_of(model: AnyModel, name: str, view_request: ViewRequest) -> gr.Textbox:
     """The box of values, for a field that was chosen."""
     if name == ONE_ROW:
         return gr.Textbox(value="", info=" ", interactive=False)
     return gr.Textbox(value=axes.suggestion(model, name, view_request), info=axes.hint(model, name), interactive=True)
 
 
-def _request_or_first(model: Model, values: dict[str, Any]) -> ViewRequest:
+def _request_or_first(model: AnyModel, values: dict[str, Any]) -> ViewRequest:
     try:
         return view_requests.read_request(model, values)
     except ValueError:  # it is said when the sheet is asked for
@@ -103,7 +109,7 @@ def _request_or_first(model: Model, values: dict[str, Any]) -> ViewRequest:
 
 
 def plan(
-    model: Model,
+    model: AnyModel,
     view_request: ViewRequest,
     columns: Any,
     column_values: Any,
@@ -123,22 +129,22 @@ def plan(
     )
 
 
-def stale_of(model: Model, view_request: ViewRequest, fields: list[str]) -> dict[str, str | None]:
+def stale_of(model: AnyModel, view_request: ViewRequest, fields: list[str]) -> dict[str, str | None]:
     """The part of an address that a sheet follows: what is on its axes may change."""
     of = view_requests.address(model, view_request)
     gone = {"count", *map(view_requests.in_address, fields)}
     if axes.SCHEDULE in fields:
-        gone |= {view_requests.in_address(name) for name in view_requests.schedule_values("all")}
+        gone |= {view_requests.in_address(name) for name in view_requests.schedule_values("all", model.kind)}
     return {name: value for name, value in of.items() if name not in gone}
 
 
-def as_html(model: Model, sheet: Sheet) -> str:
+def as_html(model: AnyModel, sheet: Sheet) -> str:
     """The sheet as far as it has come, with the place of tiles to come kept."""
     busy, measure = str(not sheet.is_finished).lower(), sheet_files.first_measure(sheet)
     options = "".join(
         f'<option value="{name}"{" selected" if name == measure else ""}>{escape(text)}</option>'
         for name, text in sheet_files.MEASURES.items()
-        if name != "probability" or sheet.is_judged
+        if name == measure or sheet.has(name)
     )
     head = f'<label class="measure">Under each tile <select data-measure>{options}</select></label>'
     lines = ["<span></span>", *(f'<b class="column">{escape(name)}</b>' for name in sheet.columns)]
@@ -153,7 +159,7 @@ def as_html(model: Model, sheet: Sheet) -> str:
     return f'<div class="sheet-and-tile">{section}<aside class="beside" aria-label="The tile" hidden></aside></div>'
 
 
-def _tile(model: Model, sheet: Sheet, i: int, measure: str) -> str:
+def _tile(model: AnyModel, sheet: Sheet, i: int, measure: str) -> str:
     tile, view_request = sheet.tiles[i] if sheet.tiles else None, sheet.view_requests[i]
     if tile is None:
         return '<figure><div class="empty"></div><figcaption>&nbsp;</figcaption></figure>'
@@ -162,7 +168,7 @@ def _tile(model: Model, sheet: Sheet, i: int, measure: str) -> str:
     about = {
         "label": label,
         "query": "?" + urlencode(view_requests.to_query(model, view_request)),
-        "caption": view_requests.caption(view_request),
+        "caption": view_requests.caption(view_request, model.kind),
         "named": tile.named,
         "isBaseline": sheet.is_baseline(i),
         "numbers": {name: sheet_files.number(sheet, i, name) for name in sheet_files.MEASURES},
@@ -175,7 +181,7 @@ def _tile(model: Model, sheet: Sheet, i: int, measure: str) -> str:
     return f'<figure><button type="button" class="tile" {data}>{picture}</button>{caption}</figure>'
 
 
-def saved_links(model: Model, sheet: Sheet) -> str:
+def saved_links(model: AnyModel, sheet: Sheet) -> str:
     """A finished sheet to take away."""
     measure = sheet_files.first_measure(sheet)
     files = {

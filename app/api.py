@@ -197,7 +197,7 @@ def build(context: AppContext) -> None:
         (does.stop_job, cheap, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),
         (does.resume_job, asking, (job_id,), "Go on with a job that stopped.", stands),
     ]  # fmt: skip
-    of_tokens = (does.count_tokens, does.compare_schedules, does.ablate)
+    of_tokens = (does.count_tokens, does.compare_schedules)
     for function, event, arguments, about, returns in table:
         if context.model.kind != "var" and function in of_tokens:
             continue

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app import kinds, view_requests
+from app.kinds import AnyModel
 from app.names import name_of
 from app.view_requests import ViewRequest
-from hieramp import SCHEDULES, Model, Settings
+from hieramp import Settings
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.fields import Choice, Indices, Number, Part, Positions
 
@@ -16,8 +18,9 @@ NAMES = {SCHEDULE: "Schedule", CLASS: "Class", SEED: "Seed"}
 AS_USUAL = "default"  # among values: what is meant where none are named
 MOST_VALUES = 64
 SHARES = (0.1, 0.25, 0.5, 0.75)
-STRENGTHS = {"logit": (1.0, 2.5, 5.0, 10.0), "attention": (0.2, 0.5, 2.0, 5.0)}
-STEPS = 5  # values that a number gets where nothing is said
+STRENGTHS = {"β": (1.0, 2.5, 5.0, 10.0), "γ": (0.2, 0.5, 2.0, 5.0), "α": (0.5, 1.0, 2.0, 4.0)}
+SOLVER_STEPS = (5, 10, 25, 50)
+VALUES = 5  # that any other number gets where nothing is said
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Axis:
     values: tuple[Any, ...]
     labels: tuple[str, ...]
 
-    def apply(self, model: Model, view_request: ViewRequest, i: int) -> ViewRequest:
+    def apply(self, model: AnyModel, view_request: ViewRequest, i: int) -> ViewRequest:
         """The request with value number i.
 
         Raises:
@@ -45,13 +48,13 @@ class Axis:
         return view_requests.read_request(model, values | {self.name: value})
 
 
-def choices(model: Model) -> list[tuple[str, str]]:
+def choices(model: AnyModel) -> list[tuple[str, str]]:
     """What an axis can be: what the page calls it, and its name."""
-    parts = [(_plain_label(model, part, "logit"), part.name) for part in Settings.parts(model.kind)]
+    parts = [(_plain_label(model, part, "logit"), part.name) for part in _parts(model).values()]
     return [*((label, name) for name, label in NAMES.items()), *parts]
 
 
-def hint(model: Model, name: str) -> str:
+def hint(model: AnyModel, name: str) -> str:
     """How the values of a field are written."""
     kind = _kind(model, name)
     if isinstance(kind, Number):
@@ -64,15 +67,15 @@ def hint(model: Model, name: str) -> str:
         return "Whole numbers, separated by commas."
     if name == CLASS:
         return "Names or numbers, separated by commas."
-    words = SCHEDULES if name == SCHEDULE else kind.words if isinstance(kind, Choice) else ()
+    words = kinds.schedules(model.kind) if name == SCHEDULE else kind.words if isinstance(kind, Choice) else ()
     return f"Separated by commas, of {', '.join(words)}." if words else "Separated by commas."
 
 
-def suggestion(model: Model, name: str, view_request: ViewRequest) -> str:
+def suggestion(model: AnyModel, name: str, view_request: ViewRequest) -> str:
     """The values that a field has where a visitor names none, as text that `read_axis` reads."""
     kind = _kind(model, name)
     if name == SCHEDULE:
-        return ", ".join(word for word in SCHEDULES if word != "off")  # which is the baseline
+        return ", ".join(word for word in kinds.schedules(model.kind) if word != "off")  # which is the baseline
     if name == CLASS:
         return ", ".join(str(label) for label in range(min(6, len(model.class_names))))
     if name == SEED:
@@ -80,25 +83,27 @@ def suggestion(model: Model, name: str, view_request: ViewRequest) -> str:
     if isinstance(kind, Choice):
         return ", ".join(kind.words)
     if isinstance(kind, Indices):
-        count = len(model.var.scales) if name == "scales" else model.var.config.depth
+        count = model.depth if isinstance(model, DiffusionModel) or name == "blocks" else len(model.var.scales)
         return "; ".join([AS_USUAL, *map(str, sorted({round(i * (count - 1) / 4) for i in range(1, 5)}))])
     if isinstance(kind, Number):
         return ", ".join(map(kind.text, _numbers(model, name, kind, view_request)))
     return AS_USUAL
 
 
-def _numbers(model: Model, name: str, kind: Number, view_request: ViewRequest) -> tuple[float, ...]:
+def _numbers(model: AnyModel, name: str, kind: Number, view_request: ViewRequest) -> tuple[float, ...]:
     if name.endswith("_rho"):
         return SHARES
     if name.endswith("_strength"):
-        return STRENGTHS[view_request.settings.mode]
+        return STRENGTHS[view_requests.greek_of(view_request.settings.mode, model.kind)]
+    if name == "steps":
+        return SOLVER_STEPS
     low, high = view_requests.slider_range(model, kind)
-    found = [low + (high - low) * i / (STEPS - 1) for i in range(STEPS)]
+    found = [low + (high - low) * i / (VALUES - 1) for i in range(VALUES)]
     found = [round(x) if kind.whole else round(x, 4) for x in found]
     return tuple(x for x in dict.fromkeys(found) if not kind.over or x > kind.low)
 
 
-def read_axis(model: Model, name: Any, text: Any, view_request: ViewRequest) -> Axis:
+def read_axis(model: AnyModel, name: Any, text: Any, view_request: ViewRequest) -> Axis:
     """A field and the values that a visitor wrote; those of `suggestion` where the text is empty.
 
     Raises:
@@ -120,11 +125,11 @@ def read_axis(model: Model, name: Any, text: Any, view_request: ViewRequest) -> 
     return axis
 
 
-def _value(model: Model, name: str, kind: Any, item: str) -> Any:
+def _value(model: AnyModel, name: str, kind: Any, item: str) -> Any:
     if name == SCHEDULE:
-        word = item.replace(" ", "-")
-        if word not in SCHEDULES:
-            raise UserError(f"there is no schedule {item[:40]!r}; it must be one of {', '.join(SCHEDULES)}")
+        word, known = item.replace(" ", "-"), kinds.schedules(model.kind)
+        if word not in known:
+            raise UserError(f"there is no schedule {item[:40]!r}; it must be one of {', '.join(known)}")
         return word
     if name == CLASS:
         return view_requests.read_class(model, item)
@@ -138,7 +143,7 @@ def _value(model: Model, name: str, kind: Any, item: str) -> Any:
     return kind.text(kind.parse(spoken, item))
 
 
-def _label(model: Model, name: str, value: Any, view_request: ViewRequest) -> str:
+def _label(model: AnyModel, name: str, value: Any, view_request: ViewRequest) -> str:
     if name == SCHEDULE:
         return str(value).replace("-", " ")
     if name == CLASS:
@@ -152,19 +157,19 @@ def _label(model: Model, name: str, value: Any, view_request: ViewRequest) -> st
     return f"{_plain_label(model, part, view_request.settings.mode)} {text or AS_USUAL}"
 
 
-def _plain_label(model: Model, part: Part, mode: str) -> str:
+def _plain_label(model: AnyModel, part: Part, mode: str) -> str:
     """The label of a control, without what is in brackets."""
     return view_requests.label_of(model, part, mode).split(" (")[0]
 
 
-def _part(model: Model, name: str) -> Part:
+def _part(model: AnyModel, name: str) -> Part:
     return _parts(model)[name]
 
 
-def _kind(model: Model, name: str) -> Any:
+def _kind(model: AnyModel, name: str) -> Any:
     part = _parts(model).get(name)
     return part.kind if part else None
 
 
-def _parts(model: Model) -> Mapping[str, Part]:
-    return {part.name: part for part in Settings.parts(model.kind)}
+def _parts(model: AnyModel) -> Mapping[str, Part]:
+    return {part.name: part for part in Settings.parts(model.kind) if kinds.is_offered(model, part)}

@@ -110,8 +110,8 @@ def _control(model: Model, part: Part) -> Any:
         return slider(*view_requests.slider_range(model, kind), value, kind.step, label, elem_id=part.name, **whole)
     if isinstance(kind, Choice):
         options = [(name, word) for word, name in kind.options]
-        offered = part.name != "map_from" or getattr(model, "class_token", None) is not None
-        return gr.Radio(options, value=value, label=label, interactive=True, elem_id=part.name, visible=offered)
+        is_there = kinds.is_offered(model, part)
+        return gr.Radio(options, value=value, label=label, interactive=True, elem_id=part.name, visible=is_there)
     if isinstance(kind, Positions):  # painted on the map
         return gr.Textbox(value, visible=False)
     return gr.Textbox(value, label=label, info=part.help, interactive=True, max_length=200, elem_id=part.name)

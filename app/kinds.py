@@ -14,6 +14,7 @@ from hieramp.commands.arguments import some_of
 from hieramp.diffusion.amplifier import strength_at
 from hieramp.diffusion.levels import COARSE_UNTIL, MID_UNTIL, t_of
 from hieramp.diffusion.model import DiffusionModel
+from hieramp.fields import Part
 from hieramp.scales import STAGES
 
 AnyModel = Model | DiffusionModel
@@ -72,6 +73,11 @@ def frame(model: AnyModel, settings: Settings) -> dict[str, Any]:
 def shown_steps(settings: Settings) -> list[int]:
     """The steps of a diffusion transformer that are shown, from 0."""
     return some_of(settings.steps, SHOWN)
+
+
+def is_offered(model: AnyModel, part: Part) -> bool:
+    """Whether there is a choice: without a class token the map M comes from guidance."""
+    return part.name != "map_from" or getattr(model, "class_token", None) is not None
 
 
 def stage_range(model: AnyModel, stage: str) -> str:

@@ -69,9 +69,9 @@ def build_on(context: AppContext) -> gr.Blocks:
             with gr.Tab("What changed", id="changed", visible=is_var) as second:
                 if is_var:
                     changed.build(context, controls)
-            with gr.Tab("Ablate", id="ablate", visible=is_var) as third:
+            with gr.Tab("Ablate", id="ablate") as third:
+                ablate.build(context, controls)
                 if is_var:
-                    ablate.build(context, controls)
                     dose.build(context, controls)
             with gr.Tab("Distill", id="distill") as fourth:
                 distill_tab.build(context, controls, demo, memory)

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 import hieramp
 from app import view_models, view_requests
+from app.kinds import AnyModel
 from app.names import name_of
 from app.sheets import Sheet
-from hieramp import Model, figures
+from hieramp import figures
 from hieramp.files import csv_text
 
 TILE = 1.05  # inches a side
@@ -32,35 +33,39 @@ def number(sheet: Sheet, i: int, measure: str) -> str:
 
 def first_measure(sheet: Sheet) -> str:
     """What stands under the tiles at first."""
-    return "probability" if sheet.is_judged else "distance"
+    return "probability" if sheet.has("probability") else "distance"
 
 
-def title(model: Model, sheet: Sheet) -> str:
+def title(model: AnyModel, sheet: Sheet) -> str:
     view_request = sheet.view_request
     name, seed = name_of(model, view_request.label), view_request.seeds[0]
     return f"{sheet.about or 'Sheet'}: {name}, seed {seed}, {model.name}"
 
 
-def file_name(model: Model, sheet: Sheet, ending: str) -> str:
+def file_name(model: AnyModel, sheet: Sheet, ending: str) -> str:
     view_request = sheet.view_request
-    axes = "-".join(filter(str.isalnum, sheet.about.lower().replace("ρ", "rho").replace("β", "beta").split()))
+    about = sheet.about.lower()
+    for letter, word in {"ρ": "rho", "α": "alpha", "β": "beta"}.items():
+        about = about.replace(letter, word)
+    axes = "-".join(filter(str.isalnum, about.split()))
     return view_models.file_name(
         model.class_names[view_request.label], f"seed{view_request.seeds[0]}-{axes or 'sheet'}-sheet.{ending}"
     )
 
 
-def described(model: Model, sheet: Sheet) -> dict[str, Any]:
+def described(model: AnyModel, sheet: Sheet) -> dict[str, Any]:
     """The settings of the first picture, and the labels of all: what a saved PNG carries, and what opens it again."""
     return view_requests.described(model, sheet.view_requests[0]) | {view_requests.SHEET: list(sheet.labels)}
 
 
-def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
+def figure(model: AnyModel, sheet: Sheet, measure: str) -> Figure:
     """A finished sheet with its labels, a figure under each picture, and its settings in words."""
     height, width, step, across = len(sheet.rows), len(sheet.columns), 1.28, 1.06  # in tiles, with their gaps
     margin = 0.25 + max(min(len(row), 26) for row in sheet.rows) * 0.075
     wide = max(margin + width * across, 4.5)
-    caption = f"As the controls say, where it is not on an axis: {view_requests.caption(sheet.view_request)} "
-    lines = textwrap.wrap(f"{caption}Under each picture: {MEASURES[measure]}.", int(wide * TILE * 16))
+    caption = view_requests.caption(sheet.view_request, model.kind)
+    words = f"As the controls say, where it is not on an axis: {caption} Under each picture: {MEASURES[measure]}."
+    lines = textwrap.wrap(words, int(wide * TILE * 16))
     limits = {"xlim": (-margin, wide - margin), "ylim": (height * step + 0.16 + 0.13 * len(lines), -0.62)}
     made = Figure(figsize=(wide * TILE, (limits["ylim"][0] + 0.62) * TILE))
     axes = made.add_axes((0, 0, 1, 1))
@@ -83,12 +88,12 @@ def figure(model: Model, sheet: Sheet, measure: str) -> Figure:
     return made
 
 
-def as_figure(model: Model, sheet: Sheet, measure: str, kind: figures.Kind) -> bytes:
+def as_figure(model: AnyModel, sheet: Sheet, measure: str, kind: figures.Kind) -> bytes:
     """The figure as a file, with the settings where the page finds them."""
     return figures.figure_bytes(figure(model, sheet, measure), kind, described(model, sheet), dpi=128)
 
 
-def as_json(model: Model, sheet: Sheet) -> str:
+def as_json(model: AnyModel, sheet: Sheet) -> str:
     """Every tile with all of its settings and figures."""
     tiles = [
         {
@@ -106,7 +111,7 @@ def as_json(model: Model, sheet: Sheet) -> str:
     return json.dumps({**about, "tiles": tiles}, ensure_ascii=False, indent=1) + "\n"
 
 
-def as_csv(model: Model, sheet: Sheet) -> str:
+def as_csv(model: AnyModel, sheet: Sheet) -> str:
     """A line for each tile: its place, its figures, and every field of its request."""
     fields = list(view_requests.defaults(model))
     rows: list[list[Any]] = [["row", "column", "is_baseline", *MEASURES, "named", *fields]]

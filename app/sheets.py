@@ -13,14 +13,16 @@ from PIL import Image
 
 from app import axes
 from app.axes import Axis
+from app.kinds import AnyModel
 from app.names import name_of
 from app.view_requests import MAX_SEED, ViewRequest
-from hieramp import Model, figures
+from hieramp import figures
 from hieramp.analysis.faithfulness import Judge
 from hieramp.analysis.opinion import verdicts
+from hieramp.diffusion.model import DiffusionDrawing
 from hieramp.errors import UserError
 
-BATCH = 16  # pictures drawn together
+BATCH = {"cpu": 4, "cuda": 16}  # pictures drawn together: few on a CPU, where more at once are no faster
 MOST_TILES = 160
 BASELINE = "baseline"
 
@@ -30,11 +32,11 @@ class Tile:
     """A picture of the sheet with the figures beneath it."""
 
     picture: Image.Image
-    tokens: np.ndarray = field(repr=False)  # of all scales, one after another
+    tokens: np.ndarray | None = field(repr=False)  # of all scales, one after another; a DiT has none
     probability: float | None  # of the class asked for, by the classifier; None without one
     named: str | None  # the class that the classifier thinks likeliest
     distance: float = 0.0  # root mean square difference of the pixels from the baseline, in [0, 1]
-    changed: float = 0.0  # share of the tokens that differ from the baseline's
+    changed: float | None = None  # share of the tokens that differ from the baseline's; None without tokens
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Sheet:
     def is_baseline(self, i: int) -> bool:
         return self.baselines[i] == i
 
-    @property
-    def is_judged(self) -> bool:
-        return any(tile is not None and tile.probability is not None for tile in self.tiles)
+    def has(self, measure: str) -> bool:
+        """Whether its tiles have a figure of this kind."""
+        return any(tile is not None and getattr(tile, measure) is not None for tile in self.tiles)
 
 
-def plan(model: Model, view_request: ViewRequest, columns: Axis, rows: Axis | None = None, seeds: int = 1) -> Sheet:
+def plan(model: AnyModel, view_request: ViewRequest, columns: Axis, rows: Axis | None = None, seeds: int = 1) -> Sheet:
     """An empty sheet: one axis across, one down, and each row once for each of so many seeds.
 
     Raises:
@@ -97,7 +99,7 @@ def plan(model: Model, view_request: ViewRequest, columns: Axis, rows: Axis | No
     )
 
 
-def _apply(model: Model, view_request: ViewRequest, places: Sequence[tuple[Axis | None, int]]) -> ViewRequest:
+def _apply(model: AnyModel, view_request: ViewRequest, places: Sequence[tuple[Axis | None, int]]) -> ViewRequest:
     first = {axes.SCHEDULE: 0, "mode": 1}
     for axis, i in sorted(places, key=lambda place: first.get(place[0].name, 2) if place[0] else 3):
         view_request = axis.apply(model, view_request, i) if axis else view_request
@@ -148,19 +150,22 @@ def _with_rows(
     )
 
 
-def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterator[Sheet]:
+def draw_sheet(model: AnyModel, sheet: Sheet, judge: Judge | None = None) -> Iterator[Sheet]:
     """The sheet after every batch; a batch holds pictures that differ in their amplification alone."""
     tiles: list[Tile | None] = [None] * len(sheet.view_requests)
     wanted: dict[ViewRequest, list[int]] = {}
     for i, view_request in enumerate(sheet.view_requests):
         wanted.setdefault(view_request, []).append(i)
-    for view_requests in _batches(list(wanted)):
+    for view_requests in _batches(list(wanted), BATCH.get(model.device.type, 4)):
         labels, seeds = (
             [view_request.label for view_request in view_requests],
             [view_request.seeds[0] for view_request in view_requests],
         )
         drawn = model.generate(labels, seeds, [view_request.settings for view_request in view_requests])
-        tokens = np.concatenate([scale.cpu().numpy().reshape(len(view_requests), -1) for scale in drawn.tokens], axis=1)
+        tokens = None
+        if not isinstance(drawn, DiffusionDrawing):
+            flat = [scale.cpu().numpy().reshape(len(view_requests), -1) for scale in drawn.tokens]
+            tokens = np.concatenate(flat, axis=1)
         p_BK = verdicts(judge, drawn.images) if judge else None
         for k, view_request in enumerate(view_requests):
             picture = figures.to_picture(drawn.images[k])
@@ -169,7 +174,7 @@ def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterat
                 probability = float(p_BK[k, view_request.label])
                 named = name_of(model, int(p_BK[k].argmax()))
             for i in wanted[view_request]:
-                tiles[i] = Tile(picture, tokens[k], probability, named)
+                tiles[i] = Tile(picture, None if tokens is None else tokens[k], probability, named)
         for i, tile in enumerate(tiles):
             base = tiles[sheet.baselines[i]]
             if tile is not None and base is not None:
@@ -177,14 +182,14 @@ def draw_sheet(model: Model, sheet: Sheet, judge: Judge | None = None) -> Iterat
         yield replace(sheet, tiles=tuple(tiles))
 
 
-def _batches(view_requests: list[ViewRequest]) -> Iterator[list[ViewRequest]]:
+def _batches(view_requests: list[ViewRequest], size: int) -> Iterator[list[ViewRequest]]:
     """Those with the same sampling together, in the order of the sheet."""
     groups: dict[Any, list[ViewRequest]] = {}
     for view_request in view_requests:
         groups.setdefault(view_request.settings.plain, []).append(view_request)
     for group in groups.values():
-        for start in range(0, len(group), BATCH):
-            yield group[start : start + BATCH]
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
 
 
 def _distance(tile: Tile, base: Tile) -> float:
@@ -192,5 +197,5 @@ def _distance(tile: Tile, base: Tile) -> float:
     return float(np.sqrt(np.square(ours - theirs).mean()))
 
 
-def _changed(tile: Tile, base: Tile) -> float:
-    return float((tile.tokens != base.tokens).mean())
+def _changed(tile: Tile, base: Tile) -> float | None:
+    return None if tile.tokens is None else float((tile.tokens != base.tokens).mean())

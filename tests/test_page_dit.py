@@ -1,15 +1,18 @@
 """The page on a diffusion transformer: it grows by noise level, and offers what such a model has alone."""
 
 import base64
+import csv
 import io
-from pathlib import Path
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image
 from test_diffusion import build
+from test_page_figures import downloaded, opened
 
-from app import api, handlers, kinds, page, view_requests
+from app import ablate, api, axes, handlers, kinds, page, sheets, view_requests
 from hieramp import figures
 from hieramp.config import DiTClassTokenConfig
 from hieramp.diffusion.class_token import DiTClassToken
@@ -83,13 +86,18 @@ def test_no_block_can_be_looked_into(dit: DiffusionModel) -> None:
 def test_the_page_is_built_without_what_it_lacks(dit: DiffusionModel, tmp_path: Any) -> None:
     demo = page.build(dit, job_root=tmp_path)
     named = {block.elem_id for block in demo.blocks.values()}
-    assert {"steps", "solver", "coarse_strength"} <= named and not {"mode", "scales", "stop-count", "kind"} & named
+    assert {"steps", "solver", "coarse_strength"} <= named and not {
+        "mode",
+        "scales",
+        "stop-count",
+        "dose-stage",
+    } & named
     (map_from,) = (block for block in demo.blocks.values() if block.elem_id == "map_from")
     assert not map_from.visible  # there is no class token that it could come from
     tabs = {str(block.id): block.visible for block in demo.blocks.values() if type(block).__name__ == "Tab"}
-    assert [name for name, visible in tabs.items() if visible] == ["explore", "distill", "learn"]
+    assert [name for name, visible in tabs.items() if visible] == ["explore", "ablate", "distill", "learn"]
     offered = {fn.api_name for fn in demo.fns.values()}
-    assert {"generate", "saliency", "distill"} <= offered and "count_tokens" not in offered
+    assert {"generate", "saliency", "distill", "ablate"} <= offered and "count_tokens" not in offered
 
 
 def test_the_endpoints_answer(dit: DiffusionModel, tmp_path: Any) -> None:
@@ -102,22 +110,96 @@ def test_the_endpoints_answer(dit: DiffusionModel, tmp_path: Any) -> None:
     assert len(does.generate(class_name="a", seed=0, count=1, steps=2)["amplified"]) == 1
 
 
-def test_the_viewer_shows_no_part_that_only_a_var_has(dit: DiffusionModel, tmp_path: Any) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip(f"{chromium} is not installed")
-    demo = page.build(dit, job_root=tmp_path)
+@pytest.fixture(scope="module")
+def address(dit: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    demo = page.build(dit, job_root=tmp_path_factory.mktemp("jobs"))
     page.launch(demo, prevent_thread_lock=True, quiet=True)
-    try:
-        with playwright.sync_playwright() as running:
-            browser = running.chromium.launch(executable_path=str(chromium), args=["--no-sandbox", "--disable-gpu"])
-            tab = browser.new_page()
-            tab.set_default_timeout(60_000)
-            tab.goto(demo.local_url)
-            tab.wait_for_selector('.viewer[aria-busy="false"]')
-            parts = tab.locator("[data-var]")
-            assert parts.count() >= 6 and not any(one.is_visible() for one in parts.all())
-            browser.close()
-    finally:
-        demo.close()
+    yield demo.local_url
+    demo.close()
+
+
+def test_the_viewer_shows_no_part_that_only_a_var_has(browser: Any, address: str) -> None:
+    with opened(browser, address, "Explore") as tab:
+        parts = tab.locator("[data-var]")
+        assert parts.count() >= 6 and not any(one.is_visible() for one in parts.all())
+
+
+def test_every_field_that_it_has_can_be_an_axis_of_a_sheet(dit: DiffusionModel) -> None:
+    view_request, names = order_of(dit), {name for _, name in axes.choices(dit)}
+    assert {"steps", "solver", "guidance", "mid_rho", "mid_strength", "blocks", "seed", "class_name"} < names
+    assert "mode" not in names and "map_from" not in names  # it has no class token that a map could come from
+    for name in names:
+        axis = axes.read_axis(dit, name, "", view_request)
+        assert len(axis.labels) == len(axis.values) > 1, name
+    assert axes.read_axis(dit, "mid_strength", "", view_request).labels[1] == "mid α 1"
+    seeing = build()
+    seeing.class_token = DiTClassToken(DiTClassTokenConfig(32, 16, 2, 4, 1))
+    assert "map_from" in {name for _, name in axes.choices(seeing)}
+    with pytest.raises(UserError, match="no schedule 'weak mid'; it must be one of off, coarse, mid, fine, all"):
+        axes.read_axis(dit, "schedule", "weak mid", view_request)
+
+
+def test_tiles_are_what_it_draws_alone(dit: DiffusionModel) -> None:
+    empty = ablate.plan(dit, order_of(dit, class_name="b", seed=5), "steps", "2, 3", "mid_strength", "0.5, 2")
+    *_, sheet = sheets.draw_sheet(dit, empty)
+    assert sheet.rows == ("mid α 0.5, baseline", "mid α 0.5", "mid α 2") and sheet.columns == ("Steps 2", "Steps 3")
+    for view_request, tile in zip(sheet.view_requests, sheet.tiles, strict=True):
+        alone, plain = (
+            dit.generate([1], [5], settings).images[0]
+            for settings in (view_request.settings, view_request.settings.plain)
+        )
+        assert tile is not None and tile.picture.tobytes() == figures.to_picture(alone).tobytes()
+        assert tile.distance == pytest.approx((alone - plain).square().mean().sqrt().item(), abs=0.01)
+        assert tile.changed is None and tile.probability is None  # it has neither tokens nor a classifier
+    assert max(tile.distance for tile in sheet.tiles if tile) > 0.001
+
+
+def test_a_sheet_of_steps_and_strengths_in_a_browser(browser: Any, address: str, dit: DiffusionModel) -> None:
+    with opened(browser, f"{address}?class=b&seed=5&steps=2", "Ablate") as tab:
+        chips = tab.locator("#kind label").all_inner_texts()
+        assert "The four schedules" in chips and "Steps × solver" in chips
+        tab.get_by_role("radio", name="Steps × solver").check(force=True)
+        tab.wait_for_function(
+            "document.querySelector('#row-values textarea, #row-values input').value.includes('heun')"
+        )
+        assert tab.get_by_label("Values of the columns").input_value() == "5, 10, 25, 50"
+        tab.get_by_label("Values of the columns").fill("2, 3")
+        tab.get_by_role("button", name="Draw the sheet").click()
+        tab.get_by_role("link", name="Save SVG").wait_for()
+        assert tab.locator(".tiles .column").all_inner_texts() == ["Steps 2", "Steps 3"]
+        assert tab.locator(".tiles .row").all_inner_texts() == [
+            "Solver euler, baseline", "Solver euler", "Solver heun, baseline", "Solver heun",
+        ]  # fmt: skip
+        captions = tab.locator(".tiles figcaption").all_inner_texts()
+        rows = list(csv.DictReader(io.StringIO(downloaded(tab, "Save CSV")[1].decode())))
+        assert [row["is_baseline"] for row in rows] == ["True", "True", "False", "False"] * 2
+        assert [(row["steps"], row["solver"]) for row in rows[2:4]] == [("2", "euler"), ("3", "euler")]
+        assert captions == [f"{float(row['distance']):.3f}" for row in rows] and captions[0] == "0.000" < captions[7]
+        assert tab.locator("[data-measure] option").count() == 1
+        assert not tab.locator("[data-measure] option", has_text="tokens").count()
+        tile = tab.locator(".sheet .tile").nth(7)
+        tile.hover()
+        assert tab.locator(".sheet .hint").inner_text().endswith(f"pixels differ by {captions[7]} (RMS).")
+        tile.click()
+        beside = tab.locator(".beside")
+        assert beside.get_by_role("heading", name="b, seed 5, Solver heun, Steps 3").is_visible()
+        assert "3 steps" in beside.locator(".caption").inner_text()
+        name, data = downloaded(tab, "Save PNG")
+        assert name == "b-seed5-steps-solver-sheet.png"
+        with Image.open(io.BytesIO(data)) as picture:
+            stored = json.loads(picture.info["hieramp"])
+        first = view_requests.from_picture(dit, stored)
+        assert (first.settings.steps, first.settings.solver, first.settings.is_off) == (2, "euler", True)
+        assert b"Solver heun, baseline" in downloaded(tab, "Save SVG")[1]
+        assert json.loads(downloaded(tab, "Save JSON")[1])["tiles"][7]["settings"]["solver"] == "heun"
+        note = tab.locator(".stale-note").first
+        tab.get_by_label("number input for Steps").fill("4")  # what is on an axis
+        tab.keyboard.press("Tab")
+        tab.wait_for_url("**steps=4**")
+        assert not note.is_visible()
+        tab.get_by_label("range slider for mid α").focus()
+        tab.keyboard.press("ArrowLeft")
+        note.wait_for()
+        beside.get_by_role("link", name="Open in Explore").click()
+        tab.wait_for_url("**solver=heun**")
+        tab.get_by_alt_text("Amplified picture of b, seed 5", exact=True).wait_for()

@@ -106,7 +106,7 @@ def test_the_mode_on_an_axis_keeps_what_is_off(model: hieramp.Model) -> None:
 def test_tiles_are_what_the_model_draws_alone_with_their_figures(model: hieramp.Model) -> None:
     empty = a_plan(model, "schedule", "coarse, all", "guidance", row_values="1, 4")
     *_, sheet = sheets.draw_sheet(model, empty, fake_judge)
-    assert sheet.is_finished and not empty.is_finished and sheet.is_judged
+    assert sheet.is_finished and not empty.is_finished and sheet.has("probability")
     for i, (view_request, tile) in enumerate(zip(sheet.view_requests, sheet.tiles, strict=True)):
         alone = model.generate([1], [7], view_request.settings)
         picture = np.asarray(hieramp.figures.to_picture(alone.images[0]), dtype=int)
@@ -126,7 +126,7 @@ def test_tiles_are_what_the_model_draws_alone_with_their_figures(model: hieramp.
 
 def test_a_model_without_a_classifier_shows_the_distance(model: hieramp.Model) -> None:
     *_, sheet = sheets.draw_sheet(model, a_plan(model, "schedule", "all"))
-    assert not sheet.is_judged and sheet_files.first_measure(sheet) == "distance"
+    assert not sheet.has("probability") and sheet_files.first_measure(sheet) == "distance"
     html = ablate.as_html(model, sheet)
     assert 'value="probability"' not in html and sheet_files.number(sheet, 0, "probability") == "–"
 

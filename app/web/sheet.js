@@ -31,7 +31,8 @@
   function words(tile) {
     const { label, isBaseline, numbers } = about(tile);
     if (isBaseline) return `${label}: a baseline.`;
-    return `${label}: pixels differ by ${numbers.distance} (RMS), ${numbers.changed} of the tokens are others.`;
+    const tokens = numbers.changed === "–" ? "" : `, ${numbers.changed} of the tokens are others`;
+    return `${label}: pixels differ by ${numbers.distance} (RMS)${tokens}.`;
   }
 
   function differ(tile, isOn) {

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
-from hieramp.commands.data_arguments import add_data_arguments
+from hieramp.commands.data_arguments import add_data_arguments, place
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.keeper import EpochRow
@@ -22,7 +22,7 @@ BLIND = 2  # a teacher under so many times chance is spoken of
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help="train students on a set and test them")
-    parser.add_argument("set", help="distilled set (zip or folder), or a folder of class folders")
+    parser.add_argument("set", type=place, help="distilled set (zip or folder), or a folder of class folders")
     parser.add_argument("--student", default="resnet18", help="resnet18, convnet, small (a preview) or timm's name")
     parser.add_argument("--size", type=shared.positive, help="train at this many pixels (default: the set's)")
     parser.add_argument("--out", type=Path, help=f"folder for the results (default: {RESULTS}/SET-STUDENT-PROTOCOL)")
@@ -34,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The arguments that `evaluate` and `compare` share."""
-    parser.add_argument("--test", metavar="FOLDER", help="test images: class folders, or a folder with test/")
+    parser.add_argument("--test", type=place, metavar="FOLDER", help="test images: class folders, or a folder of test/")
     parser.add_argument("--teacher", help="a model with a classifier, FILE.safetensors, or NAME=FILE.safetensors")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="rded")
     parser.add_argument("--runs", type=shared.positive, default=3, help="students, with seeds 0, 1, … (default: 3)")

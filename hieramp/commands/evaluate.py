@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, place
+from hieramp.data import what_is_missing
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.keeper import EpochRow
@@ -22,7 +23,7 @@ BLIND = 2  # a teacher under so many times chance is spoken of
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help="train students on a set and test them")
-    parser.add_argument("set", type=place, help="distilled set (zip or folder), or a folder of class folders")
+    parser.add_argument("set", help="distilled set (zip or folder), or a folder of class folders")
     parser.add_argument("--student", default="resnet18", help="resnet18, convnet, small (a preview) or timm's name")
     parser.add_argument("--size", type=shared.positive, help="train at this many pixels (default: the set's)")
     parser.add_argument("--out", type=Path, help=f"folder for the results (default: {RESULTS}/SET-STUDENT-PROTOCOL)")
@@ -50,6 +51,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if said := what_is_missing(args.set):  # not by the parser: `compare` has it read what is still to be made
+        raise UserError(said)
     if args.test is None:
         raise UserError("--test is missing: give a folder of test images, one sub-folder per class")
     if args.save and args.save.suffix != ".safetensors":

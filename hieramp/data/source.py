@@ -23,7 +23,7 @@ from hieramp.data.layout import (
     by_annotations,
     find_classes,
     joined,
-    kind_of,
+    kind_within,
     splits_of,
 )
 from hieramp.data.pictures import read_picture
@@ -239,11 +239,11 @@ def _source(files: Files, classes: Classes, name: str, left_out: LeftOut) -> Dat
     names = tuple(map(composed, folders))
     names = names if len(set(names)) == len(names) else folders
     where = f"{name} (split {classes.split})" if classes.split else name
-    return DataSource(files, targets, names, name, _line(len(targets), len(names), where, str(left_out)))
+    return DataSource(files, targets, names, name, _line(len(targets), names, where, str(left_out)))
 
 
-def _line(num_images: int, num_classes: int, where: str, left_out: str) -> str:
-    classes = "1 class" if num_classes == 1 else f"{num_classes} classes"
+def _line(num_images: int, names: Sequence[str], where: str, left_out: str) -> str:
+    classes = f"1 class ({names[0]})" if len(names) == 1 else f"{len(names)} classes"
     return f"{num_images} images of {classes} in {where}" + (f"; left out: {left_out}" if left_out else "")
 
 
@@ -260,7 +260,7 @@ def _table(spec: DataSpec, split: str) -> DataSource:
     from hieramp.data.hub import open_table
 
     files, targets, names, taken = open_table(spec.path, split, spec.image_column, spec.label_column)
-    about = _line(len(targets), len(names), f"{spec.path} ({taken})", "")
+    about = _line(len(targets), names, f"{spec.path} ({taken})", "")
     return DataSource(files, targets, names, spec.path, about)
 
 
@@ -300,7 +300,7 @@ def _set(name: str) -> DataSource:
         are_wnids = "wnids" in described_classes(folders)
         names = folders if are_wnids else opened.class_names
         files = _SetFiles(Path(name), opened.file_names)
-        about = _line(len(opened), len(set(opened.labels)), f"{name} (a distilled set)", "")
+        about = _line(len(opened), [names[k] for k in sorted(set(opened.labels))], f"{name} (a distilled set)", "")
         return DataSource(files, opened.labels, names, name, about)
 
 
@@ -308,7 +308,7 @@ def has_test_split(data: str) -> bool:
     """Whether a folder holds test images (or validation images) beside those to train on."""
     path = Path(data)
     splits = splits_of(DiskFolder(path, LeftOut())) if path.is_dir() and not _is_table(path) else {}
-    return any(kind_of(name) in TAKEN_FOR["test"] for name in splits)
+    return any(kind_within(name) in TAKEN_FOR["test"] for name in splits)
 
 
 def in_order_of_model(source: DataSource, *folders: Path | None) -> DataSource:

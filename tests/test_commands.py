@@ -199,7 +199,7 @@ def test_help_needs_no_model() -> None:
         ("recover nowhere.pt", "nowhere.pt does not exist"),
         ("distill --method random-real --data /a/nowhere", "/a/nowhere does not exist"),
         ("analyse nowhere.zip", "nowhere.zip does not exist"),
-        ("compare nowhere.zip", "nowhere.zip does not exist"),
+        ("compare --data ./nowhere", "./nowhere does not exist"),
         ("tune --data ./nowhere", "./nowhere does not exist"),
     ],
 )

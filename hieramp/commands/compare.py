@@ -22,7 +22,7 @@ OUT = Path("runs/compare")
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("compare", help="a table of sets and students; makes what a study lacks, and resumes")
-    parser.add_argument("sets", nargs="*", type=place, help="distilled sets; or give --study")
+    parser.add_argument("sets", nargs="*", help="distilled sets; or give --study")
     parser.add_argument("--study", type=Path, metavar="FILE", help="such as studies/methods.json")
     parser.add_argument("--data", type=place, metavar="FOLDER", help="real training images for a study's sets of them")
     parser.add_argument("--model", default="cifar10", help="that draws a study's sets (default: cifar10)")

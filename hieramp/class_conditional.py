@@ -22,6 +22,11 @@ class ClassConditionalModel:
     kind: ClassVar[str]  # which settings it has
 
     @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The ImageNet ids of the classes, or their names where they have none."""
+        return self.wnids or self.class_names
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which the transformer computes."""
         raise NotImplementedError

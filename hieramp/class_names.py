@@ -4,8 +4,9 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from timm.data import ImageNetInfo
 
@@ -64,6 +65,23 @@ def keys_of(names: Sequence[str]) -> list[tuple[str, int]]:
         keys.append((key, counts[key]))
         counts[key] += 1
     return keys
+
+
+def ids_of(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a model's config, the ImageNet ids of its classes, or their names where they have none."""
+    return tuple(about.get("wnids") or about.get("class_names", ()))
+
+
+def keys_of_both(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """Keys of two lists of names or ImageNet ids, by which they are matched.
+
+    Where both are ids these are compared, which tells the two cranes apart; a list of ids beside one of names is
+    compared by its words.
+    """
+    lists = [described_classes(ours), described_classes(theirs)]
+    of = "wnids" if all("wnids" in each for each in lists) else "class_names"
+    our_keys, their_keys = (keys_of(each[of]) for each in lists)
+    return our_keys, their_keys
 
 
 def short_name(name: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.checkpoints import built, load_part, read_config
-from hieramp.class_names import keys_of
+from hieramp.class_names import keys_of_both
 from hieramp.config import ClassifierConfig, from_json
 from hieramp.errors import UserError
 
@@ -89,7 +89,7 @@ def in_order(classifier: Classifier, names: Sequence[str], wanted: Sequence[str]
     Raises:
         UserError: they are not the same classes; names one that differs.
     """
-    ours, theirs = keys_of(names), keys_of(wanted)
+    ours, theirs = keys_of_both(names, wanted)
     if len(ours) != len(theirs):
         raise UserError(f"the classifier in {whose} knows {len(ours)} classes, the images have {len(theirs)}")
     for name, key in zip(wanted, theirs, strict=True):

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import hieramp
-from hieramp.commands.main import main
+from hieramp.commands.main import build_parser, main
+from hieramp.data import what_is_missing
 from hieramp.figures import read_settings
 
 
@@ -184,3 +185,41 @@ def test_a_folder_that_is_a_file(image_folder: Path, tmp_path: Path, capsys: pyt
 def test_help_needs_no_model() -> None:
     shown = subprocess.run([sys.executable, "-m", "hieramp", "--help"], capture_output=True, text=True, check=True)
     assert "generate" in shown.stdout and "train" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train vqvae --data nowhere", "nowhere does not exist here: a data set of the Hub is given as OWNER/NAME"),
+        ("train vqvae --data ./nowhere", "./nowhere does not exist"),
+        ("measure --data tests/nowhere", "tests/nowhere does not exist"),
+        ("evaluate nowhere.zip", "nowhere.zip does not exist"),
+        ("evaluate README.md --test ../nowhere", "../nowhere does not exist"),
+        ("relabel nowhere", "nowhere does not exist"),
+        ("recover nowhere.pt", "nowhere.pt does not exist"),
+        ("distill --method random-real --data /a/nowhere", "/a/nowhere does not exist"),
+        ("analyse nowhere.zip", "nowhere.zip does not exist"),
+        ("compare --data ./nowhere", "./nowhere does not exist"),
+        ("tune --data ./nowhere", "./nowhere does not exist"),
+    ],
+)
+def test_images_that_are_not_there_are_told_before_all_else(
+    line: str, said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not first that a preset is missing, then an output folder, then a teacher."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2 and said in printed and printed.count("\n") == 1
+
+
+def test_ids_of_the_hub_are_not_taken_for_missing_folders() -> None:
+    assert not any(map(what_is_missing, ("uoft-cs/cifar10", "hfds/mnist", "imagenette", "cifar100", "tests")))
+
+
+def test_recover_takes_the_diffusion_transformer_that_ships(capsys: pytest.CaptureFixture) -> None:
+    assert build_parser().parse_args(["recover", "README.md", "--out", "x.zip"]).model == "cifar10-dit"
+    with pytest.raises(SystemExit):
+        main(["recover", "--help"])
+    assert "(default: cifar10-dit)" in " ".join(capsys.readouterr().out.split())

@@ -218,10 +218,10 @@ def test_every_study_that_ships_can_be_read(tmp_path: Path) -> None:
         (["--study", "none.json"], "none.json does not exist"),
         (["a/s.zip", "b/s.zip"], "have the same name"),
         (["a.zip"], "--test is missing"),
-        (["a.zip", "--test", "x", "--only", "z"], "no row of sets has that in its name"),
-        (["--study", "STUDY", "--test", "x"], "the study needs data: give --data"),
+        (["a.zip", "--test", ".", "--only", "z"], "no row of sets has that in its name"),
+        (["--study", "STUDY", "--test", "."], "the study needs data: give --data"),
         (["--study", "STUDY", "--table", "--write", "no.md"], "--write is no.md, which does not exist"),
-        (["--study", "STUDY", "--test", "x", "--define", "what"], "--define what should read NAME=VALUE"),
+        (["--study", "STUDY", "--test", ".", "--define", "what"], "--define what should read NAME=VALUE"),
     ],
 )
 def test_compare_misuse(

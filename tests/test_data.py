@@ -99,6 +99,26 @@ LAYOUTS: dict[str, tuple[list[str], str, tuple[str, ...], list[int]]] = {
     ),
     "pictures beside splits": (["train/a/1.png", "test/a/1.png", "docs/shot.png"], "train", ("a",), [1]),
     "a folder around it": (["archive/train/a/1.png", "archive/val/a/1.png"], "train", ("a",), [1]),
+    "other words in the names of splits": (
+        ["seg_train/forest/1.png", "seg_train/sea/1.png", "seg_test/forest/1.png", "seg_test/sea/1.png"],
+        "test",
+        ("forest", "sea"),
+        [1, 1],
+    ),
+    "a split in a folder of its name": (
+        ["train/train/a/1.png", "train/train/b/1.png", "test/test/a/1.png", "test/test/b/1.png"],
+        "train",
+        ("a", "b"),
+        [1, 1],
+    ),
+    "both": (["Train Data/Train Data/a/1.png", "Test Data/Test Data/a/1.png"], "test", ("a",), [1]),
+    "classes with such words": (
+        ["bullet_train/1.png", "test_tube/1.png", "test_tube/x/1.png"],
+        "train",
+        ("bullet_train", "test_tube"),
+        [1, 2],
+    ),
+    "the one class of a split is called like it": (["train/train/1.png", "test/test/1.png"], "train", ("train",), [1]),
     "empty classes": (["a/1.png", "b/.keep"], "train", ("a",), [1]),
 }
 
@@ -540,3 +560,9 @@ def test_a_picture_that_unpacks_to_too_much_is_skipped(tmp_path: Path, capsys: p
     (root / "a" / "1.png").write_bytes(_bomb(20_000, 10_000))
     shutil.copy(root / "a" / "2.png", root / "a" / "3.png")
     assert len(decode(open_source(str(root)), 8)) == 2 and "decompression bomb" in capsys.readouterr().err
+
+
+def test_a_single_class_is_named_in_the_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Whoever gave the wrong folder sees it."""
+    open_source(str(tree(tmp_path / "set", "all/images/cat/1.png", "all/labels/cat/1.png")))
+    assert "2 images of 1 class (all) in" in capsys.readouterr().err

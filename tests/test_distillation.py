@@ -489,9 +489,9 @@ def test_command_makes_and_verifies(
     ("more", "said"),
     [
         ("--classes wolf", "unknown class 'wolf'"),
-        ("--data somewhere", "--data and --factor belong to"),
+        ("--data .", "--data and --factor belong to"),
         ("--method rded", "name their folder with --data"),
-        ("--method rded --data x --candidates 2", "takes neither --engine ray nor --candidates"),
+        ("--method rded --data . --candidates 2", "takes neither --engine ray nor --candidates"),
         ("--soft-labels --classifier nowhere", "nowhere is not a model folder"),
     ],
 )

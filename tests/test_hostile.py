@@ -150,7 +150,7 @@ def test_what_a_command_does_not_take_is_told_first(
     path = tmp_path / "study.json"
     path.write_text(json.dumps({"title": "t", "rows": {"good": "--ipc 1", "bad": rows}}))
     with pytest.raises(SystemExit) as stopped:
-        main(["compare", "--study", str(path), "--test", "t", "--teacher", "t", "--out", str(tmp_path / "out")])
+        main(["compare", "--study", str(path), "--test", ".", "--teacher", "t", "--out", str(tmp_path / "out")])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and "usage" not in said and said.count("\n") == 1 and "study asks for" in said
     assert not (tmp_path / "out").exists()
@@ -160,7 +160,7 @@ def test_a_document_without_a_place_is_told_first(tmp_path: Path, capsys: pytest
     study, document = tmp_path / "study.json", tmp_path / "text.md"
     study.write_text(json.dumps({"title": "t", "rows": {"a": "--ipc 1"}}))
     document.write_text("nothing")
-    given = ["--test", "t", "--teacher", "t", "--write", str(document), "--out", str(tmp_path / "out")]
+    given = ["--test", ".", "--teacher", "t", "--write", str(document), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit):
         main(["compare", "--study", str(study), *given])
     assert "has no place for this study" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -272,7 +272,7 @@ def test_an_evaluation_takes_the_split_that_is_named(tmp_path: Path) -> None:
 
 
 def test_compare_hands_split_and_columns_on(tmp_path: Path) -> None:
-    given = ["a.zip", "--test", "t", "--split", "extra", "--label-column", "kind", "--out", str(tmp_path)]
+    given = [str(tmp_path), "--test", ".", "--split", "extra", "--label-column", "kind", "--out", str(tmp_path)]
     args = build_parser().parse_args(["compare", *given])
     study = compare._study(args)
     (cell,) = study.cells()

@@ -59,7 +59,7 @@ def imported(*places: str) -> set[str]:
                     names = [node.module or ""]
                 found |= {name.split(".")[0] for name in names}
     ours = {path.stem for folder in (ROOT, ROOT / "tests") for path in folder.iterdir()}
-    others = found - set(sys.stdlib_module_names) - ours - {"tomli"}
+    others = found - set(sys.stdlib_module_names) - ours - {"tomli", "tomllib"}  # Python 3.10 has no tomllib
     return {NAMES.get(name, name).lower().replace("_", "-") for name in others}
 
 

@@ -11,17 +11,23 @@ from typing import Any
 import pytest
 import timm
 import torch
+from conftest import TINY_VAR, build_model
 from PIL import Image
 from test_conformance import SIDES, TRANSFORMER, VAE, filled
+from timm.data import ImageNetInfo
 from torch import nn
 
 import hieramp
 from hieramp import loading, official
+from hieramp.checkpoints import read_safetensors
 from hieramp.class_names import keys_of, short_name, split_names
 from hieramp.commands.main import main
 from hieramp.config import VARConfig
-from hieramp.evaluation import teachers
+from hieramp.evaluation import results, teachers
+from hieramp.evaluation.epoch_labels import relabel
 from hieramp.evaluation.images import LabeledImages, align_classes, align_test, load_set
+from hieramp.evaluation.protocols import PROTOCOLS, training_of
+from hieramp.evaluation.runner import Evaluation, Task, begin
 from hieramp.evaluation.teachers import Teacher, load_teacher
 from hieramp.pickles import read_checkpoint
 from hieramp.var.model import VAR
@@ -343,3 +349,67 @@ def test_lists_of_classes() -> None:
     assert split_names("a,b; c,dog", known) == ["a,b; c", "dog"]
     assert split_names("tench, Tinca tinca; 3", known) == ["tench, Tinca tinca", "3"]
     assert split_names("bird, unknown; dog", known) == ["bird, unknown", "dog"]
+
+
+# Sets of some of a model's classes
+
+
+@pytest.fixture(scope="module")
+def some_of_imagenets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """set.zip: two classes (one is the machine called crane), drawn by a VAR of ImageNet's 1,000; test/: three."""
+    root = tmp_path_factory.mktemp("some")
+    drawn = build_model(replace(TINY_VAR, num_classes=1000, class_token_scales=()))
+    drawn = replace(drawn, class_names=teachers._imagenet_names(), wnids=tuple(ImageNetInfo().label_names()))
+    for _ in hieramp.distill(drawn, 2, root / "set.zip", classes=["n02086240", "n03126707"], batch_size=4):
+        pass
+    for number, wnid in enumerate(("n02012849", "n02086240", "n03126707")):  # the bird called crane comes first
+        folder = root / "images" / "test" / wnid
+        folder.mkdir(parents=True)
+        Image.new("RGB", (32, 32), (80 * number, 9, 90)).save(folder / "0.png")
+    torch.save(timm.create_model("resnet10t").state_dict(), root / "t.pth")
+    return root
+
+
+def test_a_set_of_some_of_a_models_classes_has_these_alone(
+    some_of_imagenets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A teacher of 1,000 classes and the students of a set of two have two outputs, as the papers' have."""
+    root, wanted = some_of_imagenets, ("Shih-Tzu", "crane")
+    made, epochs = str(root / "set.zip"), ["--epochs", "1", "--device", "cpu"]
+    main(["relabel", made, "--teacher", f"resnet10t={root / 't.pth'}", "--out", str(tmp_path / "labels"), *epochs])
+    said = "the teacher resnet10t knows 1000 classes; the 2 of set.zip are taken by name (Shih-Tzu is its class 155)"
+    assert capsys.readouterr().err.count(said) == 1
+    assert read_safetensors(tmp_path / "labels" / "epoch-0000.safetensors")["logits"].shape == (4, 2)
+    judged = ["--test", str(root / "images"), "--student", "small", "--runs", "1", "--last-alone", *epochs]
+    for number, teacher in enumerate((str(tmp_path / "labels"), f"resnet10t={root / 't.pth'}")):
+        out = tmp_path / str(number)
+        main(["evaluate", made, "--teacher", teacher, *judged, "--out", str(out), "--save", f"{out}.safetensors"])
+        assert load_teacher(f"{out}.safetensors").class_names == wanted
+        result = json.loads((out / "result.json").read_text())
+        assert result["set"]["class_names"] == list(wanted) and result["test"]["images"] == 2
+    evaluation = Evaluation(Task(made, str(root / "images"), f"resnet10t={root / 't.pth'}", "small", size=32))
+    assert evaluation.held.wnids == ("n02086240", "n03126707")
+    # the machine is tested, not the bird of the same name
+    assert evaluation.test.labels.tolist() == [0, 1] and evaluation.test.images[:, 0, 0, 0].tolist() == [80, 160]
+
+
+def test_labels_of_all_classes_that_were_stored_before_still_serve(some_of_imagenets: Path, tmp_path: Path) -> None:
+    made = str(some_of_imagenets / "set.zip")
+    held, training = load_set(made), training_of(PROTOCOLS["rded"], "small", 4, 2, 32, epochs=1)
+    teacher = load_teacher(f"resnet10t={some_of_imagenets / 't.pth'}")
+    for _ in relabel(held, teacher.network, training, tmp_path / "labels", {"teacher": "t", "teacher_sha256": ""}):
+        pass
+    task = Task(made, str(some_of_imagenets / "images"), str(tmp_path / "labels"), "small", epochs=1, device="cpu")
+    assert len(Evaluation(task).held.class_names) == 1000
+
+
+def test_a_result_of_all_outputs_is_not_gone_on_with(some_of_imagenets: Path, tmp_path: Path) -> None:
+    """Versions of before trained students of as many outputs as the model has classes."""
+    root = some_of_imagenets
+    task = Task(str(root / "set.zip"), str(root / "images"), f"resnet10t={root / 't.pth'}", "small", device="cpu")
+    evaluation = Evaluation(task)
+    before = evaluation.describe()
+    del before["key"]["classes"]
+    results.write_result(tmp_path, before)
+    with pytest.raises(ValueError, match="classes None, not 2: give another --out"):
+        begin(evaluation, tmp_path)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_train import PRESET, PRESETS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -663,3 +664,23 @@ def test_compiled_blocks_learn_the_same_under_the_same_names() -> None:
     for name, parameter in plain.named_parameters():
         expected, found = parameter.grad, compiled.get_parameter(name).grad
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_two_cranes_of_imagenet_are_trained_in_all_parts(tmp_path: Path) -> None:
+    """n02012849 is the bird, n03126707 the machine, and each part finds the classes of the one before."""
+    for number, wnid in enumerate(("n01440764", "n02012849", "n03126707")):
+        for split, count in {"train": 4, "test": 2}.items():
+            (tmp_path / "data" / split / wnid).mkdir(parents=True)
+            for i in range(count):
+                image = Image.new("RGB", (32, 32), (80 * number, 40 * i, 90))
+                image.save(tmp_path / "data" / split / wnid / f"{i}.png")
+    data, out = ["--data", str(tmp_path / "data")], str(tmp_path / "m")
+    main(["train", "all", *data, "--preset", "tiny", "--budget", "4s", "--out", out])
+    model = hieramp.load(out, "cpu")
+    assert model.class_names[1:] == ("crane", "crane") and model.wnids[1:] == ("n02012849", "n03126707")
+    main(["measure", "--model", out, *data, "--only", "autoencoder"])
+    for number, wnid in enumerate(model.wnids):
+        source = open_source(str(tmp_path / "data")).reordered(model.class_ids)
+        assert source.file_name(4 * number).startswith(f"train/{wnid}/") and source.labels()[4 * number] == number
+    one = open_source(str(tmp_path / "data" / "test")).among(("n03126707", "n02012849", "n01440764"))
+    assert one.labels() == [2, 2, 1, 1, 0, 0]

@@ -14,6 +14,7 @@ from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, pair, report, summary, write_files
+from hieramp.commands.data_arguments import place
 from hieramp.data import has_test_split
 from hieramp.devices import resolve_device
 from hieramp.errors import UserError
@@ -29,9 +30,11 @@ HELD_OUT = 2000  # real test images, to know how near such images are to the tra
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("analyse", help="look into a set: tokens, FID, nearest real images, confidence")
-    parser.add_argument("set", help="distilled set (zip or folder), or a folder of class folders")
-    parser.add_argument("--against", metavar="SET", help="a baseline, such as the set of the unamplified VAR")
-    parser.add_argument("--data", metavar="FOLDER", help="real images, train/ and test/, for FID and neighbours")
+    parser.add_argument("set", type=place, help="distilled set (zip or folder), or a folder of class folders")
+    parser.add_argument("--against", type=place, metavar="SET", help="a baseline, such as a set that is not amplified")
+    parser.add_argument(
+        "--data", type=place, metavar="FOLDER", help="real images (train/, test/) for FID and neighbours"
+    )
     parser.add_argument("--model", default="cifar10", help="whose VQ-VAE encodes the images (default: cifar10)")
     parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
     parser.add_argument("--real-images", type=shared.positive, help="compare with so many real images (default: all)")

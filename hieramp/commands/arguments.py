@@ -26,10 +26,10 @@ OF_A_MODEL = ("sampling", "solving")  # groups of settings for which a model may
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, default: str = DEFAULT_MODEL) -> None:
     group = parser.add_argument_group("model")
     models = f"{', '.join(shipped())}, a model folder, var-d16 … var-d36, or dit-xl-2-256"
-    group.add_argument("--model", default=DEFAULT_MODEL, help=models)
+    group.add_argument("--model", default=default, help=f"{models} (default: {default})")
     group.add_argument("--var-checkpoint", metavar="FILE", help="transformer weights, such as an HierAmp fine-tune")
     group.add_argument(
         "--class-tokens", metavar="WHICH", help="dropped, kept (how they were trained), or a file of others"

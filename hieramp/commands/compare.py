@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from hieramp.commands import arguments as shared
 from hieramp.commands import distill, evaluate, recover
 from hieramp.commands.compare_ray import cluster, spread
+from hieramp.commands.data_arguments import place
 from hieramp.errors import UserError
 from hieramp.evaluation.results import read_result, write_result
 from hieramp.evaluation.studies import Cell, Study, filled, read_study, slug, study_of_sets
@@ -23,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("compare", help="a table of sets and students; makes what a study lacks, and resumes")
     parser.add_argument("sets", nargs="*", help="distilled sets; or give --study")
     parser.add_argument("--study", type=Path, metavar="FILE", help="such as studies/methods.json")
-    parser.add_argument("--data", metavar="FOLDER", help="real training images, for a study's comparison sets")
+    parser.add_argument("--data", type=place, metavar="FOLDER", help="real training images for a study's sets of them")
     parser.add_argument("--model", default="cifar10", help="that draws a study's sets (default: cifar10)")
     parser.add_argument("--define", nargs="+", default=[], metavar="NAME=VALUE", help="other names a study asks for")
     parser.add_argument(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hieramp.data import DataSpec
+from hieramp.data import DataSpec, what_is_missing
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True, option: str = "--data") -> None:
@@ -13,6 +13,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True, opti
         group.add_argument("--split", metavar="NAME", help="the split to take (default: found by its name)")
     group.add_argument("--image-column", metavar="NAME", help="of a Hugging Face data set (default: the one of images)")
     group.add_argument("--label-column", metavar="NAME", help="of a Hugging Face data set (default: the class label)")
+
+
+def place(text: str) -> str:
+    """A place of images: one that is not there is told before anything else is asked for."""
+    if said := what_is_missing(text):
+        raise argparse.ArgumentTypeError(said)
+    return text
 
 
 def data_spec(args: argparse.Namespace, *models: Path | None) -> DataSpec:

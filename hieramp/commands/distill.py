@@ -7,11 +7,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hieramp.checkpoints import model_folder, read_config
-from hieramp.class_names import described_classes, split_names
+from hieramp.class_names import described_classes, ids_of, split_names
 from hieramp.classifier import Classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import matching
-from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.data_arguments import add_data_arguments, data_spec, place
 from hieramp.data import open_source
 from hieramp.data.known import KNOWN
 from hieramp.devices import resolve_device
@@ -57,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="how the images come about (docs/diffusion.md; default: hieramp)",
     )
     real = parser.add_argument_group("real images, of random-real, rded and dm, and for mgd3, tgdd, d4m and d3hr")
-    real.add_argument("--data", help="image folder, tar or Hub id")
+    real.add_argument("--data", type=place, help="image folder, tar or Hub id")
     real.add_argument("--factor", type=int, choices=FACTORS, help="rded: crops per side (default: 1 to 64 px, else 2)")
     real.add_argument(
         "--prepared", type=Path, metavar="FOLDER", help="where a method keeps what it prepares (default: beside --out)"
@@ -188,9 +188,9 @@ def _real(args: argparse.Namespace) -> Iterator[Progress]:
     if args.soft_labels or args.method == "rded":
         teacher = load_teacher(spec).for_classes(described["class_names"], source.name, described.get("wnids", ()))
         judge = teacher.network
-        known = None if list(teacher.class_names) == described["class_names"] else teacher.class_names
+        known = None if list(teacher.class_names) == described["class_names"] else teacher.class_ids
     elif (folder / "config.json").is_file():
-        known = read_config(folder)["class_names"]
+        known = ids_of(read_config(folder))
     return collect(
         args.method,
         source,

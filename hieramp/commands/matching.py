@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hieramp.checkpoints import model_folder, read_config
-from hieramp.class_names import described_classes, split_names
+from hieramp.class_names import described_classes, ids_of, split_names
 from hieramp.classifier import load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import data_spec
@@ -52,7 +52,7 @@ def progress(args: argparse.Namespace) -> Iterator[Progress]:
         seed=args.seed,
         soft_labels=args.soft_labels,
         classifier=load_classifier(folder) if args.soft_labels else None,
-        classifier_classes=read_config(folder)["class_names"] if (folder / "config.json").is_file() else None,
+        classifier_classes=ids_of(read_config(folder)) if (folder / "config.json").is_file() else None,
         format=args.format,
         batch_size=args.batch_size,
         device=resolve_device(args.device),

@@ -21,7 +21,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands import measure_dit
 from hieramp.commands.card import write_card
-from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.data_arguments import add_data_arguments, data_spec, place
 from hieramp.commands.measure_dit import SALIENCY_RHO, saliency_of
 from hieramp.data import DecodedImages, decode, open_source
 from hieramp.devices import autocast_bf16_if_fast
@@ -40,7 +40,7 @@ SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("measure", help="measure a model folder and write its card")
     parser.add_argument("--model", required=True, help="a model that ships, or a folder, with all four parts")
-    parser.add_argument("--data", required=True, help="folder with train/ and test/ of the images it was trained on")
+    parser.add_argument("--data", type=place, required=True, help="train/ and test/ of the images it was trained on")
     add_data_arguments(parser, split=False)
     parser.add_argument("--per-class", type=shared.positive, default=100, help="drawn images per class")
     shared.add_sweep(parser.add_argument_group("drawing"), guidance=SWEEP)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         samplings.insert(0, default)
     shown = default if default in samplings else samplings[0]
     classifier = load_classifier(folder).to(model.device)
-    source = open_source(data_spec(args), "test").reordered(model.class_names)
+    source = open_source(data_spec(args), "test").reordered(model.class_ids)
     test = decode(source, model.image_size, limit=args.test_images)
     if "limits" in args.only:
         halves(test, args.per_class)  # too few test images are told before hours of measuring
@@ -114,7 +114,7 @@ def _drawings(
     samplings: list[Sampling],
     amplified_at: Sampling,
 ) -> dict[str, Any]:
-    source = open_source(data_spec(args), "train").reordered(model.class_names)
+    source = open_source(data_spec(args), "train").reordered(model.class_ids)
     real = decode(source, model.image_size, limit=args.per_class * len(model.class_names))
     rows: dict[str, Any] = {}
     plans = measure.measure_drawings(model, classifier, test, real, args.per_class, samplings, amplified_at)

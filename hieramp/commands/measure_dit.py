@@ -50,7 +50,7 @@ def run(
     for one in settings:
         model.check(one)
     folder = model_folder(args.model)
-    test = decode(open_source(data, "test").reordered(model.class_names), model.image_size, limit=args.test_images)
+    test = decode(open_source(data, "test").reordered(model.class_ids), model.image_size, limit=args.test_images)
     path = folder / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     measured["machine"] = f"{os.cpu_count()} CPU cores" if model.device.type == "cpu" else str(model.device)
@@ -108,7 +108,7 @@ def _drawings(
 ) -> None:
     folder = model_folder(args.model)
     classifier = load_classifier(folder).to(model.device)
-    source = open_source(data, "train").reordered(model.class_names)
+    source = open_source(data, "train").reordered(model.class_ids)
     real = decode(source, model.image_size, limit=args.per_class * len(model.class_names))
     rows: list[dict[str, Any]] = []
     measured["dit"] = {"rows": rows, "test_images": len(test.images)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import split_names
 from hieramp.commands import arguments as shared
-from hieramp.commands.data_arguments import add_data_arguments
+from hieramp.commands.data_arguments import add_data_arguments, place
 from hieramp.commands.distill import make
 from hieramp.data import DataSpec
 from hieramp.diffusion.model import DiffusionModel
@@ -16,10 +16,12 @@ from hieramp.errors import UserError
 from hieramp.fields import table
 from hieramp.imageset.layout import FORMATS
 
+MODEL = "cifar10-dit"  # the diffusion transformer that ships
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("recover", help="draw a distilled set anew by a diffusion transformer (DIVER)")
-    parser.add_argument("set", help="a set of ours, an image folder, or a .pt file of DC, DM or MTT")
+    parser.add_argument("set", type=place, help="a set of ours, an image folder, or a .pt file of DC, DM or MTT")
     parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
     parser.add_argument("--seed", type=shared.whole_number, default=0, help="of the whole set")
     parser.add_argument("--size", type=shared.positive, help="side of the saved images (default: the model's)")
@@ -35,14 +37,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     given.add_argument("--experiment", type=shared.whole_number, default=0, help="which of its sets (default: 0)")
     add_data_arguments(parser)
     shared.add_settings(parser.add_argument_group("DIVER (steps are counted as the paper's 50)"), table(Diver))
-    shared.add_model(parser)
+    shared.add_model(parser, MODEL)
     parser.set_defaults(run=run, kind="dit")
 
 
 def run(args: argparse.Namespace) -> None:
     model = shared.load_any(args)
     if not isinstance(model, DiffusionModel):
-        raise UserError(f"--model {model.name} is a VAR; recover takes a diffusion transformer, such as cifar10-dit")
+        raise UserError(f"--model {model.name} is a VAR; recover takes a diffusion transformer, such as {MODEL}")
     is_file = Path(args.set).suffix.lower() in TENSOR_FILES
     making = recover(
         args.set if is_file else DataSpec(args.set, args.split, args.image_column, args.label_column),

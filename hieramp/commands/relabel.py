@@ -7,11 +7,12 @@ import torch
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import place
 from hieramp.devices import resolve_device
 from hieramp.evaluation.epoch_labels import relabel
-from hieramp.evaluation.images import align_classes, load_set
+from hieramp.evaluation.images import load_set, of_its_classes
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
-from hieramp.evaluation.teachers import load_teacher
+from hieramp.evaluation.teachers import load_teacher, taught
 from hieramp.evaluation.trainer import accuracy_of, confusion
 
 BLIND = 2  # a teacher under so many times chance is spoken of
@@ -20,7 +21,7 @@ BLIND = 2  # a teacher under so many times chance is spoken of
 def add_parser(commands: argparse._SubParsersAction) -> None:
     soft = [name for name, protocol in PROTOCOLS.items() if protocol.soft]
     parser = commands.add_parser("relabel", help="store a teacher's labels for every epoch of a student's training")
-    parser.add_argument("set", help="distilled set, or a folder of class folders")
+    parser.add_argument("set", type=place, help="distilled set, or a folder of class folders")
     parser.add_argument("--teacher", required=True, help="a model with a classifier, or as for evaluate")
     parser.add_argument("--out", type=Path, required=True, help="folder for the labels; evaluate --teacher takes it")
     parser.add_argument("--protocol", choices=soft, default=soft[0])
@@ -33,9 +34,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    held = load_set(args.set, args.size)
-    teacher = load_teacher(args.teacher).for_classes(held.class_names, held.name, held.wnids)
-    held = align_classes(held, teacher.class_names, f"the teacher {teacher.name}")
+    held, teacher = taught(of_its_classes(load_set(args.set, args.size)), load_teacher(args.teacher))
     count = (len(held.images), len(held.present), held.image_size)
     # the learning rate, which depends on the student, plays no part here
     training = training_of(PROTOCOLS[args.protocol], "", *count, epochs=args.epochs, batch_size=args.batch_size)

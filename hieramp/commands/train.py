@@ -11,7 +11,7 @@ import torch
 import hieramp
 from hieramp.checkpoints import CONDITIONS, DIT_TOKEN, model_folder, read_config
 from hieramp.commands import arguments as shared
-from hieramp.commands.data_arguments import add_data_arguments, data_spec
+from hieramp.commands.data_arguments import add_data_arguments, data_spec, place
 from hieramp.commands.looks import load_perceptual
 from hieramp.errors import UserError
 from hieramp.training import minimax, runs
@@ -38,7 +38,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="train a model, or a part: vqvae, then var, class-tokens, classifier; or decoder or dit on the vqvae",
     )
     parser.add_argument("part", choices=("all", *SHARES, "decoder", "dit"), help="all: those that a VAR needs, in turn")
-    parser.add_argument("--data", required=True, help="folder of class sub-folders, a .tar of one, or a data set id")
+    parser.add_argument(
+        "--data", type=place, required=True, help="folder of class folders, a .tar of one, or a data set id"
+    )
     add_data_arguments(parser)
     parser.add_argument("--preset", required=True, choices=PRESETS, help="sizes and recipe")
     parser.add_argument("--out", required=True, type=Path, help="model folder; the parts before this one are read here")

@@ -10,6 +10,7 @@ from hieramp.analysis.judged import judge
 from hieramp.checkpoints import fingerprint, model_folder, read_config, write_text
 from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.commands.data_arguments import place
 from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages, align_classes, load_set
 from hieramp.evaluation.students import build_student
@@ -32,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default="judge",
         help="judge: share named right × diversity; fid: to real images; student: short runs (these two need --data)",
     )
-    parser.add_argument("--data", metavar="FOLDER", help="real training images; test images have no say in a search")
+    parser.add_argument("--data", type=place, metavar="FOLDER", help="real training images; test images have no say")
     parser.add_argument("--real-images", type=shared.positive, default=2000, help="of --data (default: 2000)")
     parser.add_argument("--student", default="small", help="of --proxy student (default: small)")
     parser.add_argument("--epochs", type=shared.positive, default=30, help="of --proxy student (default: 30)")

@@ -11,7 +11,15 @@ from hieramp.data.batches import (
     to_signed,
 )
 from hieramp.data.pictures import to_square
-from hieramp.data.source import DataSource, DataSpec, has_test_split, in_order_of_model, open_source, read_image
+from hieramp.data.source import (
+    DataSource,
+    DataSpec,
+    has_test_split,
+    in_order_of_model,
+    open_source,
+    read_image,
+    what_is_missing,
+)
 
 __all__ = [
     "Batch",
@@ -29,4 +37,5 @@ __all__ = [
     "read_image",
     "to_signed",
     "to_square",
+    "what_is_missing",
 ]

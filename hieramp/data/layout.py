@@ -1,5 +1,6 @@
 """The one rule set for where classes and splits lie in a folder of images; docs/data.md tells it in words."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -94,16 +95,42 @@ def splits_of(root: Folder) -> dict[str, Folder]:
     """The splits that a folder holds, by name; none where its sub-folders are classes.
 
     Folders named like splits are splits if every other folder with images is, too: a class may be called "train".
-    Where two kinds of split hold a class of the same name, they are splits whatever lies beside them.
+    Where two kinds of split hold a class of the same name, they are splits whatever lies beside them, and may have
+    other words in their names, such as seg_train and seg_test.
     """
     named = {name: folder for name, folder in root.folders.items() if kind_of(name) and holds_image(folder)}
-    if not named:
-        return {}
-    if all(name in named or not holds_image(folder) for name, folder in root.folders.items()):
+    if named and all(name in named or not holds_image(folder) for name, folder in root.folders.items()):
         return named
-    inner = [(kind_of(name), set(folder.folders)) for name, folder in named.items()]
+    return _share_classes(named) or _share_classes(
+        {name: folder for name, folder in root.folders.items() if kind_within(name) and holds_image(folder)}
+    )
+
+
+def _share_classes(named: Mapping[str, Folder]) -> dict[str, Folder]:
+    """These folders, where two that are named like different kinds of split hold a class of the same name."""
+    inner = [(kind_within(name), set(_unwrapped(name, folder).folders)) for name, folder in named.items()]
     shared = any(kind != other and names & others for kind, names in inner for other, others in inner)
     return {name: folder for name, folder in named.items() if folder.folders} if shared else {}
+
+
+def _unwrapped(name: str, folder: Folder) -> Folder:
+    """The folder of the classes of a split, which zips often hold in another of such a name: train/train/cat."""
+    for _ in range(WRAPPERS):
+        inner = _only_folder(folder)
+        if inner is None or not inner.folders or kind_within(_last(inner.path)) != kind_within(name):
+            break
+        folder = inner
+    return folder
+
+
+def _last(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def kind_within(name: str) -> str | None:
+    """ "train", "val" or "test" where one of a name's words is a split's, like "seg_train" or "Test images"."""
+    kinds = {kind for word in re.split(r"[^a-z]+", name.lower()) if (kind := kind_of(word))}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def kind_of(name: str) -> str | None:
@@ -120,7 +147,7 @@ def _one_of(root: Folder, splits: dict[str, Folder], split: str, where: str, lef
     unlabelled = []
     kinds = TAKEN_FOR.get(split) or ((kind,) if (kind := kind_of(split)) else ())
     for kind in kinds:
-        found = [folder for name, folder in splits.items() if kind_of(name) == kind]
+        found = [_unwrapped(name, folder) for name, folder in splits.items() if kind_within(name) == kind]
         labelled = [folder for folder in found if _has_classes(folder)]
         if len(labelled) > 1:
             names = " and ".join(folder.path for folder in labelled)

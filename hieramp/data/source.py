@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from hieramp.checkpoints import read_config
-from hieramp.class_names import composed, described_classes, keys_of
+from hieramp.class_names import composed, described_classes, ids_of, keys_of_both
 from hieramp.data.files import DiskFiles, DiskFolder, Folder, LeftOut, TarFiles, holds_image, read_tar
-from hieramp.data.known import difference, located
+from hieramp.data.known import KNOWN, difference, located
 from hieramp.data.layout import (
     ANNOTATIONS,
     TAKEN_FOR,
@@ -23,13 +23,15 @@ from hieramp.data.layout import (
     by_annotations,
     find_classes,
     joined,
-    kind_of,
+    kind_within,
     splits_of,
 )
 from hieramp.data.pictures import read_picture
 from hieramp.errors import UserError
 from hieramp.imageset.layout import MANIFEST
 from hieramp.imageset.reader import ImageSet, open_set
+
+LOCAL_ENDINGS = (".zip", ".tar", ".pt", ".pth")  # of files; no id of the Hub ends so
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class DataSource:
         Raises:
             UserError: they are other classes.
         """
-        ours, theirs = keys_of(self.class_names), keys_of(class_names)
+        ours, theirs = keys_of_both(self.class_names, class_names)
         if sorted(ours) != sorted(theirs):
             lacking = next((name for name, key in zip(class_names, theirs, strict=True) if key not in ours), None)
             odd = next((name for name, key in zip(self.class_names, ours, strict=True) if key not in theirs), None)
@@ -116,7 +118,7 @@ class DataSource:
         Raises:
             UserError: a class that is not among them.
         """
-        ours, theirs = keys_of(self.class_names), keys_of(class_names)
+        ours, theirs = keys_of_both(self.class_names, class_names)
         label_of = {key: label for label, key in enumerate(theirs)}
         odd = next((name for name, key in zip(self.class_names, ours, strict=True) if key not in label_of), None)
         if odd is not None:
@@ -184,9 +186,23 @@ def _opened(spec: DataSpec, split: str) -> DataSource:
         if path.suffix.lower() != ".tar":
             raise UserError(f"{name} is not a folder or a .tar of images: unpack it and give the folder")
         return _tar(name, path, split)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{name} does not exist: give a folder with one sub-folder per class")
+    if said := what_is_missing(name):
+        raise UserError(said)
     return _table(spec, split)
+
+
+def what_is_missing(name: str) -> str:
+    """What to say of a place that is not here and no id of the Hub; "" where it may be one. Nothing is opened."""
+    path = Path(name)
+    if not name or name.startswith("hfds/") or name.lower() in KNOWN or path.exists():
+        return ""
+    if path.suffix.lower() in LOCAL_ENDINGS:
+        return f"{name} does not exist"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir()):
+        return f"{name} does not exist: give a folder with one sub-folder per class"
+    if "/" not in name:
+        return f"{name} does not exist here: a data set of the Hub is given as OWNER/NAME, or as hfds/{name}"
+    return ""
 
 
 def _folder(name: str, path: Path, split: str) -> DataSource:
@@ -223,11 +239,11 @@ def _source(files: Files, classes: Classes, name: str, left_out: LeftOut) -> Dat
     names = tuple(map(composed, folders))
     names = names if len(set(names)) == len(names) else folders
     where = f"{name} (split {classes.split})" if classes.split else name
-    return DataSource(files, targets, names, name, _line(len(targets), len(names), where, str(left_out)))
+    return DataSource(files, targets, names, name, _line(len(targets), names, where, str(left_out)))
 
 
-def _line(num_images: int, num_classes: int, where: str, left_out: str) -> str:
-    classes = "1 class" if num_classes == 1 else f"{num_classes} classes"
+def _line(num_images: int, names: Sequence[str], where: str, left_out: str) -> str:
+    classes = f"1 class ({names[0]})" if len(names) == 1 else f"{len(names)} classes"
     return f"{num_images} images of {classes} in {where}" + (f"; left out: {left_out}" if left_out else "")
 
 
@@ -244,7 +260,7 @@ def _table(spec: DataSpec, split: str) -> DataSource:
     from hieramp.data.hub import open_table
 
     files, targets, names, taken = open_table(spec.path, split, spec.image_column, spec.label_column)
-    about = _line(len(targets), len(names), f"{spec.path} ({taken})", "")
+    about = _line(len(targets), names, f"{spec.path} ({taken})", "")
     return DataSource(files, targets, names, spec.path, about)
 
 
@@ -284,7 +300,7 @@ def _set(name: str) -> DataSource:
         are_wnids = "wnids" in described_classes(folders)
         names = folders if are_wnids else opened.class_names
         files = _SetFiles(Path(name), opened.file_names)
-        about = _line(len(opened), len(set(opened.labels)), f"{name} (a distilled set)", "")
+        about = _line(len(opened), [names[k] for k in sorted(set(opened.labels))], f"{name} (a distilled set)", "")
         return DataSource(files, opened.labels, names, name, about)
 
 
@@ -292,7 +308,7 @@ def has_test_split(data: str) -> bool:
     """Whether a folder holds test images (or validation images) beside those to train on."""
     path = Path(data)
     splits = splits_of(DiskFolder(path, LeftOut())) if path.is_dir() and not _is_table(path) else {}
-    return any(kind_of(name) in TAKEN_FOR["test"] for name in splits)
+    return any(kind_within(name) in TAKEN_FOR["test"] for name in splits)
 
 
 def in_order_of_model(source: DataSource, *folders: Path | None) -> DataSource:
@@ -303,7 +319,8 @@ def in_order_of_model(source: DataSource, *folders: Path | None) -> DataSource:
     for folder in folders:
         if folder is None or not (folder / "config.json").is_file():
             continue
-        names = read_config(folder).get("class_names", ())
-        if sorted(keys_of(names)) == sorted(keys_of(source.class_names)):
-            return source.reordered(names)
+        known = ids_of(read_config(folder))
+        ours, theirs = keys_of_both(source.class_names, known)
+        if sorted(ours) == sorted(theirs):
+            return source.reordered(known)
     return source

@@ -11,6 +11,7 @@ import torch
 
 from hieramp.amplification.settings import CLASS_TOKEN, Amplification
 from hieramp.checkpoints import fingerprint, read_config
+from hieramp.class_names import ids_of
 from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
@@ -216,7 +217,7 @@ def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifi
             f"soft labels and candidates need a classifier, and {model.name} has none: name the folder of one"
         )
     judge = load_classifier(folder)
-    return in_order(judge, read_config(folder)["class_names"], model.class_names, str(folder)).to(model.device)
+    return in_order(judge, ids_of(read_config(folder)), model.class_ids, str(folder)).to(model.device)
 
 
 @dataclass(frozen=True)

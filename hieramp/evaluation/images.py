@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
-from hieramp.class_names import keys_of
+from hieramp.class_names import keys_of_both
 from hieramp.data import DataSpec, decode, described_classes, open_source, read_image, to_square
 from hieramp.errors import UserError
 from hieramp.imageset.layout import MAX_SIDE
@@ -41,6 +41,11 @@ class LabeledImages:
     def present(self) -> tuple[int, ...]:
         """Labels that occur."""
         return tuple(self.labels.unique().tolist())
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The ImageNet ids of the classes, or their names where they have none."""
+        return self.wnids or self.class_names
 
     @property
     def ipc(self) -> int:
@@ -112,8 +117,23 @@ def _held(
     return LabeledImages(images, labels, names, Path(path).name, settings, sha256, files)
 
 
-def align_classes(held: LabeledImages, class_names: tuple[str, ...], whose: str) -> LabeledImages:
+def of_its_classes(held: LabeledImages) -> LabeledImages:
+    """A set with the classes alone that have images: a model of 1,000 classes may have drawn ten of them."""
+    present = held.present
+    if len(present) == len(held.class_names):
+        return held
+    new_K = torch.full((len(held.class_names),), -1)
+    new_K[list(present)] = torch.arange(len(present))
+    names, wnids = (tuple(each[label] for label in present) if each else () for each in (held.class_names, held.wnids))
+    return replace(held, labels=new_K[held.labels], class_names=names, wnids=wnids)
+
+
+def align_classes(
+    held: LabeledImages, class_names: tuple[str, ...], whose: str, wnids: tuple[str, ...] = ()
+) -> LabeledImages:
     """The set with its labels in the order of `class_names`, found by their names; only classes with images count.
+
+    `wnids` are the ImageNet ids of these classes, where they have some, and count before names where the set has them.
 
     Names are compared without letter case and accents' form, and ImageNet ids are their words. Folders that are called
     00000, 00001, … (as RDED writes them) are taken by their number, which is told.
@@ -121,12 +141,12 @@ def align_classes(held: LabeledImages, class_names: tuple[str, ...], whose: str)
     Raises:
         UserError: a class that has images is not among `class_names`.
     """
-    ours, theirs = keys_of(held.class_names), keys_of(class_names)
+    ours, theirs = keys_of_both(held.class_ids, wnids or class_names)
     if ours == theirs:
         return held
     if _is_numbered(held.class_names) and len(ours) == len(theirs):
         print(f"{held.name}: 00000 is taken for {class_names[0]}, and so on by number", file=sys.stderr)
-        return replace(held, class_names=class_names)
+        return replace(held, class_names=class_names, wnids=wnids)
     label_of = {key: label for label, key in enumerate(theirs)}
     strange = [held.class_names[label] for label in held.present if ours[label] not in label_of]
     if strange:
@@ -137,7 +157,7 @@ def align_classes(held: LabeledImages, class_names: tuple[str, ...], whose: str)
             f"({len(strange)} of {len(held.present)}); it knows {known}, …"
         )
     new_K = torch.tensor([label_of.get(key, -1) for key in ours])
-    return replace(held, labels=new_K[held.labels], class_names=class_names)
+    return replace(held, labels=new_K[held.labels], class_names=class_names, wnids=wnids)
 
 
 def align_test(test: LabeledImages, held: LabeledImages) -> LabeledImages:
@@ -147,8 +167,8 @@ def align_test(test: LabeledImages, held: LabeledImages) -> LabeledImages:
         UserError: a class of the set has no test images.
     """
     if _is_numbered(test.class_names) and len(test.class_names) == len(held.class_names):
-        test = align_classes(test, held.class_names, held.name)
-    ours, theirs = keys_of(test.class_names), keys_of(held.class_names)
+        test = align_classes(test, held.class_names, held.name, held.wnids)
+    ours, theirs = keys_of_both(test.class_ids, held.class_ids)
     wanted = {theirs[label]: label for label in held.present}
     found = {ours[label] for label in test.present}
     lacking = [held.class_names[label] for key, label in wanted.items() if key not in found]
@@ -164,7 +184,7 @@ def align_test(test: LabeledImages, held: LabeledImages) -> LabeledImages:
         print(f"{test.name}: images of {count} classes that the set does not have are left out", file=sys.stderr)
     new_K = torch.tensor([wanted.get(key, -1) for key in ours])
     test = select_classes(test, kept)
-    return replace(test, labels=new_K[test.labels], class_names=held.class_names)
+    return replace(test, labels=new_K[test.labels], class_names=held.class_names, wnids=held.wnids)
 
 
 def _is_numbered(names: tuple[str, ...]) -> bool:

@@ -16,11 +16,11 @@ from hieramp.devices import resolve_device
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.epoch_labels import ABOUT, EpochLabels, read_about
-from hieramp.evaluation.images import LabeledImages, align_classes, align_test, load_set, load_test
+from hieramp.evaluation.images import align_classes, align_test, load_set, load_test, of_its_classes
 from hieramp.evaluation.keeper import EpochRow, Keeper
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.students import PREVIEW, build_student, how_trained, save_network
-from hieramp.evaluation.teachers import load_teacher
+from hieramp.evaluation.teachers import load_teacher, taught
 from hieramp.evaluation.trainer import (
     StudentResult,
     accuracy_of,
@@ -75,19 +75,17 @@ class Evaluation:
             raise UserError(f"protocol {config.protocol} needs --teacher; --protocol hard goes without")
         soft = config.teacher if protocol.soft else None
         labels = Path(soft) if soft and (Path(soft) / ABOUT).is_file() else None  # stored, instead of a teacher
+        whole = load_set(config.data(config.set), config.size)
+        held = of_its_classes(whole)
+        # a set of some of a model's classes; versions of before gave its students outputs for all of them
+        self.is_of_some = len(held.class_names) < len(whole.class_names)
         self.teacher = load_teacher(soft) if soft and not labels else None
-        held = load_set(config.data(config.set), config.size)
         if self.teacher:
-            self.teacher = self.teacher.for_classes(held.class_names, held.name, held.wnids)
-        names = self.teacher.class_names if self.teacher else _names_in_use(held)
-        if labels:
-            names = tuple(read_about(labels)["class_names"])
-        held = align_classes(
-            held, names, f"the teacher {self.teacher.name}" if self.teacher else f"{labels or 'the set itself'}"
-        )
-        self.test = align_test(
-            load_test(config.data(config.test, config.split), held.image_size, config.test_images), held
-        ).to(self.device)
+            held, self.teacher = taught(held, self.teacher)
+        elif labels:
+            held = align_classes(held, tuple(read_about(labels)["class_names"]), str(labels))
+        test = load_test(config.data(config.test, config.split), held.image_size, config.test_images)
+        self.test = align_test(test, held).to(self.device)
         self.held = held.to(self.device)
         overrides = {name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate", "last_alone")}
         count = (config.student, len(held.images), len(held.present), held.image_size)
@@ -131,6 +129,7 @@ class Evaluation:
             "test_images": len(self.test.images),
             "teacher_sha256": self.teacher.sha256 if self.teacher else None,
             **({"labels": self.stored.about} if self.stored else {}),
+            **({"classes": len(self.held.class_names)} if self.is_of_some and self.teacher else {}),
             "student": self.config.student,
             "training": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.training).items()},
         }
@@ -141,7 +140,7 @@ class Evaluation:
         missing = [held.class_names[k] for k in range(len(held.class_names)) if k not in held.present]
         return {
             "format": 1,
-            "config": asdict(self.config),
+            "task": asdict(self.config),
             "key": self.key(),
             "preview": self.preview,
             "set": {
@@ -192,10 +191,6 @@ class Evaluation:
     def how_trained(self, seed: int) -> dict[str, Any]:
         """What a student's weights depend on, as it is stored beside them."""
         return json.loads(json.dumps({"seed": seed, "key": self.key()}))
-
-
-def _names_in_use(held: LabeledImages) -> tuple[str, ...]:
-    return tuple(held.class_names[label] for label in held.present)
 
 
 def begin(evaluation: Evaluation, folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -13,9 +12,10 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from hieramp.checkpoints import fingerprint, load_strictly, model_folder, read_config
-from hieramp.class_names import keys_of
+from hieramp.class_names import keys_of_both
 from hieramp.classifier import load_classifier
 from hieramp.errors import UserError
+from hieramp.evaluation.images import LabeledImages, align_classes
 from hieramp.evaluation.students import load_network
 from hieramp.pickles import read_checkpoint, unwrapped
 from hieramp.published import IMAGENET_CLASSES, Published, check_name, fetch_network, fitted, own_size, width_of
@@ -27,6 +27,14 @@ class Teacher:
     name: str
     class_names: tuple[str, ...]
     sha256: str
+    wnids: tuple[str, ...] = ()  # of its classes, where all have an ImageNet id
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The ImageNet ids of its classes, or their names where they have none."""
+        if self.wnids or self.class_names != _imagenet_names():
+            return self.wnids or self.class_names
+        return tuple(ImageNetInfo().label_names())
 
     def for_classes(self, class_names: Sequence[str], whose: str, wnids: Sequence[str] = ()) -> "Teacher":
         """The same teacher with the logits of some of its classes alone, found by name or ImageNet id, in their order.
@@ -35,11 +43,7 @@ class Teacher:
         maillots apart, which have one name. The teacher stays as it is where it knows none but these, or not all of
         them: `align_classes` tells what differs then.
         """
-        ours: list[Any] = keys_of(self.class_names)
-        wanted: list[Any] = keys_of(class_names)
-        imagenets = ImageNetInfo().label_names() if self.class_names == _imagenet_names() else []
-        if wnids and set(wnids) <= set(imagenets):
-            ours, wanted = imagenets, list(wnids)
+        ours, wanted = keys_of_both(self.class_ids, wnids or class_names)
         if len(wanted) >= len(ours) or not set(wanted) <= set(ours):
             return self
         columns = [ours.index(key) for key in wanted]
@@ -48,7 +52,18 @@ class Teacher:
             f"({class_names[0]} is its class {columns[0]})",
             file=sys.stderr,
         )
-        return replace(self, network=Columns(self.network, columns).eval(), class_names=tuple(class_names))
+        network = Columns(self.network, columns).eval()
+        return replace(self, network=network, class_names=tuple(class_names), wnids=tuple(wnids))
+
+
+def taught(held: LabeledImages, teacher: Teacher) -> tuple[LabeledImages, Teacher]:
+    """A set and its teacher, with the same classes in the same order: those of the set, or those that both know.
+
+    Raises:
+        UserError: a class of the set is not among the teacher's.
+    """
+    teacher = teacher.for_classes(held.class_names, held.name, held.wnids)
+    return align_classes(held, teacher.class_names, f"the teacher {teacher.name}", teacher.wnids), teacher
 
 
 class Columns(nn.Module):
@@ -82,6 +97,7 @@ def load_teacher(spec: str) -> Teacher:
     if not spec.strip():
         raise UserError("the teacher is empty: give a model with a classifier, NAME=FILE or timm/NAME (docs/data.md)")
     name, found, file = spec.partition("=")
+    wnids: tuple[str, ...] = ()
     if spec.startswith("timm/"):
         network, name, class_names = _published(spec.removeprefix("timm/"))
     elif found and (not file.endswith(".safetensors") or _is_imagenets(Path(file))):
@@ -95,9 +111,10 @@ def load_teacher(spec: str) -> Teacher:
     else:
         folder = model_folder(spec)
         network = load_classifier(folder)
-        name, class_names = folder.resolve().name, tuple(read_config(folder)["class_names"])
+        config = read_config(folder)
+        name, class_names, wnids = folder.resolve().name, tuple(config["class_names"]), tuple(config.get("wnids", ()))
     network = network.eval().requires_grad_(False)
-    return Teacher(network, name, class_names, fingerprint(network.state_dict()))
+    return Teacher(network, name, class_names, fingerprint(network.state_dict()), wnids)
 
 
 def _published(name: str) -> tuple[nn.Module, str, tuple[str, ...]]:

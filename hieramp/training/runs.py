@@ -29,7 +29,7 @@ from hieramp.checkpoints import (
     save_part,
     write_config,
 )
-from hieramp.class_names import keys_of
+from hieramp.class_names import ids_of, keys_of_both
 from hieramp.classifier import Classifier
 from hieramp.config import DiTClassTokenConfig, DiTConfig, VARConfig, VQVAEConfig, from_json, to_json
 from hieramp.data import DataSource, DataSpec, decode, described_classes, open_source
@@ -207,7 +207,7 @@ def train_class_tokens(
     else:
         if options.with_backbone:
             raise UserError(f"--with-backbone would change {base.name} itself: train in its folder, without --model")
-        vqvae, source = base.vqvae, source.among(base.class_names)
+        vqvae, source = base.vqvae, source.among(base.class_ids)
         plain = replace(base.var.config, class_token_scales=(), read_only_class_tokens=False)
         plain = replace(plain, class_token_attention="shared", class_token_block=None, class_token_width=None)
         backbone = {key: value for key, value in base.var.state_dict().items() if not is_class_token(key)}
@@ -268,7 +268,7 @@ def train_dit_class_token(
     folder = settings.folder
     vqvae = load_vqvae(folder)
     sizes = from_json(DiTConfig, _config_with(folder, "dit")["dit"])
-    source = open_source(data).reordered(read_config(folder)["class_names"])
+    source = open_source(data).reordered(ids_of(read_config(folder)))
     dit, basis = DiT(sizes), basis_of(load_part(folder, "latents"))
     load_strictly(dit, load_part(folder, "dit"), f"the DiT in {folder}")
     basis.check_belongs(vqvae, f"the DiT in {folder}")
@@ -461,11 +461,9 @@ def _check_classes(source: DataSource, num_classes: int, folder: Path) -> None:
     found = len(source.class_names)
     if found != num_classes:
         raise UserError(f"{source.name} has {found} classes, the VAR in {folder} {num_classes}: give its own data")
-    known = read_config(folder).get("class_names", [])
-    if sorted(keys_of(known)) != sorted(keys_of(source.class_names)):
-        odd = next(
-            name for name, key in zip(source.class_names, keys_of(source.class_names)) if key not in keys_of(known)
-        )
+    ours, theirs = keys_of_both(source.class_names, ids_of(read_config(folder)))
+    if sorted(ours) != sorted(theirs):
+        odd = next(name for name, key in zip(source.class_names, ours) if key not in theirs)
         raise UserError(
             f"{source.name} has a class {odd!r}, which the VAR in {folder} does not know: give its own data"
         )

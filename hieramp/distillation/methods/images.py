@@ -99,7 +99,7 @@ def of_model(source: DataSource, model: Model | DiffusionModel) -> DataSource:
     Raises:
         UserError: they are other classes.
     """
-    return source.reordered(model.class_names)
+    return source.reordered(model.class_ids)
 
 
 def fingerprint_of_images(source: DataSource) -> str:

@@ -27,7 +27,7 @@ from hieramp.evaluation import results, teachers
 from hieramp.evaluation.epoch_labels import relabel
 from hieramp.evaluation.images import LabeledImages, align_classes, align_test, load_set
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
-from hieramp.evaluation.runner import Evaluation, Task, begin
+from hieramp.evaluation.runner import Evaluation, EvaluationConfig, begin
 from hieramp.evaluation.teachers import Teacher, load_teacher
 from hieramp.pickles import read_checkpoint
 from hieramp.var.model import VAR
@@ -387,7 +387,9 @@ def test_a_set_of_some_of_a_models_classes_has_these_alone(
         assert load_teacher(f"{out}.safetensors").class_names == wanted
         result = json.loads((out / "result.json").read_text())
         assert result["set"]["class_names"] == list(wanted) and result["test"]["images"] == 2
-    evaluation = Evaluation(Task(made, str(root / "images"), f"resnet10t={root / 't.pth'}", "small", size=32))
+    evaluation = Evaluation(
+        EvaluationConfig(made, str(root / "images"), f"resnet10t={root / 't.pth'}", "small", size=32)
+    )
     assert evaluation.held.wnids == ("n02086240", "n03126707")
     # the machine is tested, not the bird of the same name
     assert evaluation.test.labels.tolist() == [0, 1] and evaluation.test.images[:, 0, 0, 0].tolist() == [80, 160]
@@ -399,14 +401,18 @@ def test_labels_of_all_classes_that_were_stored_before_still_serve(some_of_image
     teacher = load_teacher(f"resnet10t={some_of_imagenets / 't.pth'}")
     for _ in relabel(held, teacher.network, training, tmp_path / "labels", {"teacher": "t", "teacher_sha256": ""}):
         pass
-    task = Task(made, str(some_of_imagenets / "images"), str(tmp_path / "labels"), "small", epochs=1, device="cpu")
+    task = EvaluationConfig(
+        made, str(some_of_imagenets / "images"), str(tmp_path / "labels"), "small", epochs=1, device="cpu"
+    )
     assert len(Evaluation(task).held.class_names) == 1000
 
 
 def test_a_result_of_all_outputs_is_not_gone_on_with(some_of_imagenets: Path, tmp_path: Path) -> None:
     """Versions of before trained students of as many outputs as the model has classes."""
     root = some_of_imagenets
-    task = Task(str(root / "set.zip"), str(root / "images"), f"resnet10t={root / 't.pth'}", "small", device="cpu")
+    task = EvaluationConfig(
+        str(root / "set.zip"), str(root / "images"), f"resnet10t={root / 't.pth'}", "small", device="cpu"
+    )
     evaluation = Evaluation(task)
     before = evaluation.describe()
     del before["key"]["classes"]

@@ -125,7 +125,7 @@ def _read(data: str, size: int) -> tuple[LabeledImages, LabeledImages]:
 def _real(data: str, held: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
     """Training and test images of the classes of a set, by its labels."""
     real, test = _read(data, held.image_size)
-    real = align_classes(real, held.class_names, held.name)
+    real = align_classes(real, held.class_names, held.name, held.wnids)
     return select_classes(real, held.present), align_test(test, held)
 
 

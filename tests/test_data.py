@@ -566,3 +566,10 @@ def test_a_single_class_is_named_in_the_line(tmp_path: Path, capsys: pytest.Capt
     """Whoever gave the wrong folder sees it."""
     open_source(str(tree(tmp_path / "set", "all/images/cat/1.png", "all/labels/cat/1.png")))
     assert "2 images of 1 class (all) in" in capsys.readouterr().err
+
+
+def test_a_folder_with_tables_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "train/a/1.png", "train/b/1.png")
+    (root / "train" / "metadata.parquet").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="tables .* in .* cannot be read: .*; if it is a folder of images, move them"):
+        open_source(str(root))

@@ -25,7 +25,14 @@ from hieramp.commands.main import main
 from hieramp.config import VARConfig
 from hieramp.evaluation import results, teachers
 from hieramp.evaluation.epoch_labels import relabel
-from hieramp.evaluation.images import LabeledImages, align_classes, align_test, load_set
+from hieramp.evaluation.images import (
+    LabeledImages,
+    align_classes,
+    align_test,
+    align_to_model,
+    load_set,
+    of_its_classes,
+)
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.runner import Evaluation, EvaluationConfig, begin
 from hieramp.evaluation.teachers import Teacher, load_teacher
@@ -419,3 +426,15 @@ def test_a_result_of_all_outputs_is_not_gone_on_with(some_of_imagenets: Path, tm
     results.write_result(tmp_path, before)
     with pytest.raises(ValueError, match="classes None, not 2: give another --out"):
         begin(evaluation, tmp_path)
+
+
+def test_a_good_teacher_of_two_classes_is_not_called_blind() -> None:
+    assert not teachers.is_blind(0.8, 2) and teachers.is_blind(0.52, 2)
+    assert teachers.is_blind(0.19, 10) and not teachers.is_blind(0.21, 10)
+    assert teachers.is_blind(0.0019, 1000) and not teachers.is_blind(0.0021, 1000) and not teachers.is_blind(1, 1)
+
+
+def test_the_second_crane_of_a_models_is_found_by_its_id(some_of_imagenets: Path) -> None:
+    about = {"class_names": ["crane", "crane", "Shih-Tzu"], "wnids": ["n02012849", "n03126707", "n02086240"]}
+    few = of_its_classes(load_set(str(some_of_imagenets / "set.zip")))
+    assert align_to_model(few, about).labels.tolist() == [2, 2, 1, 1]

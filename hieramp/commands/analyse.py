@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from hieramp.commands.data_arguments import place
 from hieramp.data import has_test_split
 from hieramp.devices import resolve_device
 from hieramp.errors import UserError
-from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
+from hieramp.evaluation.images import LabeledImages, align_to_model, load_set, load_test
 from hieramp.files import write_text
 from hieramp.imageset.reader import open_set
 from hieramp.training.runs import load_vqvae
@@ -49,13 +50,13 @@ def run(args: argparse.Namespace) -> None:
     device = resolve_device(args.device)
     classifier = load_classifier(args.classifier or folder).to(device)
     vqvae = load_vqvae(folder).to(device)
-    names = tuple(read_config(args.classifier or folder)["class_names"])
+    about = read_config(args.classifier or folder)
     if args.inception and not args.data:
         raise UserError("--inception compares with real images: give --data")
-    real = _real(args, classifier, names) if args.data else None
+    real = _real(args, classifier, about) if args.data else None
     usages = _usages(_paths(args), vqvae)
     subjects = [
-        _subject(args, name, path, usages[name], classifier, names, real) for name, path in _paths(args).items()
+        _subject(args, name, path, usages[name], classifier, about, real) for name, path in _paths(args).items()
     ]
     out = args.out or OUT / Path(args.set).stem
     against = pair(subjects[0], subjects[1], _are_pairs(args, subjects)) if args.against else None
@@ -99,12 +100,12 @@ def _usages(paths: dict[str, str], vqvae: VQVAE) -> dict[str, SetUsage]:
     return {name: token_usage(vqvae, held.images, held.labels, fewest) for name, held in sets.items()}
 
 
-def _real(args: argparse.Namespace, classifier: Classifier, names: tuple[str, ...]) -> Real:
+def _real(args: argparse.Namespace, classifier: Classifier, about: dict[str, Any]) -> Real:
     size = classifier.config.image_size
-    held = align_classes(load_set(args.data, size, args.real_images), names, "the classifier")
+    held = align_to_model(load_set(args.data, size, args.real_images), about)
     held_out = None
     if has_test_split(args.data):
-        test = align_classes(load_test(args.data, size, HELD_OUT), names, "the classifier")
+        test = align_to_model(load_test(args.data, size, HELD_OUT), about)
         held_out = judge(classifier, test.images, test.labels)
     return Real(held, judge(classifier, held.images, held.labels), held_out)
 
@@ -115,10 +116,10 @@ def _subject(
     path: str,
     usage: SetUsage,
     classifier: Classifier,
-    names: tuple[str, ...],
+    about: dict[str, Any],
     real: Real | None,
 ) -> Subject:
-    held: LabeledImages = align_classes(load_set(path, classifier.config.image_size), names, "the classifier")
+    held: LabeledImages = align_to_model(load_set(path, classifier.config.image_size), about)
     judged = judge(classifier, held.images, held.labels)
     subject = Subject(name, held, usage, judged)
     if real is None:

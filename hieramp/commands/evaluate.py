@@ -16,9 +16,9 @@ from hieramp.evaluation import results
 from hieramp.evaluation.keeper import EpochRow
 from hieramp.evaluation.protocols import PROTOCOLS
 from hieramp.evaluation.runner import Evaluation, EvaluationConfig, begin, is_to_save, missing_seeds, run_missing
+from hieramp.evaluation.teachers import is_blind
 
 RESULTS = Path("runs/evaluate")
-BLIND = 2  # a teacher under so many times chance is spoken of
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -124,7 +124,7 @@ def _announce(evaluation: Evaluation, seeds: list[int], result: dict[str, Any]) 
             f"the teacher {teacher['name']} names {teacher['test_accuracy']:.1%} of the test images right, and "
             f"{teacher['names_of_the_set_right']:.1%} of the set's as the set does"
         )
-    if teacher and teacher["test_accuracy"] < BLIND * result["chance"]:
+    if teacher and is_blind(teacher["test_accuracy"], len(held.present)):
         shared.say(
             f"warning: the teacher names {teacher['test_accuracy']:.1%} of the test images right, little more than "
             "chance: is it trained, on these classes and with this normalisation?"

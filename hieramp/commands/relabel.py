@@ -12,10 +12,8 @@ from hieramp.devices import resolve_device
 from hieramp.evaluation.epoch_labels import relabel
 from hieramp.evaluation.images import load_set, of_its_classes
 from hieramp.evaluation.protocols import PROTOCOLS, training_of
-from hieramp.evaluation.teachers import load_teacher, taught
+from hieramp.evaluation.teachers import is_blind, load_teacher, taught
 from hieramp.evaluation.trainer import accuracy_of, confusion
-
-BLIND = 2  # a teacher under so many times chance is spoken of
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -43,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     on_device = held.to(device)
     agreed = accuracy_of(confusion(teacher.network.to(device), on_device))
     shared.say(f"the teacher {teacher.name} names {agreed:.1%} of the images of {held.name} as the set does")
-    if agreed < BLIND / len(held.present):
+    if is_blind(agreed, len(held.present)):
         shared.say("warning: that is little more than chance: is it trained, and on these classes?")
     with tqdm(total=training.epochs, desc="labels", unit="epoch", disable=None) as bar, torch.no_grad():
         for done in relabel(on_device, teacher.network, training, args.out, about, args.seed):

@@ -12,7 +12,7 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import place
 from hieramp.errors import UserError
-from hieramp.evaluation.images import LabeledImages, align_classes, load_set
+from hieramp.evaluation.images import LabeledImages, align_to_model, load_set
 from hieramp.evaluation.students import build_student
 from hieramp.fields import table
 from hieramp.figures import save_figure
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
     classifier = load_classifier(folder).to(model.device)
     real = None
     if args.data:
-        names = tuple(read_config(folder)["class_names"])
-        real = align_classes(load_set(args.data, model.image_size, args.real_images), names, "the classifier")
+        real = align_to_model(load_set(args.data, model.image_size, args.real_images), read_config(folder))
     if args.proxy == "student":
         build_student(args.student, len(model.class_names), model.image_size)  # one that cannot be built is told now
     proxy = _proxy(args, classifier, real)

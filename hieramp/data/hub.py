@@ -79,6 +79,11 @@ def _load(path: str) -> Any:
     # whatever a data set's files make the library raise is about these files
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]
+        if Path(path).is_dir():
+            raise UserError(
+                f"the tables (.parquet, .arrow) in {path} cannot be read: {reason}; if it is a folder of images, move "
+                "them away"
+            ) from error
         raise UserError(f"{path} is neither a folder here nor a readable Hugging Face data set: {reason}") from error
 
 

@@ -160,6 +160,16 @@ def align_classes(
     return replace(held, labels=new_K[held.labels], class_names=class_names, wnids=wnids)
 
 
+def align_to_model(held: LabeledImages, about: dict[str, Any]) -> LabeledImages:
+    """The set with its labels in the order of a classifier, whose model's config is `about`.
+
+    Raises:
+        UserError: a class that has images is not among the classifier's.
+    """
+    names, wnids = (tuple(about.get(each, ())) for each in ("class_names", "wnids"))
+    return align_classes(held, names, "the classifier", wnids)
+
+
 def align_test(test: LabeledImages, held: LabeledImages) -> LabeledImages:
     """Test images of the classes that have images in `held`, with its labels; others are left out, which is told.
 

@@ -66,6 +66,12 @@ def taught(held: LabeledImages, teacher: Teacher) -> tuple[LabeledImages, Teache
     return align_classes(held, teacher.class_names, f"the teacher {teacher.name}", teacher.wnids), teacher
 
 
+def is_blind(accuracy: float, num_classes: int) -> bool:
+    """Whether a teacher does little better than chance: under twice that, or of few classes a ninth of what is left."""
+    chance = 1 / num_classes
+    return accuracy < min(2 * chance, chance + (1 - chance) / 9)
+
+
 class Columns(nn.Module):
     """Some of a network's logits."""
 

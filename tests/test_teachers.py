@@ -408,10 +408,10 @@ def test_labels_of_all_classes_that_were_stored_before_still_serve(some_of_image
     teacher = load_teacher(f"resnet10t={some_of_imagenets / 't.pth'}")
     for _ in relabel(held, teacher.network, training, tmp_path / "labels", {"teacher": "t", "teacher_sha256": ""}):
         pass
-    task = EvaluationConfig(
+    config = EvaluationConfig(
         made, str(some_of_imagenets / "images"), str(tmp_path / "labels"), "small", epochs=1, device="cpu"
     )
-    assert len(Evaluation(task).held.class_names) == 1000
+    assert len(Evaluation(config).held.class_names) == 1000
 
 
 def test_a_result_of_all_outputs_is_not_gone_on_with(some_of_imagenets: Path, tmp_path: Path) -> None:

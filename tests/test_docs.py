@@ -10,6 +10,7 @@ import pytest
 
 import app as page_package
 import hieramp
+from hieramp.commands import data_arguments
 from hieramp.commands.main import build_parser
 from hieramp.evaluation.results import read_result, scores
 from hieramp.evaluation.studies import Results, read_study
@@ -77,7 +78,8 @@ def test_what_the_code_cites_is_there() -> None:
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=name)
-def test_every_command_can_be_typed(page: Path) -> None:
+def test_every_command_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_arguments, "what_is_missing", lambda name: "")  # IMAGES stands for a folder
     for arguments in commands(page, "python -m hieramp"):
         try:
             build_parser().parse_args(arguments)

@@ -127,7 +127,11 @@ def sentences() -> Iterator[None]:
 
 def slider(low: float, high: float, value: float, step: float, label: str, **options: Any) -> gr.Slider:
     options = {"buttons": [], "min_width": 120, "interactive": True, **options}
-    return as_given(gr.Slider(low, high, value, step=step, label=label, **options))
+    return gr.Slider(low, high, value, step=step, label=label, **options)
+
+
+# As `as_given`, but of the class: where a handler changes a label Gradio makes the slider anew, to round once more.
+gr.Slider.preprocess = lambda self, payload: payload  # type: ignore[method-assign]
 
 
 def as_given(component: C) -> C:

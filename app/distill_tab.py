@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import distill_requests, set_pictures, theme, verdict_tab, visitors
-from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, slider
+from app.context import ASKING, CHEAP, DRAWING, AppContext, as_given, html, sentences, slider
 from app.controls import Controls
 from app.jobs import Job
 from app.names import full_names
@@ -26,11 +26,18 @@ POLL_SECONDS = 1.0
 CLICK_FILE = "() => setTimeout(() => document.querySelector('#job-file').click(), 50)"
 
 
-def build_memory(model_name: str) -> tuple[gr.BrowserState, gr.Timer]:
-    """What must be there before the tab is opened: tabs are made in the browser when first looked at."""
+Remembering = tuple[gr.BrowserState, gr.Timer, gr.BrowserState]
+
+
+def build_memory(model_name: str) -> Remembering:
+    """The visitor's sets, what asks after them, and the form as it was filled in.
+
+    They must be there before the tab is opened: tabs are made in the browser when first looked at.
+    """
     nothing: dict[str, Any] = {"ids": [], "shown": ""}
     kept = gr.BrowserState(nothing, storage_key=f"{STORAGE_KEY}-{model_name}", secret=SECRET)
-    return kept, gr.Timer(POLL_SECONDS, active=False)
+    form = gr.BrowserState([], storage_key=f"{STORAGE_KEY}-form-{model_name}", secret=SECRET)
+    return kept, gr.Timer(POLL_SECONDS, active=False), form
 
 
 def mine(remembered: Any) -> tuple[list[str], str]:
@@ -44,14 +51,14 @@ def mine(remembered: Any) -> tuple[list[str], str]:
     return ids, shown if isinstance(shown, str) else ""
 
 
-def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tuple[gr.BrowserState, gr.Timer]) -> None:
+def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: Remembering) -> None:
     html(ABOUT, elem_classes="prose-line")
     names = [(name, label) for label, name in enumerate(full_names(context.model))]
     with gr.Row(elem_classes="ask"):
         classes = gr.Dropdown(names, value=[], multiselect=True, label="Classes (none chosen: all)", interactive=True)
     with gr.Row(elem_classes="ask"):
         ipc = slider(1, context.limits.ipc, min(10, context.limits.ipc), 1, "Images per class (IPC)", precision=0)
-        seed = gr.Number(0, label="Seed of the set", precision=0, interactive=True, min_width=100)
+        seed = as_given(gr.Number(0, label="Seed of the set", interactive=True, min_width=100))
         can = distill_requests.has_classifier(context.model)
         soft = gr.Checkbox(False, label="Soft labels", interactive=can, min_width=110, elem_id="soft-labels")
     guess = html(f"<p role='status'>{escape(_first_guess(context))}</p>", elem_id="estimate", elem_classes="prose-line")
@@ -73,7 +80,7 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tupl
     verdict = verdict_tab.build(context)
     html(f'<p class="caps">{escape(distill_requests.caps_words(context.limits))}</p>', elem_classes="prose-line")
     file = gr.DownloadButton("File", visible="hidden", elem_id="job-file")
-    remembered, timer = memory
+    remembered, timer, form = memory
     listed = gr.State([])
     shown = [panel, start, stop, resume, download, timer, pictures, sets, listed]
     asked = {"classes": classes, "ipc": ipc, "set_seed": seed, "soft_labels": soft}
@@ -83,6 +90,10 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tupl
         return {name: given[component] for name, component in asked.items()} | controls.values(given)
 
     does = Actions(context, values, remembered)
+    fill: list[Any] = list(asked.values())  # what is filled in outlives a reload
+    gr.on([field.input for field in fill], lambda *values: list(values), fill, form, **CHEAP)
+    filled = demo.load(lambda values: form_of(context, values), form, fill, **CHEAP)
+    filled.success(does.recount, fields, guess, **ASKING)
     kept = [remembered, listed]
     ask.click(does.estimate, fields, guess, **DRAWING)
     gr.on([classes.input, ipc.input, soft.input], does.recount, fields, guess, trigger_mode="always_last", **ASKING)
@@ -96,6 +107,22 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: tupl
     verdict_tab.connect(context, verdict, lambda given: does.job(given[remembered]), remembered, pictures.finished)
     handed = download.click(does.hand_out, remembered, file, **ASKING)
     handed.success(None, None, None, js=CLICK_FILE, api_visibility="private")
+
+
+def form_of(context: AppContext, kept: Any) -> list[Any]:
+    """Classes, images per class, seed and soft labels as a browser kept them; what no form could hold is left aside."""
+    if not isinstance(kept, list) or len(kept) != 4:
+        return [gr.skip()] * 4
+    labels, per_class, seed, soft = kept
+    count = len(context.model.class_names)
+    is_known = isinstance(labels, list) and all(type(one) is int and 0 <= one < count for one in labels)
+    is_number = [type(one) in (int, float) for one in (per_class, seed)]
+    return [
+        labels if is_known else gr.skip(),
+        per_class if is_number[0] else gr.skip(),
+        seed if is_number[1] else gr.skip(),
+        soft if type(soft) is bool and distill_requests.has_classifier(context.model) else gr.skip(),
+    ]
 
 
 class Actions:
@@ -209,7 +236,8 @@ def set_words(job: Job) -> str:
     """A set in the list of a visitor's own."""
     asked = job.distill_request
     soft = ", soft labels" if asked.soft_labels else ""
-    return f"{asked.name}: {asked.num_images:,} images of {len(asked.labels)} classes{soft}, {job.state}"
+    classes = f"{len(asked.labels)} class{'es' if len(asked.labels) > 1 else ''}"
+    return f"{asked.name}: {asked.num_images:,} images of {classes}{soft}, {job.state}"
 
 
 def job_html(job: Job | None, others: int = 0) -> str:

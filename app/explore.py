@@ -104,6 +104,7 @@ class DrawChain:
     def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[int, str, str | None]:
         with sentences():  # a request that cannot be drawn ends no other
             view_request = view_requests.read_request(self.context.model, self.controls.values(given))
+            view_requests.values_on_page(self.context.model, view_request)  # else its link would be refused
         ticket = self.context.scheduling.take(str(request.session_hash))
         return (
             ticket,

@@ -5,6 +5,7 @@ The background is transparent and the ink a middle grey, which can be read on li
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from plotly.subplots import make_subplots
 from hieramp import Settings
 from hieramp.analysis.bootstrap import Interval, UsageDifference, direction, over_classes
 from hieramp.analysis.schedules import Comparison, Count
-from hieramp.analysis.tokens import Usage
+from hieramp.analysis.tokens import Risen, Usage
 from hieramp.scales import STAGES
 
 PLAIN, ACCENT = "#98928b", "#d9650f"
@@ -56,15 +57,24 @@ def _rows(count: Count, sides: Sequence[int]) -> Iterable[tuple[str, Usage, Usag
 
 
 def usage_figure(count: Count, sides: Sequence[int]) -> go.Figure:
-    """Entropy and coverage per scale and, behind them, per stage: baseline beside amplified."""
+    """Entropy and coverage per scale and, set apart, per stage: baseline beside amplified."""
     figure = make_subplots(
         1, 2, subplot_titles=("Entropy, nats", "Coverage, % of the codebook"), horizontal_spacing=0.08
     )
     names = [name for name, _, _ in _rows(count, sides)]
+    # a stage holds the tokens of its scales: the two are not of one axis
+    groups = ["scale"] * len(sides) + ["stage"] * (len(names) - len(sides))
     both = [before for _, before, _ in _rows(count, sides)], [after for _, _, after in _rows(count, sides)]
     for label, color, usages in zip(("baseline", "amplified"), (PLAIN, ACCENT), both, strict=True):
         for column, values in enumerate(([u.entropy for u in usages], [100 * u.coverage for u in usages]), 1):
-            bars = go.Bar(x=names, y=values, name=label, marker_color=color, showlegend=column == 1, legendgroup=label)
+            bars = go.Bar(
+                x=[groups, names],
+                y=values,
+                name=label,
+                marker_color=color,
+                showlegend=column == 1,
+                legendgroup=label,
+            )
             figure.add_trace(bars, 1, column)
     figure.update_layout(barmode="group")
     return _styled(figure)
@@ -90,7 +100,7 @@ def changed_figure(count: Count, sides: Sequence[int]) -> go.Figure:
 
 
 def risen_figure(comparison: Comparison) -> go.Figure:
-    """The share of classes whose entropy or coverage rose, per schedule and stage."""
+    """The share of classes whose entropy or coverage rose, per schedule and stage, with 95 % intervals over classes."""
     titles = ("Entropy rose, % of classes", "Coverage rose, % of classes")
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
     schedules = [name.replace("-", " ") for name in comparison.risen]
@@ -98,9 +108,18 @@ def risen_figure(comparison: Comparison) -> go.Figure:
     for stage, color in zip(stages, STAGE_COLORS, strict=False):
         risen = [by_stage[stage] for by_stage in comparison.risen.values()]
         for column, values in enumerate(([r.entropy for r in risen], [r.coverage for r in risen]), 1):
-            percent = [100 * value for value in values]
+            bounds = [share_interval(share, r.num_classes) for share, r in zip(values, risen, strict=True)]
+            up = [100 * (high - share) for share, (_, high) in zip(values, bounds, strict=True)]
+            down = [100 * (share - low) for share, (low, _) in zip(values, bounds, strict=True)]
+            whiskers = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
             bars = go.Bar(
-                x=schedules, y=percent, name=stage, marker_color=color, showlegend=column == 1, legendgroup=stage
+                x=schedules,
+                y=[100 * share for share in values],
+                error_y={**whiskers, "color": INK, "thickness": 1, "width": 2},
+                name=stage,
+                marker_color=color,
+                showlegend=column == 1,
+                legendgroup=stage,
             )
             figure.add_trace(bars, 1, column)
     figure.update_layout(barmode="group")
@@ -127,9 +146,24 @@ def risen_words(comparison: Comparison) -> str:
     said = []
     for stage in ("coarse", "mid", "fine"):
         risen = comparison.risen.get(stage, {})
-        rose = ", ".join(f"{name} {r.entropy:.0%}" for name, r in risen.items())
+        rose = ", ".join(f"{name} {_share_words(r)}" for name, r in risen.items())
         said.append(f"{stage} only: {rose}")
-    return f"{classes}. Entropy rose in this share of them, per stage, when amplified {'; '.join(said)}."
+    return (
+        f"{classes}. Entropy rose in this share of them (with its 95 % interval), per stage, when amplified "
+        f"{'; '.join(said)}."
+    )
+
+
+def _share_words(risen: Risen) -> str:
+    low, high = share_interval(risen.entropy, risen.num_classes)
+    return f"{risen.entropy:.0%} ({low:.0%} to {high:.0%})"
+
+
+def share_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of so many."""
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((share + z * z / (2 * count) + side * spread) / (1 + z * z / count) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def usage_findings(count: Count, settings: Settings) -> list[str]:

@@ -16,6 +16,7 @@ from app.stops import STOPS, Found, Shares, Stop, ViewModel, first_that_holds, r
 from app.view_requests import ViewRequest
 
 SHOW = "view => window.hieramp.tour(JSON.parse(view))"  # web/lecture.js
+OVER = '{"asking": false, "over": true}'  # what the card's end tells the page
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def connect(
         reveal, [place, card.guess], [place, card.text, card.guess, card.show, view, *controls.outputs], **ASKING
     )
     card.guess.input(lambda: gr.Button(interactive=True), None, card.show, **CHEAP)
-    gone = card.end.click(lambda: (gr.Column(visible=False), '{"asking": false}'), None, [card.column, view], **CHEAP)
+    gone = card.end.click(lambda: (gr.Column(visible=False), OVER), None, [card.column, view], **CHEAP)
     for event in (begun, earlier, later, told, gone):
         event.success(None, view, None, js=SHOW, api_visibility="private")
     for event in (begun, earlier, later, told):

@@ -73,7 +73,7 @@ def as_html(job: Job, found: SetVerdict) -> str:
         data = json.dumps(about, ensure_ascii=False, indent=1).encode()
         links = study.file_link(f"{job.distill_request.name}-verdict.json", data, "application/json", "Save JSON")
     head = f"<h3>Verdict on {escape(job.path.name)}</h3>"
-    return f'{head}<dl class="verdict">{lines}</dl><p class="plain links">{links}</p>'
+    return f'{head}<dl class="set-verdict">{lines}</dl><p class="plain links">{links}</p>'
 
 
 def in_words(found: SetVerdict) -> list[tuple[str, str]]:

@@ -198,11 +198,13 @@ def read_query(model: AnyModel, query: Mapping[str, str]) -> tuple[ViewRequest, 
 
 
 def wrong_names(model: AnyModel, values: Mapping[str, Any]) -> list[str]:
-    """Which values no picture can be drawn by, each alone among those of a fresh page."""
+    """Which values no picture can be drawn by, each alone among those of a fresh page in the same mode."""
     wrong, fresh = [], defaults(model)
+    if values.get("mode") in GREEK:
+        fresh |= {"mode": values["mode"]}
     for name in fresh:
         try:
-            read_request(model, fresh | {name: values.get(name)})
+            values_on_page(model, read_request(model, fresh | {name: values.get(name)}))
         except UserError:
             wrong.append(name)
     return wrong

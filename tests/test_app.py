@@ -312,7 +312,8 @@ def test_plots_and_csv_hold_the_figures(model: hieramp.Model) -> None:
     sides = model.var.scales.sides
     figure = plots.usage_figure(count, sides)
     entropy = figure.data[0]
-    assert list(entropy.x) == ["1×1", "2×2", "3×3", "4×4", "6×6", "8×8", "coarse", "mid", "fine"]
+    assert list(entropy.x[1]) == ["1×1", "2×2", "3×3", "4×4", "6×6", "8×8", "coarse", "mid", "fine"]
+    assert list(entropy.x[0]) == ["scale"] * 6 + ["stage"] * 3
     assert entropy.y[5] == count.per_scale[0][5].entropy
     line = plots.usage_csv(count, sides).splitlines()[9].split(",")
     assert line[0] == "fine" and float(line[3]) == count.per_stage[1]["fine"].entropy

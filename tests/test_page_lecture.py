@@ -162,6 +162,7 @@ def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hiera
         tab.get_by_role("button", name="Start the tour").click()
         heading, shown = tab.locator("#tour-text h2"), list[str]()
         heading.wait_for()
+        tab.wait_for_function("document.activeElement.matches('#tour-text h2')")
         while True:
             title = heading.inner_text()
             shown.append(title)
@@ -188,6 +189,7 @@ def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hiera
         assert "Is it more itself?" in tab.locator("#tour-text .note").inner_text()  # and that is told
         tab.get_by_role("button", name="End the tour").click()
         tab.get_by_role("button", name="End the tour").wait_for(state="hidden")
+        tab.wait_for_function("document.activeElement.matches('[role=tab][aria-selected=true]')")
 
 
 def test_the_size_of_a_change_how_it_is_drawn_and_whose_page_it_is(

@@ -22,8 +22,16 @@ window.hieramp.tour = stop => {
   document.documentElement.classList.toggle("asking", stop.asking);
   document.documentElement.classList.toggle("touring", "overlay" in stop);
   if ("overlay" in stop) window.dispatchEvent(new CustomEvent("hieramp-view", { detail: stop }));
-  if (stop.focus) setTimeout(() => document.querySelector("#tour-text h2")?.focus(), 200);
+  if (stop.focus) setTimeout(() => focusSoon("#tour-text h2"), 200);
+  if (stop.over) focusSoon(".tab-container:not(.visually-hidden) [role=tab][aria-selected=true]");
 };
+
+// As soon as it is to be seen: the room of the tour may still be opening.
+function focusSoon(selector, tries = 50) {
+  const found = document.querySelector(selector);
+  if (found && found.offsetParent) found.focus();
+  else if (tries) setTimeout(() => focusSoon(selector, tries - 1), 100);
+}
 
 // A link to other settings is one to them on this model, in a new tab too.
 for (const kind of ["pointerdown", "focusin"]) {

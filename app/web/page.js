@@ -18,8 +18,18 @@ for (const name of ["localStorage", "sessionStorage"]) {
   }
 }
 
-const SETTLED = 1000; // changes that follow one another faster than this, in ms, are one step of Back
-let latest = 0, isSet = false, restoring = false, pending = null;
+// What a visitor does within this time, in ms, of what they did before, or while a pointer is down, is one step of Back,
+// however late the server answers.
+const SETTLED = 1000;
+let acted = 0, isDown = false, isStep = false, isSet = false, restoring = false, pending = null;
+
+function act() {
+  if (!isDown && Date.now() - acted > SETTLED) isStep = true;
+  acted = Date.now();
+}
+for (const kind of ["keydown", "input", "change", "drop"]) addEventListener(kind, act, true);
+addEventListener("pointerdown", () => { isDown = false; act(); isDown = true; }, true); // one let go outside was never told
+for (const kind of ["pointerup", "pointercancel", "dragend"]) addEventListener(kind, () => { isDown = false; }, true);
 
 function changedAddress(query) {
   const url = new URL(location.href);
@@ -40,9 +50,9 @@ window.hieramp = {
   // The settings as the address, null for one that is not in it; what others put there (?__theme=dark) stays.
   address(query) {
     if (!query || !query.class) return;
-    const now = Date.now(), url = changedAddress(query), isChange = isSet && !restoring && url.href !== location.href;
-    if (!restoring) show(url, isChange && now - latest > SETTLED); // Back has set the address; an older answer must not
-    if (isChange) latest = now;
+    const url = changedAddress(query), isChange = isSet && url.href !== location.href;
+    if (!restoring) show(url, isChange && isStep); // Back has set the address; an older answer must not
+    if (isChange && !restoring) isStep = false;
     isSet = true;
     restoring = false;
     for (const field of document.querySelectorAll("[data-wrong]")) unmark(field);
@@ -74,7 +84,8 @@ function unmark(block) {
 function restore(query) {
   if (!document.querySelector("#viewer .viewer")) { location.reload(); return; } // Explore was never opened
   restoring = true;
-  latest = 0;
+  acted = 0;
+  isStep = false;
   setTimeout(() => { restoring = false; }, 5000); // an address that cannot be drawn sets none
   window.dispatchEvent(new CustomEvent("hieramp-restore", { detail: query }));
 }

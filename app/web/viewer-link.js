@@ -4,7 +4,7 @@ const SWITCHES = ["outline", "marks", "shared", "finished", "against"];
 
 // What is looked at as parameters of the address; null for what is as on a fresh page.
 function viewNow() {
-  const asked = { view: null, scale: null, sample: null, overlay: null, block: null, head: null };
+  const asked = { view: null, scale: null, sample: null, overlay: null, block: null, head: null, map: null, look: null };
   const shown = element.querySelector(".stage").dataset.view;
   if (shown !== "pair") asked.view = shown;
   if (!view.follows) asked.scale = String(view.scale);
@@ -12,6 +12,8 @@ function viewNow() {
   if (Number(part("opacity").value)) asked.overlay = part("opacity").value;
   if (!isAmplifiedBlock()) asked.block = part("block").value;
   if (!isAmplifiedBlock() && part("head").value !== "0") asked.head = String(Number(part("head").value) - 1);
+  if (part("map").value) asked.map = part("map").value;
+  if (view.looked) asked.look = `${view.looked.scale}-${view.looked.position}`;
   for (const name of SWITCHES) asked[name] = part(name).checked === part(name).defaultChecked ? null : String(Number(part(name).checked));
   return asked;
 }
@@ -37,6 +39,10 @@ function readView(asked, viewModel) {
   const head = whole("head", props.heads - 1);
   part("head").value = head === null || isAmplifiedBlock() ? "0" : String(head + 1);
   part("head").disabled = isAmplifiedBlock();
+  part("map").value = props.classifier && asked.get("map") === "occlusion" ? "occlusion" : "";
+  const [lookedScale, position] = /^\d{1,2}-\d{1,4}$/.test(asked.get("look")) ? asked.get("look").split("-").map(Number) : [-1, 0];
+  view.looked = props.kind === "var" && lookedScale >= 0 && lookedScale <= last && position < viewModel.sides[lookedScale] ** 2
+    ? { scale: lookedScale, position } : null;
   for (const name of SWITCHES) part(name).checked = asked.has(name) ? asked.get(name) === "1" : part(name).defaultChecked;
   showAs(asked.get("view") === "compare" ? "compare" : "pair");
 }

@@ -6,6 +6,7 @@ view.lookedFor = ""; // settings and sample that were asked about last
 function lookInside(position) {
   view.looked = { scale: Math.min(view.scale, numDrawn() - 1), position };
   askInside();
+  keepView();
 }
 
 function askInside() {

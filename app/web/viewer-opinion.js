@@ -46,7 +46,8 @@ function renderOpinion() {
       `${said("A map that is only brightest in the middle has", view.opinion.centre[scale])}.`);
 }
 
-const share = p => (p > 0.995 ? ">99 %" : p < 0.005 ? "<1 %" : `${(100 * p).toFixed(0)} %`);
+// A number stays on one line with its sign.
+const share = p => (p > 0.995 ? ">99\u00a0%" : p < 0.005 ? "<1\u00a0%" : `${(100 * p).toFixed(0)}\u00a0%`);
 
 part("map").closest("label").hidden = !props.classifier;
 part("map").addEventListener("input", () => { askOpinion(); if (view.model) { renderStrip(); renderStage(); } renderOpinion(); });

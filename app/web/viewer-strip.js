@@ -49,7 +49,7 @@ function renderStrip() {
     const { changed } = step(scale), marked = changed ? changed[view.sample].length : chosenOf(scale, 1).length, total = sideOf(scale) ** 2;
     button.querySelector("small span").textContent = `${marked} of ${total}`;
     const { moved } = step(scale);
-    button.querySelector(".moved").textContent = moved ? `pixels ${(100 * moved[view.sample]).toFixed(1)} %` : "";
+    button.querySelector(".moved").textContent = moved ? `pixels ${(100 * moved[view.sample]).toFixed(1)}\u00a0%` : "";
     [0, 1].forEach(side => {
       button.querySelectorAll("img")[side].src = step(scale).images[row(side)];
       const canvas = button.querySelectorAll("canvas")[side], pen = canvas.getContext("2d");

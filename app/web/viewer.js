@@ -120,7 +120,7 @@ function renderStage() {
 function renderReadout(scale) {
   const changed = step(scale).changed && step(scale).changed[view.sample], n = sideOf(scale);
   const what = changed
-    ? `${changed.length} of ${n * n} tokens differ, pixels by ${(100 * step(scale).moved[view.sample]).toFixed(1)} % on average.`
+    ? `${changed.length} of ${n * n} tokens differ, pixels by ${(100 * step(scale).moved[view.sample]).toFixed(1)}\u00a0% on average.`
     : `${chosenOf(scale, 1).length} of ${n * n} positions amplified.`;
   let text = `${nameOf(scale)[0].toUpperCase()}${nameOf(scale).slice(1)}: ${what}`;
   if (view.cursor !== null && view.cursor < n * n) {

@@ -185,7 +185,7 @@ def test_bad_input_is_one_sentence(image_folder: Path, tmp_path: Path, capsys: p
     for line, sentence in {
         "--method dm": "takes real images",
         "--iterations 3": "belong to --method dm",
-        "--method dm --data x --candidates 2": "neither",
+        f"--method dm --data {tmp_path} --candidates 2": "neither",
     }.items():
         with pytest.raises(SystemExit):
             main(["distill", "--ipc", "1", "--out", str(out), *line.split()])

@@ -200,8 +200,8 @@ def test_the_size_of_a_change_how_it_is_drawn_and_whose_page_it_is(
     """Defects D6, D35 and D36 of the first test of the page by a stranger."""
     with opened(browser, f"{address}?class=cat&seed=4") as tab:
         *_, view_model = handlers.grow(served, view_requests.from_query(served, {"class": "cat", "seed": "4"}))
-        moved = [f"pixels {100 * step['moved'][0]:.1f} %" for step in view_model["steps"]]
-        assert tab.locator(".strip .moved").all_inner_texts() == moved and moved[-1] != "pixels 0.0 %"
+        moved = [f"pixels {100 * step['moved'][0]:.1f}\N{NO-BREAK SPACE}%" for step in view_model["steps"]]
+        assert tab.locator(".strip .moved").all_inner_texts() == moved and moved[-1] != "pixels 0.0\N{NO-BREAK SPACE}%"
         titles = "[...document.head.querySelectorAll('meta[property=\"og:title\"]')].map(m => m.content)"
         assert tab.evaluate(titles) == [previews.TITLE] and "Gradio" not in tab.evaluate(
             "[...document.head.querySelectorAll('meta')].map(m => m.content).join()"

@@ -493,7 +493,7 @@ def test_every_temperature_is_measured_under_its_name(trained: Path, image_folde
 
 
 def test_every_power_of_guidance_is_measured_under_its_name(trained: Path, image_folder: Path) -> None:
-    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "2", "--guidance", "4"]
+    command = ["measure", "--model", str(trained), "--data", str(image_folder), "--per-class", "24", "--guidance", "4"]
     main([*command, "--test-images", "8", "--only", "drawings", "limits", "--guidance-power", "0", "1"])
     drawings = json.loads((trained / "measured.json").read_text())["drawings"]
     assert list(drawings)[2:] == ["guidance 4 (power 0)", "guidance 4", "guidance 4, amplified"]

@@ -6,9 +6,9 @@ from pathlib import Path
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import split_names
 from hieramp.commands import arguments as shared
-from hieramp.commands.data_arguments import add_data_arguments, place
+from hieramp.commands.data_arguments import add_data_arguments
 from hieramp.commands.distill import make
-from hieramp.data import DataSpec
+from hieramp.data import DataSpec, what_is_missing
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diver import Diver, recover
 from hieramp.distillation.given import PIXELS, TENSOR_FILES
@@ -21,7 +21,7 @@ MODEL = "cifar10-dit"  # the diffusion transformer that ships
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("recover", help="draw a distilled set anew by a diffusion transformer (DIVER)")
-    parser.add_argument("set", type=place, help="a set of ours, an image folder, or a .pt file of DC, DM or MTT")
+    parser.add_argument("set", help="a set of ours, an image folder, or a .pt file of DC, DM or MTT")
     parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
     parser.add_argument("--seed", type=shared.whole_number, default=0, help="of the whole set")
     parser.add_argument("--size", type=shared.positive, help="side of the saved images (default: the model's)")
@@ -42,6 +42,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if said := what_is_missing(args.set):  # not by the parser: `compare` has it read what is still to be made
+        raise UserError(said)
     model = shared.load_any(args)
     if not isinstance(model, DiffusionModel):
         raise UserError(f"--model {model.name} is a VAR; recover takes a diffusion transformer, such as {MODEL}")

@@ -152,7 +152,8 @@ def test_the_readmes_figures_are_those_measured() -> None:
     assert len(rows) >= 9 and len(header) >= 3
     for row in rows:
         for heading, figure in zip(header[1:], row[1:]):
-            result = measured[row[0], heading]
+            assert {(row[0], other) for other in header[1:]} & set(measured), row[0]
+            result = measured.get((row[0], heading))  # some sets cannot be made at IPC 1
             assert (figure == "–") == (result is None)
             if result:
                 assert figure == f"{scores(result)[0]}" + "¹" * (len(result["runs"]) == 1), (row[0], heading)

@@ -22,7 +22,7 @@ MODEL = "cifar10-dit"  # the diffusion transformer that ships
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("recover", help="draw a distilled set anew by a diffusion transformer (DIVER)")
     parser.add_argument("set", help="a set of ours, an image folder, or a .pt file of DC, DM or MTT")
-    parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
+    parser.add_argument("--out", type=Path, help="needed: set.zip, or a folder with another --format")
     parser.add_argument("--seed", type=shared.whole_number, default=0, help="of the whole set")
     parser.add_argument("--size", type=shared.positive, help="side of the saved images (default: the model's)")
     parser.add_argument("--format", choices=FORMATS, default="zip")
@@ -44,6 +44,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     if said := what_is_missing(args.set):  # not by the parser: `compare` has it read what is still to be made
         raise UserError(said)
+    if args.out is None:
+        raise UserError("--out is missing: where should the recovered set go, such as recovered.zip?")
     model = shared.load_any(args)
     if not isinstance(model, DiffusionModel):
         raise UserError(f"--model {model.name} is a VAR; recover takes a diffusion transformer, such as {MODEL}")

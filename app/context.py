@@ -127,11 +127,16 @@ def sentences() -> Iterator[None]:
 
 def slider(low: float, high: float, value: float, step: float, label: str, **options: Any) -> gr.Slider:
     options = {"buttons": [], "min_width": 120, "interactive": True, **options}
-    return gr.Slider(low, high, value, step=step, label=label, **options)
+    return _SliderAsGiven(low, high, value, step=step, label=label, **options)
 
 
-# As `as_given`, but of the class: where a handler changes a label Gradio makes the slider anew, to round once more.
-gr.Slider.preprocess = lambda self, payload: payload  # type: ignore[method-assign]
+class _SliderAsGiven(gr.Slider):
+    """As `as_given` makes one, but by its class: where a handler changes a label Gradio makes the slider anew."""
+
+    is_template = True  # drawn in the browser as Gradio's own
+
+    def preprocess(self, payload: float) -> float:
+        return payload
 
 
 def as_given(component: C) -> C:

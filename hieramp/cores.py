@@ -7,8 +7,7 @@ is loaded already or the user set any of them,
 - OMP_WAIT_POLICY=passive: read by every OpenMP runtime (libgomp, which torch's wheels for Linux bring, LLVM's libomp
   and Intel's libiomp5), as not to spin at all. With nothing else to do that costs 2 to 3 % (docs/benchmarks.md), as
   GOMP_SPINCOUNT=200 does; on another machine it was 5 to 11 %. libgomp's GOMP_SPINCOUNT=2000 would lose less, but with
-  3 to 6 processes waiting for two cores it took 6.6 times one thread's time where passive waiting took 1.15 to 1.24:
-  set it where nothing else runs;
+  3 to 6 processes waiting for two cores it took 6.6 times one thread's time: set it where nothing else runs;
 - OMP_NUM_THREADS: where a container may use fewer cores than the machine shows. OpenMP itself sees the affinity mask,
   but no quota.
 """

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hieramp.data import DataSpec, what_is_missing
+from hieramp.errors import UserError
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, split: bool = True, option: str = "--data") -> None:
@@ -20,6 +21,16 @@ def place(text: str) -> str:
     if said := what_is_missing(text):
         raise argparse.ArgumentTypeError(said)
     return text
+
+
+def refuse_missing(path: str) -> None:
+    """The same for a set, when the command runs: `compare` has its line parsed before the set is made.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if said := what_is_missing(path):
+        raise UserError(said)
 
 
 def data_spec(args: argparse.Namespace, *models: Path | None) -> DataSpec:

@@ -9,8 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hieramp.commands import arguments as shared
-from hieramp.commands.data_arguments import add_data_arguments, place
-from hieramp.data import what_is_missing
+from hieramp.commands.data_arguments import add_data_arguments, place, refuse_missing
 from hieramp.errors import UserError
 from hieramp.evaluation import results
 from hieramp.evaluation.keeper import EpochRow
@@ -35,7 +34,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The arguments that `evaluate` and `compare` share."""
-    parser.add_argument("--test", type=place, metavar="FOLDER", help="test images: class folders, or a folder of test/")
+    parser.add_argument(
+        "--test", type=place, metavar="FOLDER", help="test images: class folders, or a folder with test/"
+    )
     parser.add_argument("--teacher", help="a model with a classifier, FILE.safetensors, or NAME=FILE.safetensors")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="rded")
     parser.add_argument("--runs", type=shared.positive, default=3, help="students, with seeds 0, 1, … (default: 3)")
@@ -51,8 +52,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if said := what_is_missing(args.set):  # not by the parser: `compare` has it read what is still to be made
-        raise UserError(said)
+    refuse_missing(args.set)
     if args.test is None:
         raise UserError("--test is missing: give a folder of test images, one sub-folder per class")
     if args.save and args.save.suffix != ".safetensors":

@@ -6,9 +6,9 @@ from pathlib import Path
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import split_names
 from hieramp.commands import arguments as shared
-from hieramp.commands.data_arguments import add_data_arguments
+from hieramp.commands.data_arguments import add_data_arguments, refuse_missing
 from hieramp.commands.distill import make
-from hieramp.data import DataSpec, what_is_missing
+from hieramp.data import DataSpec
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diver import Diver, recover
 from hieramp.distillation.given import PIXELS, TENSOR_FILES
@@ -42,8 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if said := what_is_missing(args.set):  # not by the parser: `compare` has it read what is still to be made
-        raise UserError(said)
+    refuse_missing(args.set)
     if args.out is None:
         raise UserError("--out is missing: where should the recovered set go, such as recovered.zip?")
     model = shared.load_any(args)

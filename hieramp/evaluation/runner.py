@@ -237,8 +237,8 @@ def run_missing(
     """Train the students that `result` (of `begin`) lacks; each is kept in `folder` as soon as it is done.
 
     `jobs` students are trained at a time, each in a process of its own; `report` is then told of none of their epochs.
-    `save` keeps the first student (of `config.seed`) as a file that can be a teacher. Was its accuracy measured by
-    an earlier call, it is trained once more for that: the same seed gives the same student.
+    `save` keeps the first student (of `config.seed`) as a file that can be a teacher. If an earlier call
+    measured its accuracy, it is trained once more for that: the same seed gives the same student.
     """
     results.write_result(folder, result)
     seeds = missing_seeds(evaluation.config, result)

@@ -62,9 +62,7 @@ class Study:
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # row → column → figure
     sets: Mapping[str, str] = field(default_factory=dict)  # row → path, instead of `rows`
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # row → columns in which it cannot be made
-    recovered: Mapping[str, str] = field(
-        default_factory=dict
-    )  # row → arguments of `recover`, which draws its sets anew
+    recovered: Mapping[str, str] = field(default_factory=dict)  # row → how `recover` then draws its sets anew
 
     def cells(self) -> Iterator[Cell]:
         """Row by row within a column."""

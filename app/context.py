@@ -3,6 +3,7 @@
 import json
 import logging
 import secrets
+from abc import ABCMeta
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -130,13 +131,15 @@ def slider(low: float, high: float, value: float, step: float, label: str, **opt
     return _SliderAsGiven(low, high, value, step=step, label=label, **options)
 
 
-class _SliderAsGiven(gr.Slider):
-    """As `as_given` makes one, but by its class: where a handler changes a label Gradio makes the slider anew."""
+def _as_typed(self: gr.Slider, payload: float) -> float:
+    return payload
 
-    is_template = True  # drawn in the browser as Gradio's own
 
-    def preprocess(self, payload: float) -> float:
-        return payload
+# As `as_given` makes one, but by its class: where a handler changes a label Gradio makes the slider anew. Made past
+# Gradio's metaclass, which would write context.pyi beside this file. `is_template`: drawn in the browser as Gradio's.
+_SliderAsGiven = ABCMeta.__new__(
+    type(gr.Slider), "_SliderAsGiven", (gr.Slider,), {"is_template": True, "preprocess": _as_typed}
+)
 
 
 def as_given(component: C) -> C:

@@ -150,3 +150,9 @@ def test_every_package_has_its_modules() -> None:
 
 def test_a_checkout_finds_its_models() -> None:
     assert checkpoints.ASSETS == ROOT / "assets" and checkpoints.shipped()
+
+
+def test_importing_the_page_writes_nothing_beside_it() -> None:
+    """Gradio writes a .pyi file beside each module that derives a component by a class statement."""
+    subprocess.run([sys.executable, "-c", "import app.page"], cwd=ROOT, check=True, timeout=300)
+    assert not [path for top in ("hieramp", "app") for path in (ROOT / top).rglob("*.pyi")]

@@ -6,8 +6,8 @@ from hieramp import cores  # isort: skip  # noqa: F401
 from hieramp.amplification.settings import OFF, SCHEDULES, Amplification, parse_stages
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import distill
-from hieramp.distillation.diver import recover
 from hieramp.distillation.production import Progress
+from hieramp.distillation.recovery import recover
 from hieramp.generation.loop import Step
 from hieramp.generation.model import Drawing, Model
 from hieramp.imageset.reader import ImageSet, open_set

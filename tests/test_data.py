@@ -72,6 +72,7 @@ LAYOUTS: dict[str, tuple[list[str], str, tuple[str, ...], list[int]]] = {
     ),
     "any case": (["Training/a/1.png", "Test/a/1.png", "Test/a/2.png"], "test", ("a",), [2]),
     "validation": (["train/a/1.png", "validation/a/1.png", "validation/b/1.png"], "test", ("a", "b"), [1, 1]),
+    "dev": (["train/a/1.png", "dev/a/1.png", "dev/b/1.png"], "test", ("a", "b"), [1, 1]),
     "test before val": (["train/a/1.png", "val/a/1.png", "test/a/1.png", "test/a/2.png"], "test", ("a",), [2]),
     "an unlabelled test": (["train/a/1.png", "val/a/1.png", "test/1.png", "test/2.png"], "test", ("a",), [1]),
     "a class called train": (["apple/1.png", "train/1.png", "train/2.png"], "train", ("apple", "train"), [1, 2]),

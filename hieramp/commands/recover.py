@@ -10,8 +10,9 @@ from hieramp.commands.data_arguments import add_data_arguments, refuse_missing
 from hieramp.commands.distill import make
 from hieramp.data import DataSpec
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.diver import Diver, recover
+from hieramp.distillation.diver import Diver
 from hieramp.distillation.given import PIXELS, TENSOR_FILES
+from hieramp.distillation.recovery import recover
 from hieramp.errors import UserError
 from hieramp.fields import table
 from hieramp.imageset.layout import FORMATS

@@ -11,7 +11,7 @@ from hieramp.errors import UserError
 # Names of splits, whatever their letter case; a test set that is only called "val" serves as one
 SPLIT_NAMES = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
 TAKEN_FOR = {"train": ("train",), "val": ("val",), "test": ("test", "val")}

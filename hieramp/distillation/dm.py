@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +21,14 @@ from tqdm import tqdm
 
 from hieramp.checkpoints import fingerprint, read_safetensors, save_safetensors
 from hieramp.classifier import Classifier
-from hieramp.data import DataSource, decode, described_classes, read_image
+from hieramp.data import DataSource, decode, read_image
 from hieramp.devices import supports_fast_bf16
 from hieramp.distillation import production
 from hieramp.distillation.distill import SOFT
-from hieramp.distillation.methods.images import fingerprint_of_images
+from hieramp.distillation.images import Collector, Shuffled, plan_of_images
 from hieramp.distillation.parts import PartFolder
-from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.distillation.plan import Item, Plan
 from hieramp.distillation.production import Progress, Queue, produce_with
-from hieramp.distillation.real import _Collector, _labels, _Shuffled
 from hieramp.distillation.siamese import changed, draw
 from hieramp.errors import UserError
 from hieramp.figures import to_picture
@@ -247,34 +247,21 @@ def match(
         source = source.reordered(classifier_classes or source.class_names)
     if soft_labels and classifier is None:
         raise UserError("dm with soft labels needs a classifier")
-    described = described_classes(source.class_names)
-    names = described["class_names"]
     if size is None:
         size = min(read_image(source, 0).size)
     if size < 8:
         raise UserError(f"size is {size}; the network of dm takes images of at least 8 pixels")
-    plan = Plan(
-        out=Path(out),
-        method=METHOD,
-        class_names=tuple(names),
-        wnids=tuple(described.get("wnids", ())),
-        classes=sequence_of_labels(_labels(classes, names, described.get("wnids", [])), len(names)),
-        ipc=ipc,
-        image_size=size,
-        seed=seed,
-        settings={
-            "data": source.name,
-            "images": fingerprint_of_images(source),
-            "iterations": matching.iterations,
-            "real_images": matching.real_images,
-            "learning_rate": matching.rate(ipc),
-            "real_dtype": str(real_dtype(matching, device)).removeprefix("torch."),
-            "device": device.type,
-            SOFT: fingerprint(classifier.state_dict()) if soft_labels and classifier else None,
-        },
-        format=format,
-    )
-    shuffled = _Shuffled(source, plan)
+    settings = {
+        "iterations": matching.iterations,
+        "real_images": matching.real_images,
+        "learning_rate": matching.rate(ipc),
+        "real_dtype": str(real_dtype(matching, device)).removeprefix("torch."),
+        "device": device.type,
+        SOFT: fingerprint(classifier.state_dict()) if soft_labels and classifier else None,
+    }
+    how: dict[str, Any] = {"classes": classes, "ipc": ipc, "size": size, "seed": seed, "format": format}
+    plan = plan_of_images(METHOD, source, Path(out), settings, **how)
+    shuffled = Shuffled(source, plan)
     shuffled.check(ipc, "the set")
     judge = classifier.to(device) if soft_labels and classifier else None
 
@@ -287,12 +274,12 @@ def match(
         def picture(item: Item) -> Image.Image:
             return pictures[item.index]
 
-        yield from production._make_here(queue, folder, _Collector(picture, judge))
+        yield from production._make_here(queue, folder, Collector(picture, judge))
 
     return produce_with(plan, work, batch_size or 64)
 
 
-def _matcher(shuffled: _Shuffled, plan: Plan, matching: Matching, device: torch.device) -> Matcher:
+def _matcher(shuffled: Shuffled, plan: Plan, matching: Matching, device: torch.device) -> Matcher:
     decoded = decode(shuffled.source, plan.image_size)
     if len(decoded.images) < len(shuffled.source):
         raise UserError(f"dm needs every image of {shuffled.source.name}: remove those that cannot be read")

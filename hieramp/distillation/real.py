@@ -5,7 +5,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -16,11 +15,11 @@ from torchvision.transforms.v2 import functional as vision
 
 from hieramp.checkpoints import fingerprint
 from hieramp.classifier import Classifier
-from hieramp.data import DataSource, described_classes, read_image, to_square
+from hieramp.data import DataSource, read_image, to_square
 from hieramp.distillation.distill import SOFT
-from hieramp.distillation.maker import Batch, BatchRequest, finished, parallel_map, soft_label
-from hieramp.distillation.methods.images import fingerprint_of_images
-from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.distillation.images import Collector, Shuffled, plan_of_images
+from hieramp.distillation.maker import parallel_map
+from hieramp.distillation.plan import Item, Plan
 from hieramp.distillation.production import Progress, produce
 from hieramp.errors import UserError
 from hieramp.imageset.layout import Format
@@ -64,8 +63,6 @@ def collect(
         raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
     if classifier is not None:
         source = source.reordered(classifier_classes or source.class_names)
-    described = described_classes(source.class_names)
-    names = described["class_names"]
     if (soft_labels or method == "rded") and classifier is None:
         raise UserError(f"{method}{' with soft labels' * soft_labels} needs a classifier")
     if classifier is not None:
@@ -74,81 +71,26 @@ def collect(
         ours = classifier if isinstance(classifier, Classifier) else None
         size = ours.config.image_size if ours else min(read_image(source, 0).size)
     factor = factor or (1 if size <= SMALL_IMAGE else 2)
-    settings: dict[str, Any] = {"data": source.name, "images": fingerprint_of_images(source)}
+    settings: dict[str, Any] = {}
     if method == "rded":
         # "crops": how they are seeded; sets of before were by Python's hash, and an unfinished one must not be mixed;
         # "mosaic": which crops share a picture; in sets of before those of neighbouring ranks did
         settings |= {"factor": factor, "crops": 2, **({"mosaic": 2} if factor > 1 else {})}
         settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
-    plan = Plan(
-        out=Path(out),
-        method=method,
-        class_names=tuple(names),
-        wnids=tuple(described.get("wnids", ())),
-        classes=sequence_of_labels(_labels(classes, names, described.get("wnids", [])), len(names)),
-        ipc=ipc,
-        image_size=size,
-        seed=seed,
-        settings=settings | {SOFT: fingerprint(classifier.state_dict()) if soft_labels and classifier else None},
-        format=format,
-    )
+    settings[SOFT] = fingerprint(classifier.state_dict()) if soft_labels and classifier else None
+    how: dict[str, Any] = {"classes": classes, "ipc": ipc, "size": size, "seed": seed, "format": format}
+    plan = plan_of_images(method, source, Path(out), settings, **how)
     chooser: Callable[[Item], Image.Image] = RandomReal(source, plan)
     if method == "rded" and classifier is not None:
         chooser = Rded(source, plan, classifier, factor)
-    return produce(plan, _Collector(chooser, classifier if soft_labels else None), batch_size or 64)
-
-
-def _labels(classes: Sequence[str] | None, names: Sequence[str], wnids: Sequence[str]) -> list[int] | None:
-    if classes is None:
-        return None
-    known = {name: label for listed in (names, wnids) for label, name in enumerate(listed)}
-    for name in classes:
-        if name not in known:
-            raise UserError(f"unknown class {name!r}; the data has: {', '.join(names[:10])}")
-    return [known[name] for name in classes]
-
-
-class _Collector:
-    """A maker of images that are chosen, not drawn."""
-
-    def __init__(self, choose: Callable[[Item], Image.Image], classifier: nn.Module | None) -> None:
-        self.choose, self.classifier = choose, classifier
-
-    def make(self, request: BatchRequest) -> Callable[[], Batch]:
-        pictures = [self.choose(item) for item in request.items]
-        labels: list[bytes | None] = [None] * len(pictures)
-        if self.classifier is not None:
-            labels = list(parallel_map([partial(soft_label, self.classifier, picture) for picture in pictures]))
-        rows = zip([item.index for item in request.items], pictures, labels, strict=True)
-        jobs = [partial(finished, *row) for row in rows]
-        return lambda: Batch(parallel_map(jobs), [])
-
-
-class _Shuffled:
-    """The images of a class in an order of the set's seed."""
-
-    def __init__(self, source: DataSource, plan: Plan) -> None:
-        self.source, self.plan = source, plan
-        self.labels = np.asarray(source.labels())
-
-    def order(self, label: int) -> np.ndarray:
-        indices = np.flatnonzero(self.labels == label)
-        return np.random.default_rng((self.plan.seed, label)).permutation(indices)
-
-    def check(self, needed: int, what: str) -> None:
-        """Raise UserError where a class has too few images."""
-        for label in self.plan.classes:
-            count = int((self.labels == label).sum())
-            if count < needed:
-                name = self.plan.class_names[label]
-                raise UserError(f"{self.source.name} has {count} images of {name}, {what} takes {needed}: lower --ipc")
+    return produce(plan, Collector(chooser, classifier if soft_labels else None), batch_size or 64)
 
 
 class RandomReal:
     """The k-th image of a class is the k-th of a shuffle."""
 
     def __init__(self, source: DataSource, plan: Plan) -> None:
-        self.shuffled, self.plan = _Shuffled(source, plan), plan
+        self.shuffled, self.plan = Shuffled(source, plan), plan
         self.shuffled.check(plan.ipc, "the set")
         self.order = lru_cache(2)(self.shuffled.order)
 
@@ -165,7 +107,7 @@ class Rded:
 
     def __init__(self, source: DataSource, plan: Plan, classifier: nn.Module, factor: int) -> None:
         self.mean = _mean_colour(classifier)
-        self.shuffled, self.plan, self.classifier, self.factor = _Shuffled(source, plan), plan, classifier, factor
+        self.shuffled, self.plan, self.classifier, self.factor = Shuffled(source, plan), plan, classifier, factor
         self.shuffled.check(plan.ipc * factor**2, "RDED")
         self.patch_size = plan.image_size // factor
         # ratio 1 and the usual scale (0.08, 1), as in the authors' MultiRandomCrop

@@ -12,7 +12,7 @@ from test_page_figures import FINISHED, address, judged_folder, opened  # noqa: 
 import hieramp
 from app import distill_tab, explore, plots, view_requests
 from app.context import AppContext
-from hieramp.analysis.tokens import Risen
+from hieramp.analysis.tokens import Risen, share_interval
 
 
 def test_one_drag_is_one_step_of_back_however_late_the_answers(
@@ -140,9 +140,9 @@ def test_a_form_that_was_never_kept_changes_nothing(model: hieramp.Model, tmp_pa
 
 
 def test_a_share_of_few_classes_carries_its_interval(model: hieramp.Model) -> None:
-    low, high = plots.share_interval(0.9, 10)
+    low, high = share_interval(0.9, 10)
     assert (round(low, 3), round(high, 3)) == (0.596, 0.982)  # Wilson's, by hand
-    assert plots.share_interval(0, 5)[0] == 0 and plots.share_interval(1, 5)[1] == 1
+    assert share_interval(0, 5)[0] == 0 and share_interval(1, 5)[1] == 1
     risen = {stage: {stage: Risen(0.9, 0.5, 10)} for stage in ("coarse", "mid", "fine")}
     comparison = type("C", (), {"num_classes": 10, "num_wanted": 10, "num_samples": 2, "risen": risen})
     assert "coarse 90% (60% to 98%)" in plots.risen_words(comparison)

@@ -109,15 +109,15 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, again
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "tokens.csv", csv_text(_token_rows(subjects)))
     write_text(out / "images.csv", csv_text(_image_rows(subjects, real)))
-    about, words = {s.name: s.held.settings for s in subjects}, " ".join(map(_in_words, subjects))
+    about, words = {s.name: s.held.settings for s in subjects}, " ".join(filter(None, map(_in_words, subjects)))
     count, classes = len(subjects[0].usage.tokens[0][0]), len(subjects[0].usage.labels)
     title = f"Tokens of images as the VQ-VAE encodes them, {count} images a class, mean of {classes} classes. {words}"
     _save(usage_figure({s.name: s.usage.levels() for s in subjects}, title), out / "tokens", about)
     if against:
         _write_differences(out, against, about, words)
     confidences = {s.name: s.judged.confidence_N for s in subjects}
-    confidence = "the classifier's confidence in the own class"
-    _save(histogram_figure(confidences, confidence, words), out / "confidence", about)
+    label = "the classifier's confidence in the own class"
+    _save(histogram_figure(confidences, label, f"How sure the classifier is. {words}"), out / "confidence", about)
     if real is None:
         return
     for space in ("features", "pixels"):
@@ -125,7 +125,8 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, again
         held_out = subjects[0].near[space].held_out_N
         if held_out is not None:
             distances["real test images"] = held_out
-        _save(histogram_figure(distances, f"distance to the nearest real image, {space}", words), out / space, about)
+        label, title = f"distance to the nearest real image, {space}", f"How near real images are. {words}"
+        _save(histogram_figure(distances, label, title), out / space, about)
     for subject in subjects:
         with atomic(out / f"closest-{subject.name}.png") as part:
             closest_pairs(subject, real).save(part, "PNG")
@@ -138,15 +139,13 @@ def _save(figure: Figure, path: Path, about: dict[str, Any]) -> None:
 
 
 def _in_words(subject: Subject) -> str:
-    """How a set was made, in a line: its settings where it was drawn by such, else its method."""
+    """The settings that a set was drawn by, in a line; nothing where it was not."""
     stored = subject.held.settings
     try:
         settings = Settings.from_json(stored, beside=list(stored)) if "stages" in stored else None
     except UserError:  # of a later version
         settings = None
-    if settings:
-        return f"{subject.name}: {in_words(settings, 'dit' if 'solver' in stored else 'var')}"
-    return f"{subject.name}: {stored.get('method', 'images of a folder')}."
+    return f"{subject.name}: {in_words(settings, 'dit' if 'solver' in stored else 'var')}" if settings else ""
 
 
 def _write_differences(out: Path, against: Pair, about: dict[str, Any], words: str) -> None:

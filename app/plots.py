@@ -25,11 +25,19 @@ HEIGHT = 300
 
 def _styled(figure: go.Figure, height: int = HEIGHT) -> go.Figure:
     font = {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 12, "color": INK}
-    legend = {"orientation": "h", "x": 0, "y": 1.24, "xanchor": "left"}
+    legend = {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "top", "yref": "container"}
     margin = {"l": 48, "r": 8, "t": 64, "b": 40}
     clear = "rgba(0,0,0,0)"
+    buttons = {"bgcolor": clear, "color": INK, "activecolor": ACCENT}
     figure.update_layout(
-        font=font, legend=legend, margin=margin, height=height, paper_bgcolor=clear, plot_bgcolor=clear, bargap=0.25
+        font=font,
+        legend=legend,
+        margin=margin,
+        height=height,
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        bargap=0.25,
+        modebar=buttons,
     )
     figure.update_xaxes(gridcolor=GRID, linecolor=GRID, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, linecolor=GRID, zeroline=False)
@@ -75,9 +83,7 @@ def with_buttons(figure: go.Figure, name: str = "") -> str:
 
 def usage_figure(count: Count, sides: Sequence[int]) -> go.Figure:
     """Entropy and coverage per scale and, set apart, per stage: baseline beside amplified."""
-    figure = make_subplots(
-        1, 2, subplot_titles=("Entropy, nats", "Coverage, % of the codebook"), horizontal_spacing=0.08
-    )
+    figure = make_subplots(1, 2, subplot_titles=("Entropy, nats", "Coverage, % of codes"), horizontal_spacing=0.08)
     names = [name for name, _, _ in _rows(count, sides)]
     # a stage holds the tokens of its scales: the two are not of one axis
     groups = ["scale"] * len(sides) + ["stage"] * (len(names) - len(sides))
@@ -118,7 +124,7 @@ def changed_figure(count: Count, sides: Sequence[int]) -> go.Figure:
 
 def risen_figure(comparison: Comparison) -> go.Figure:
     """The share of classes whose entropy or coverage rose, per schedule and stage, with 95 % intervals over classes."""
-    titles = ("Entropy rose, % of classes", "Coverage rose, % of classes")
+    titles = ("Entropy rose, %", "Coverage rose, %")
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
     schedules = [name.replace("-", " ") for name in comparison.risen]
     stages = list(next(iter(comparison.risen.values())))

@@ -54,5 +54,6 @@ def _rows(axes: Axes, found: Mapping[str, Interval], label: str) -> None:
     axes.set_yticks(range(len(found)), list(found), fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=7)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(f"difference in {label}", fontsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)

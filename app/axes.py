@@ -9,6 +9,7 @@ from app.kinds import AnyModel
 from app.names import name_of
 from app.view_requests import ViewRequest
 from hieramp import Settings
+from hieramp.captions import greek_of
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.fields import Choice, Indices, Number, Part, Positions
@@ -94,7 +95,7 @@ def _numbers(model: AnyModel, name: str, kind: Number, view_request: ViewRequest
     if name.endswith("_rho"):
         return SHARES
     if name.endswith("_strength"):
-        return STRENGTHS[view_requests.greek_of(view_request.settings.mode, model.kind)]
+        return STRENGTHS[greek_of(view_request.settings.mode, model.kind)]
     if name == "steps":
         return SOLVER_STEPS
     low, high = view_requests.slider_range(model, kind)

@@ -14,6 +14,10 @@ from app.controls import Controls
 from app.names import name_of
 from hieramp import Settings
 from hieramp.analysis.differenceplots import classes_figure, usage_difference_figure
+from hieramp.analysis.tokenplots import changed_figure, risen_figure, usage_figure
+from hieramp.captions import caption, in_words, seeds_in_words
+from hieramp.class_names import slug
+from hieramp.figures import STUDY
 
 Study = Callable[[dict[Any, Any]], Iterator[study.Found]]
 ABOUT = (
@@ -35,10 +39,8 @@ def build(context: AppContext, controls: Controls) -> None:
         end = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-count")
     usage_words = html(study.said(study.NOTHING), elem_classes="prose-line", elem_id="usage-words")
     difference = html("", elem_id="usage-difference")
-    usage = gr.Plot(plots.empty("Entropy and coverage"), show_label=False, elem_classes="plot", buttons=[])
-    changed = gr.Plot(
-        plots.empty("Share of samples whose token differs"), show_label=False, elem_classes="plot map", buttons=[]
-    )
+    usage = _plot("Entropy and coverage")
+    changed = _plot("Share of samples whose token differs")
     html(ABOUT_CLASSES, elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):
         most = min(context.limits.classes, len(context.model.class_names))
@@ -48,7 +50,7 @@ def build(context: AppContext, controls: Controls) -> None:
         end_comparison = gr.Button("Stop", scale=0, min_width=80, interactive=False, elem_id="stop-compare")
     risen_words = html(study.said(study.NOTHING), elem_classes="prose-line", elem_id="risen-words")
     per_class_plot = html("", elem_id="class-difference")
-    risen = gr.Plot(plots.empty("Share of classes that rose"), show_label=False, elem_classes="plot", buttons=[])
+    risen = _plot("Share of classes that rose")
     outputs = [usage_words, difference, usage, changed]
     study.run(
         context, "count", (count, end), _counting(context, controls, samples), {samples, *controls.inputs}, outputs
@@ -56,6 +58,11 @@ def build(context: AppContext, controls: Controls) -> None:
     inputs, outputs = {classes, per_class, *controls.inputs}, [risen_words, per_class_plot, risen]
     comparing = _comparing(context, controls, classes, per_class)
     study.run(context, "compare", (compare, end_comparison), comparing, inputs, outputs)
+
+
+def _plot(text: str) -> gr.Plot:
+    """The place of a plot to come."""
+    return gr.Plot(study.interactive(plots.empty(text)), show_label=False, elem_classes="plot", buttons=[])
 
 
 def _counting(context: AppContext, controls: Controls, samples: gr.Slider) -> Study:
@@ -69,26 +76,29 @@ def _counting(context: AppContext, controls: Controls, samples: gr.Slider) -> St
             of = view_requests.address(model, view_request)
             for found in context.study("count_tokens", view_request, wanted):
                 seeds = range(view_request.seeds[0], view_request.seeds[0] + found.num_samples)
-                title = f"{name}, amplified minus baseline, {model.name}: {found.num_samples} pairs. "
-                title += view_requests.caption(replace(view_request, seeds=tuple(seeds)))
+                start = view_models.file_name(name, f"seed{seeds[0]}-n{len(seeds)}")
+                how = f"{name}, {{}}, {model.name}: {len(seeds)} pairs. {caption(view_request.settings, seeds)}"
+                title = how.format("amplified minus baseline")
                 figure = usage_difference_figure(found.differences, title)
                 findings, links = plots.usage_findings(found, view_request.settings), ""
                 if found.is_finished:
-                    about = view_requests.described(model, view_request) | {"samples": found.num_samples}
-                    about["seeds"] = list(seeds)
-                    start = view_models.file_name(name, f"seed{seeds[0]}-n{len(seeds)}")
+                    of_class = replace(view_request, seeds=tuple(seeds))
+                    about = view_requests.described(model, of_class) | {STUDY: {"what": "tokens", "pairs": len(seeds)}}
+                    usage_plot = usage_figure(plots.levels(found, sides), how.format("use of the codes"))
+                    changed_plot = changed_figure(found.changed, how.format("where the tokens of a pair differ"))
                     links = "".join(
-                        study.link(f"{start}-{what}.csv", text, about, f"{what}.csv")
-                        for what, text in (
-                            ("usage", plots.usage_csv(found, sides)),
-                            ("differences", plots.differences_csv({name: found.differences})),
-                            ("changed", plots.changed_csv(found, sides)),
+                        study.result_links(start, what, table, about, drawn)
+                        for what, table, drawn in (
+                            ("usage", plots.usage_csv(found, sides), usage_plot),
+                            ("differences", plots.differences_csv({name: found.differences}), figure),
+                            ("changed", plots.changed_csv(found), changed_plot),
                         )
-                    ) + study.plot_links(f"{start}-differences", figure, about, "differences")
+                    )
                 words = study.said(plots.usage_words(name, found), links, of, findings)
-                others = plots.usage_figure(found, sides), plots.changed_figure(found, sides)
                 plot = study.plot(figure, " ".join([title, *findings]))
-                yield found.num_samples, found.num_wanted, words, (plot, *others)
+                bars = study.interactive(plots.usage_figure(found, sides), f"{start}-usage")
+                maps = study.interactive(plots.changed_figure(found, sides), f"{start}-changed")
+                yield found.num_samples, found.num_wanted, words, (plot, bars, maps)
 
     return count
 
@@ -104,26 +114,32 @@ def _comparing(context: AppContext, controls: Controls, classes: gr.Slider, per_
             wanted = view_requests.whole("the number of classes", given[classes], 1, most)
             each = view_requests.whole("the number of samples", given[per_class], 1, context.limits.samples)
             labels = choose_classes(len(model.class_names), wanted, view_request.seeds[0])
+            drawn = in_words(view_request.settings.plain, off="")
             query = view_requests.address(model, view_request)
             of = {name: query[name] for name in ("seed", *map(view_requests.in_address, sampled))}
             for found in context.study("compare_schedules", view_request, each, labels):
                 seeds = range(view_request.seeds[0], view_request.seeds[0] + each)
                 names = [name_of(model, label) for label in found.labels]
-                title = "Entropy of the tokens of a stage, that stage alone amplified, minus baseline: "
-                title += f"{each} pairs a class, seeds {seeds[0]}–{seeds[-1]}, {model.name}."
+                how = f"{each} pairs a class, {model.name}. {seeds_in_words(seeds)}. {drawn}"
+                title = f"Entropy of the tokens of a stage, that stage alone amplified, minus baseline: {how}"
                 figure = classes_figure(plots.own_stage(found, names), title)
+                start = f"{slug(model.name)}-{len(names)}-classes-seed{seeds[0]}-n{each}"
                 findings, links = plots.class_findings(found), ""
                 if found.is_finished:
-                    about = {"model": model.name, "classes": names, "samples": each, "seeds": list(seeds)}
+                    about: dict[str, Any] = {"model": model.name, "classes": names, "seeds": list(seeds)}
                     about |= view_request.settings.plain.to_json() | {"hieramp": hieramp.__version__}
-                    start = f"{model.name}-{wanted}-classes-seed{seeds[0]}-n{each}"
-                    links = study.link(f"{start}-schedules.csv", plots.risen_csv(found), about, "schedules.csv")
+                    about[STUDY] = {"what": "schedules", "pairs": each}
+                    schedules = {name.replace("-", " "): of_stages for name, of_stages in found.risen.items()}
+                    risen_plot = risen_figure(
+                        schedules, f"Schedules against “off”, tokens by stage: {len(names)} classes, {how}", "schedule"
+                    )
                     table = plots.class_differences_csv(found, names)
-                    links += study.link(f"{start}-differences.csv", table, about, "differences.csv")
-                    links += study.plot_links(f"{start}-differences", figure, about, "differences")
+                    links = study.result_links(start, "schedules", plots.risen_csv(found), about, risen_plot)
+                    links += study.result_links(start, "differences", table, about, figure)
                 words = study.said(plots.risen_words(found), links, of, findings)
                 plot = study.plot(figure, " ".join([title, *findings]))
-                yield found.num_classes, found.num_wanted, words, (plot, plots.risen_figure(found))
+                bars = study.interactive(plots.risen_figure(found), f"{start}-schedules")
+                yield found.num_classes, found.num_wanted, words, (plot, bars)
 
     return compare
 

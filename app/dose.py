@@ -1,6 +1,8 @@
 """Dose and response, in the third tab: one stage's strength or ρ over nine values and eight seeds, as curves."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -10,10 +12,14 @@ from app.context import AppContext, html, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
 from app.names import name_of
-from app.study import link, said
+from app.study import said
+from app.view_requests import ViewRequest
 from hieramp import figures
-from hieramp.analysis.dose import MEASURES, SEEDS, Response, Sweep, in_words, rows_of
+from hieramp.analysis.dose import MEASURES, Response, Sweep, file_start, in_words, rows_of, summary, swept
+from hieramp.analysis.doseplot import dose_figure, dose_title
+from hieramp.captions import caption
 from hieramp.files import csv_text
+from hieramp.generation.model import Model
 from hieramp.scales import STAGES
 
 ABOUT = (
@@ -47,24 +53,30 @@ def build(context: AppContext, controls: Controls) -> None:
         elem_id="dose",
     )
 
-    def swept(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def drawn(given: dict[Any, Any]) -> Iterator[study.Found]:
         with sentences():
             model, view_request = context.model, view_requests.read_request(context.model, controls.values(given))
-            seeds = range(view_request.seeds[0], view_request.seeds[0] + SEEDS)
             for one in context.study("dose", view_request, given[stage], given[knob]):
-                name, links = name_of(model, view_request.label), ""
-                if one.is_finished:
-                    about = view_requests.described(model, view_request) | {
-                        "seeds": list(seeds),
-                        "interval": "95 %, Student's t",
-                    }
-                    file = view_models.file_name(name, f"{one.stage}-{one.knob}-seed{seeds[0]}.csv")
-                    links = link(file, csv_text(rows_of(one)), about)
-                text = words_of(name, one)
+                text = words_of(name_of(model, view_request.label), one)
+                links = links_of(model, view_request, one) if one.is_finished else ""
                 words = said(text, links, view_requests.address(model, view_request))
                 yield len(one.responses), len(one.doses), words, (view_of(one),)
 
-    study.run(context, "dose", (draw, end), swept, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
+    study.run(context, "dose", (draw, end), drawn, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
+
+
+def links_of(model: Model, view_request: ViewRequest, found: Sweep) -> str:
+    """A finished sweep to take away: the figure, the table, and all of it as JSON, as `python -m hieramp dose` does."""
+    name, how = name_of(model, view_request.label), view_request.settings
+    about = view_requests.described(model, replace(view_request, seeds=found.seeds)) | swept(found)
+    start, title = file_start(found, name), caption(how, found.seeds, swept=found.stage)
+    figure = dose_figure(found, dose_title(found, name, model.name, title))
+    data = json.dumps(about | summary(found), ensure_ascii=False, indent=1).encode()
+    return (
+        study.link(f"{start}.csv", csv_text(rows_of(found)), about, "dose.csv")
+        + study.plot_links(start, figure, about, "dose")
+        + study.file_link(f"{start}.json", data, "application/json", "dose.json")
+    )
 
 
 def words_of(name: str, found: Sweep) -> str:

@@ -37,6 +37,8 @@ INTRO = (
     "<button type='button' id='sheet-handle' aria-controls='controls' aria-expanded='false'>Controls</button>"
 )
 
+STYLES = ("style", "mechanism", "names", "figures", "lecture", "short")  # what comes later outweighs
+
 
 def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> gr.Blocks:
     """The page on a model; options as of `AppContext.make`. Launch it with `launch`."""
@@ -94,9 +96,7 @@ def looks() -> dict[str, Any]:
     scripts = theme.read("page.js"), theme.read("lecture.js"), glossary.script(), theme.read("sheet.js")
     return {
         "theme": theme.THEME,
-        "css_paths": [
-            theme.WEB / name for name in ("style.css", "mechanism.css", "names.css", "figures.css", "lecture.css")
-        ],
+        "css_paths": [theme.WEB / f"{name}.css" for name in STYLES],
         "head": "".join(f"<script>{code}</script>" for code in scripts),
         "footer_links": ["api"],
         "show_error": False,

@@ -1,11 +1,10 @@
-"""Plots of what amplification does to the tokens, and the same figures as CSV. Pure functions, without Gradio.
+"""Plots of what amplification does to the tokens, as one points at them on the page, and the same figures as words and
+as CSV. Pure functions, without Gradio. What is saved is drawn by hieramp.analysis.tokenplots.
 
 The background is transparent and the ink a middle grey, which can be read on light and on dark pages.
 """
 
-import csv
-import io
-import math
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,24 +12,32 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hieramp import Settings
-from hieramp.analysis.bootstrap import Interval, UsageDifference, direction, over_classes
+from hieramp.analysis.bootstrap import Interval, Level, UsageDifference, direction, level, over_classes
+from hieramp.analysis.plotting import ACCENT, PLAIN, STAGE_COLORS
 from hieramp.analysis.schedules import Comparison, Count
-from hieramp.analysis.tokens import Risen, Usage
+from hieramp.analysis.tokens import Risen, Usage, changed_rows
+from hieramp.files import csv_text
 from hieramp.scales import STAGES
 
-PLAIN, ACCENT = "#98928b", "#d9650f"
-STAGE_COLORS = ("#f0b27a", "#d9650f", "#8a3d06")
 INK, GRID = "#8a847d", "rgba(138, 132, 125, 0.25)"
 HEIGHT = 300
 
 
 def _styled(figure: go.Figure, height: int = HEIGHT) -> go.Figure:
     font = {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 12, "color": INK}
-    legend = {"orientation": "h", "x": 0, "y": 1.24, "xanchor": "left"}
+    legend = {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "top", "yref": "container"}
     margin = {"l": 48, "r": 8, "t": 64, "b": 40}
     clear = "rgba(0,0,0,0)"
+    buttons = {"bgcolor": clear, "color": INK, "activecolor": ACCENT}
     figure.update_layout(
-        font=font, legend=legend, margin=margin, height=height, paper_bgcolor=clear, plot_bgcolor=clear, bargap=0.25
+        font=font,
+        legend=legend,
+        margin=margin,
+        height=height,
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        bargap=0.25,
+        modebar=buttons,
     )
     figure.update_xaxes(gridcolor=GRID, linecolor=GRID, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, linecolor=GRID, zeroline=False)
@@ -56,11 +63,27 @@ def _rows(count: Count, sides: Sequence[int]) -> Iterable[tuple[str, Usage, Usag
         yield stage, before, count.per_stage[1][stage]
 
 
+def levels(count: Count, sides: Sequence[int]) -> dict[str, dict[str, Level]]:
+    """The usage of the baseline and amplified, as what is saved is drawn from."""
+    rows = list(_rows(count, sides))
+    return {
+        "baseline": {name: level([before]) for name, before, _ in rows},
+        "amplified": {name: level([after]) for name, _, after in rows},
+    }
+
+
+def with_buttons(figure: go.Figure, name: str = "") -> str:
+    """The figure as JSON with its toolbar, whose camera saves an SVG of this name; without one there is no toolbar."""
+    saved = {"format": "svg", "filename": name}
+    without = ["lasso2d", "select2d", "autoScale2d"]
+    shown = {"displaylogo": False, "toImageButtonOptions": saved, "modeBarButtonsToRemove": without}
+    config: dict[str, Any] = shown if name else {"displayModeBar": False}
+    return json.dumps(json.loads(figure.to_json()) | {"config": config})
+
+
 def usage_figure(count: Count, sides: Sequence[int]) -> go.Figure:
     """Entropy and coverage per scale and, set apart, per stage: baseline beside amplified."""
-    figure = make_subplots(
-        1, 2, subplot_titles=("Entropy, nats", "Coverage, % of the codebook"), horizontal_spacing=0.08
-    )
+    figure = make_subplots(1, 2, subplot_titles=("Entropy, nats", "Coverage, % of codes"), horizontal_spacing=0.08)
     names = [name for name, _, _ in _rows(count, sides)]
     # a stage holds the tokens of its scales: the two are not of one axis
     groups = ["scale"] * len(sides) + ["stage"] * (len(names) - len(sides))
@@ -101,14 +124,14 @@ def changed_figure(count: Count, sides: Sequence[int]) -> go.Figure:
 
 def risen_figure(comparison: Comparison) -> go.Figure:
     """The share of classes whose entropy or coverage rose, per schedule and stage, with 95 % intervals over classes."""
-    titles = ("Entropy rose, % of classes", "Coverage rose, % of classes")
+    titles = ("Entropy rose, %", "Coverage rose, %")
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
     schedules = [name.replace("-", " ") for name in comparison.risen]
     stages = list(next(iter(comparison.risen.values())))
-    for stage, color in zip(stages, STAGE_COLORS, strict=False):
+    for stage in stages:
         risen = [by_stage[stage] for by_stage in comparison.risen.values()]
-        for column, values in enumerate(([r.entropy for r in risen], [r.coverage for r in risen]), 1):
-            bounds = [share_interval(share, r.num_classes) for share, r in zip(values, risen, strict=True)]
+        for column, what in enumerate(("entropy", "coverage"), 1):
+            values, bounds = [getattr(r, what) for r in risen], [r.interval(what) for r in risen]
             up = [100 * (high - share) for share, (_, high) in zip(values, bounds, strict=True)]
             down = [100 * (share - low) for share, (low, _) in zip(values, bounds, strict=True)]
             whiskers = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
@@ -117,7 +140,7 @@ def risen_figure(comparison: Comparison) -> go.Figure:
                 y=[100 * share for share in values],
                 error_y={**whiskers, "color": INK, "thickness": 1, "width": 2},
                 name=stage,
-                marker_color=color,
+                marker_color=STAGE_COLORS[stage],
                 showlegend=column == 1,
                 legendgroup=stage,
             )
@@ -155,15 +178,8 @@ def risen_words(comparison: Comparison) -> str:
 
 
 def _share_words(risen: Risen) -> str:
-    low, high = share_interval(risen.entropy, risen.num_classes)
+    low, high = risen.interval("entropy")
     return f"{risen.entropy:.0%} ({low:.0%} to {high:.0%})"
-
-
-def share_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of so many."""
-    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    low, high = ((share + z * z / (2 * count) + side * spread) / (1 + z * z / count) for side in (-1, 1))
-    return max(0.0, low), min(1.0, high)
 
 
 def usage_findings(count: Count, settings: Settings) -> list[str]:
@@ -199,7 +215,7 @@ def _difference(one: UsageDifference) -> tuple[Any, ...]:
 def differences_csv(found: Mapping[str, Mapping[str, UsageDifference]]) -> str:
     """Amplified minus baseline, per class and place; low and high bound the 95 % interval."""
     rows = [(name, place, *_difference(one)) for name, places in found.items() for place, one in places.items()]
-    return _csv(("class", "where", *DIFFERENCE), rows)
+    return csv_text([("class", "where", *DIFFERENCE), *rows])
 
 
 def class_differences_csv(comparison: Comparison, names: Sequence[str]) -> str:
@@ -210,7 +226,7 @@ def class_differences_csv(comparison: Comparison, names: Sequence[str]) -> str:
         for stage, classes in by_stage.items()
         for name, one in zip(names, classes, strict=True)
     ]
-    return _csv(("schedule", "class", "where", *DIFFERENCE), rows)
+    return csv_text([("schedule", "class", "where", *DIFFERENCE), *rows])
 
 
 def usage_csv(count: Count, sides: Sequence[int]) -> str:
@@ -219,17 +235,11 @@ def usage_csv(count: Count, sides: Sequence[int]) -> str:
         (name, before.num_tokens, before.entropy, after.entropy, before.coverage, after.coverage)
         for name, before, after in _rows(count, sides)
     ]
-    return _csv(header, rows)
+    return csv_text([header, *rows])
 
 
-def changed_csv(count: Count, sides: Sequence[int]) -> str:
-    rows = [
-        (f"{side}×{side}", y + 1, x + 1, share)
-        for side, shares in zip(sides, count.changed, strict=True)
-        for y, line in enumerate(shares)
-        for x, share in enumerate(line)
-    ]
-    return _csv(("scale", "row", "column", "share_of_samples_changed"), rows)
+def changed_csv(count: Count) -> str:
+    return csv_text(changed_rows(count.changed))
 
 
 def risen_csv(comparison: Comparison) -> str:
@@ -238,12 +248,4 @@ def risen_csv(comparison: Comparison) -> str:
         for schedule, by_stage in comparison.risen.items()
         for stage, risen in by_stage.items()
     ]
-    return _csv(("schedule", "stage", "share_entropy_rose", "share_coverage_rose", "classes"), rows)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([("schedule", "stage", "share_entropy_rose", "share_coverage_rose", "classes"), *rows])

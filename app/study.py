@@ -1,7 +1,6 @@
 """Studies: what takes longer than a moment. Each says at once that it began, how far it is and how long it takes yet,
 and has a button that ends it after the batch in hand."""
 
-import json
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,12 +9,16 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+import plotly.graph_objects as go
+from gradio.components.plot import PlotData
 from matplotlib.figure import Figure
 
+from app import plots
 from app.context import CHEAP, STUDYING, AppContext, stale_note
 from app.distill_requests import time_words
 from hieramp import figures
-from hieramp.analysis.differenceplots import on_page
+from hieramp.analysis.plotting import on_page
+from hieramp.files import with_settings
 
 NOTHING = "Nothing is counted until you ask."
 BEGUN = "Counting: the first samples are being drawn …"
@@ -100,8 +103,7 @@ def link(name: str, text: str, about: Mapping[str, Any], shown: str = "") -> str
 
     The link says `shown`, or the name of the file.
     """
-    text = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in about.items()) + text
-    return file_link(name, text.encode(), "text/csv;charset=utf-8", shown)
+    return file_link(name, with_settings(text, about).encode(), "text/csv;charset=utf-8", shown)
 
 
 def plot(figure: Figure, words: str) -> str:
@@ -109,6 +111,19 @@ def plot(figure: Figure, words: str) -> str:
     source = "data:image/svg+xml;base64," + b64encode(on_page(figure)).decode()
     picture = f'<img src="{source}" alt="{escape(words)}">'
     return f'<div class="wide-plot" tabindex="0" role="group" aria-label="Plot">{picture}</div>'
+
+
+def interactive(figure: go.Figure, name: str = "") -> PlotData:
+    """A Plotly figure as `gr.Plot` takes it, with its buttons; its camera saves an SVG of this name."""
+    return PlotData(type="plotly", plot=plots.with_buttons(figure, name))
+
+
+def result_links(start: str, what: str, table: str, about: Mapping[str, Any], figure: Figure) -> str:
+    """A result to take away, as a table and as a plot: their links stay together."""
+    links = link(f"{start}-{what}.csv", table, about, f"{what}.csv") + plot_links(
+        f"{start}-{what}", figure, about, what
+    )
+    return f'<span class="files">{links}</span>'
 
 
 def plot_links(start: str, figure: Figure, about: Mapping[str, Any], shown: str) -> str:

@@ -6,7 +6,6 @@ baselines, then the amplified ones of the same seeds. The browser lays one over 
 """
 
 import base64
-import re
 from typing import Any
 
 from PIL import Image
@@ -16,9 +15,10 @@ from app import kinds
 from app.examples import notice
 from app.kinds import AnyModel
 from app.names import name_of
-from app.view_requests import ViewRequest, address, as_command, as_python, caption, described_one, short_name
+from app.view_requests import ViewRequest, address, as_command, as_python, caption, described_one
 from hieramp import Step, figures
 from hieramp.analysis.tokens import changed_tokens
+from hieramp.class_names import slug
 
 THUMB = 128  # pictures of unfinished scales carry at most this many pixels a side
 NUM_BELIEFS = 5
@@ -118,7 +118,7 @@ def png_uri(data: bytes) -> str:
 
 def file_name(class_name: str, rest: str) -> str:
     """A name that every file system takes."""
-    return f"{re.sub('[^a-z0-9]+', '-', short_name(class_name).lower()).strip('-') or 'class'}-{rest}"
+    return f"{slug(class_name)}-{rest}"
 
 
 def numbers(values: Tensor) -> list[float]:

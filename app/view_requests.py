@@ -14,11 +14,13 @@ from typing import Any
 from app import kinds
 from app.curated import opening
 from app.kinds import AnyModel
-from hieramp import Model, Settings
+from hieramp import Model, Settings, captions
+from hieramp.captions import GREEK, greek_of
 from hieramp.class_conditional import DESCRIBED
 from hieramp.class_names import short_name
 from hieramp.errors import UserError
 from hieramp.fields import Number, Part
+from hieramp.figures import STUDY
 from hieramp.scales import STAGES
 from hieramp.settings import FOR_SETS, set_settings
 
@@ -304,12 +306,13 @@ def from_picture(model: AnyModel, stored: Any) -> ViewRequest:
         raise UserError("the settings inside this picture are not complete: it names no seeds")
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise UserError(f"the seeds of this picture do not follow one another: {seeds[:8]}")
-    settings = Settings.from_json(stored, beside=(*DESCRIBED, SHEET))
+    settings = Settings.from_json(stored, beside=(*DESCRIBED, SHEET, STUDY))
     if settings.blocks == FOR_SETS[model.kind].resolved_blocks(model.depth):
         settings = replace(settings, blocks=None)
     label, name = stored.get("label"), str(stored["class"])
     is_ours = isinstance(label, int) and 0 <= label < len(model.class_names) and model.class_names[label] == name
-    request = {"class_name": label if is_ours else name, "seed": seeds[0], "count": len(seeds)}
+    count = min(len(seeds), MAX_COUNT) if STUDY in stored else len(seeds)
+    request = {"class_name": label if is_ours else name, "seed": seeds[0], "count": count}
     return read_request(model, request | settings.to_parts(model.kind))
 
 
@@ -318,6 +321,9 @@ def remarks(model: AnyModel, stored: Mapping[str, Any]) -> list[str]:
     ours = described(model, first_request(model))
     sheet = stored.get(SHEET)
     first = f"This is a sheet of {len(sheet)} pictures: the first of them, {sheet[0]}, is shown." if sheet else ""
+    seeds = len(stored.get("seeds", ()))
+    if STUDY in stored and seeds > MAX_COUNT:
+        first = f"This is a plot over {seeds} seeds: the pictures of the first {MAX_COUNT} are shown."
     return [first] * bool(first) + [
         f"The saved picture was drawn {how} {stored[name]}, this page draws {how} {ours[name]}: it will look different."
         for name, how in (("model", "by"), ("dtype", "in"))
@@ -328,37 +334,10 @@ def remarks(model: AnyModel, stored: Mapping[str, Any]) -> list[str]:
 # Words
 
 
-GREEK = {"logit": "β", "attention": "γ"}
-
-
 def caption(view_request: ViewRequest, model_kind: str = "var") -> str:
     """A request in one line."""
-    how, first, last = view_request.settings, view_request.seeds[0], view_request.seeds[-1]
-    start = f"{f'Seed {first}' if first == last else f'Seeds {first}–{last}'}. Guidance {how.guidance:g}"
-    if model_kind == "dit":
-        start += f", {how.steps} steps"
-    start += "".join(f", {words}" for words in unusual(how, "sampling", model_kind)) + "."
-    if how.is_off:
-        return f"{start} Amplification is off, so the two are the same."
-    stages = [(stage, getattr(how, stage) or (0, how.neutral)) for stage in STAGES]
-    said = ", ".join(f"{s} {v[1]:g} on {v[0]:.0%}" if v[1] != how.neutral else f"{s} off" for s, v in stages)
-    by_hand = [str(scale) for scale in how.named_positions]
-    painted = f" Painted by hand at scale {', '.join(by_hand)}." if by_hand else ""
-    located = unusual(replace(how, positions=None), "location", model_kind)
-    place = "".join(f" {words[0].upper()}{words[1:]}." for words in located)
-    return f"{start} {greek_of(how.mode, model_kind)}: {said} of the positions.{place}{painted}"
-
-
-def greek_of(mode: str, model_kind: str) -> str:
-    """The letter of a strength."""
-    return "α" if model_kind == "dit" else GREEK[mode]
-
-
-def unusual(settings: Settings, group: str, model_kind: str = "var") -> list[str]:
-    """The settings of a group that are not at their default, in words; guidance, which is always told, left aside."""
-    rows = [row for row in Settings.table(model_kind).values() if row.group == group and row.name != "guidance"]
-    values = [(row, getattr(settings, row.name)) for row in rows]
-    return [f"{row.label.split(' (')[0].lower()} {row.kind.text(v)}" for row, v in values if v != row.default]
+    off = "Amplification is off, so the two are the same."
+    return captions.caption(view_request.settings, view_request.seeds, model_kind, off)
 
 
 def label_of(model: AnyModel, part: Part, mode: str) -> str:

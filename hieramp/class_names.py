@@ -89,6 +89,11 @@ def short_name(name: str) -> str:
     return name.split(",")[0] if composed(name).casefold() in _imagenet() else name
 
 
+def slug(name: str) -> str:
+    """A class or model as a part of a file's name that every system takes."""
+    return re.sub("[^a-z0-9]+", "-", short_name(name).lower()).strip("-") or "class"
+
+
 def split_names(text: str, known: Sequence[str]) -> list[str]:
     """A list of class names as a person writes it: parted by semicolons, or by commas where there are none.
 

@@ -22,6 +22,7 @@ from hieramp.errors import UserError
 from hieramp.files import atomic
 
 SETTINGS_KEY = "hieramp"
+STUDY = "study"  # beside the settings inside a plot or table: what was done with the pictures
 TILE = 128  # small pictures are enlarged to about this many pixels
 GAP, INK, PAPER = 6, "#1c1b22", "#ffffff"
 LABEL_WIDTH = 320  # pixels, of the labels of a sheet at most

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +21,14 @@ from hieramp.classifier import Classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import to_signed
+from hieramp.figures import read_settings
+from hieramp.imageset.reader import open_set
+from hieramp.training.runs import load_vqvae
+
+
+def text_of(svg: Path) -> str:
+    """What is written in a plot, its lines joined."""
+    return " ".join(" ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))).split())
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +158,10 @@ def test_analyse_writes_figures_and_tables(
     assert all(
         float(row["entropy_nats_low"]) <= float(row["entropy_nats"]) <= float(row["entropy_nats_high"]) for row in rows
     )
+    assert "3 images a class, mean of 2 classes" in text_of(out / "tokens.svg")
+    assert "Guidance" not in text_of(out / "tokens.svg")  # no settings that they were drawn by
+    assert "real test images, n = 16" in text_of(out / "pixels.svg") and "base, n = 8" in text_of(out / "pixels.svg")
+    assert not (out / "changed.png").exists()  # no pairs
     svg = (out / "differences-ours-minus-base.svg").read_text()
     assert "3 images of each set, not paired" in svg and ">red<" in svg
     # nothing was amplified: no word on the paper's direction
@@ -167,6 +181,31 @@ def test_what_amplification_did_is_said_of_pairs_of_one_seed(
     assert "In the paper fine entropy falls; that" in said and "n = 2 classes)" in said and "coarse entropy: " in said
     found = json.loads((tmp_path / "o" / "analysis.json").read_text())["differences"]
     assert found["is_paired"] and found["images_of_a_class"] == 3
+    # the plots of the page's What changed, with their settings
+    stages = "amplified: Guidance 4. β: coarse off, mid off, fine 5 on 50% of the positions."
+    for name, told in {
+        "tokens": "entropy, nats",
+        "risen": "In how many of 2 classes entropy and coverage rose",
+        "changed": "Where the tokens of a pair differ, encoded by the VQ-VAE",
+    }.items():
+        text = text_of(tmp_path / "o" / f"{name}.svg")
+        assert told in text and stages in text and "plain: Guidance 4. Amplification is off." in text
+        with Image.open(tmp_path / "o" / f"{name}.png") as picture:
+            assert picture.width > 700
+        inside = read_settings(tmp_path / "o" / f"{name}.png")
+        assert set(inside) == {"plain", "amplified"} and inside["amplified"]["stages"]["fine"] == [0.5, 5.0]
+    sides, vqvae = model.var.scales.sides, load_vqvae(judge)
+    lines = (tmp_path / "o" / "changed.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert len(rows) == sum(side * side for side in sides) and "# is_paired: true" in lines
+    encoded = []
+    for name in ("amplified", "plain"):
+        with open_set(tmp_path / f"{name}.zip") as held:
+            pictures = torch.stack([torch.from_numpy(np.array(held.image(i))) for i in range(6)]).permute(0, 3, 1, 2)
+            encoded.append(token_usage(vqvae, pictures, torch.tensor(held.labels)).tokens)
+    differ = [ours[5] != base[5] for ours, base in zip(*encoded, strict=True)]  # of each class (3, 64)
+    wanted = torch.cat(differ).float().mean(0)
+    assert [float(row["share_of_samples_changed"]) for row in rows[-64:]] == pytest.approx(wanted.tolist())
     svg = (tmp_path / "o" / "differences-amplified-minus-plain.svg").read_text()
     assert "3 pairs of one seed a class" in svg and "fine, amplified" in svg
 

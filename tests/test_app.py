@@ -317,7 +317,7 @@ def test_plots_and_csv_hold_the_figures(model: hieramp.Model) -> None:
     assert entropy.y[5] == count.per_scale[0][5].entropy
     line = plots.usage_csv(count, sides).splitlines()[9].split(",")
     assert line[0] == "fine" and float(line[3]) == count.per_stage[1]["fine"].entropy
-    assert len(plots.changed_csv(count, sides).splitlines()) == 131
+    assert len(plots.changed_csv(count).splitlines()) == 131
     assert len(plots.changed_figure(count, sides).data) == 6
     *_, comparison = compare_schedules(model, [0, 1], 1)
     assert len(plots.risen_csv(comparison).splitlines()) == 22

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import threading
+import xml.etree.ElementTree as ElementTree
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig, to_json
+from hieramp.figures import SETTINGS_KEY, STUDY
 
 CLASSES = ("airplane", "cat", "dog", "frog")
 FINISHED = '.viewer[aria-busy="false"]'
@@ -165,6 +167,15 @@ def test_studies_show_paired_differences_and_say_whether_the_paper_holds(browser
         assert "4 pairs. Seeds 3–6." in (picture.get_attribute("alt") or "") and picture.bounding_box()["width"] > 500
         assert "Seeds 3–6" in downloaded(tab, "differences.svg")[1].decode()
         assert downloaded(tab, "differences.png")[1].startswith(b"\x89PNG")
+        for what in ("usage", "changed"):
+            is_a_plot(tab, f"cat-seed3-n4-{what}", what, {"class": "cat", "seeds": [3, 4, 5, 6]}, "4 pairs. Seeds 3–6")
+        with tab.expect_download() as got:  # the interactive plot has a camera, whose file tells what it is of
+            tab.locator(".js-plotly-plot").first.hover()
+            tab.locator(".modebar-btn[data-title^='Download plot']").first.click()
+        assert got.value.suggested_filename == "cat-seed3-n4-usage.svg"
+        assert "entropy" in Path(got.value.path()).read_text().lower()
+        buttons = [plot.locator(".modebar-btn").count() for plot in tab.locator(".js-plotly-plot").all()]
+        assert buttons[0] == buttons[1] > 0 == buttons[2]  # none over the plot that is yet to come
         tab.get_by_label("number input for Classes").fill("2")
         tab.get_by_label("number input for Samples of each").fill("2")
         tab.get_by_role("button", name="Compare schedules").click()
@@ -176,8 +187,50 @@ def test_studies_show_paired_differences_and_say_whether_the_paper_holds(browser
         assert name == "tiny-2-classes-seed3-n2-differences.csv"
         assert len([line for line in text.splitlines() if line[0] != "#"]) == 1 + 7 * 2 * 3
         assert tab.locator("#class-difference img").is_visible()
+        about = {"model": "tiny", "classes": rows_of(text), "seeds": [3, 4]}
+        is_a_plot(
+            tab, "tiny-2-classes-seed3-n2-schedules", "schedules", about, "2 classes, 2 pairs a class, tiny. Seeds 3–4"
+        )
         tab.set_viewport_size({"width": 390, "height": 800})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390  # the plot scrolls by itself
+
+
+def is_a_plot(tab: Any, start: str, what: str, about: dict[str, Any], told: str) -> None:
+    """The links of a plot give a PNG and an SVG that open, with their settings inside, and words in the plot."""
+    name, data = downloaded(tab, f"{what}.png")
+    assert name == f"{start}.png"
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+        inside = json.loads(picture.info[SETTINGS_KEY])
+        assert picture.width >= 1200 and about.items() <= inside.items() and STUDY in inside
+    name, data = downloaded(tab, f"{what}.svg")
+    tree, svg = ElementTree.fromstring(data), "{http://www.w3.org/2000/svg}"
+    assert name == f"{start}.svg" and json.dumps(inside) in data.decode().replace("&quot;", '"')
+    assert told in " ".join(" ".join(text.text or "" for text in tree.iter(f"{svg}text")).split())
+
+
+def rows_of(table: str) -> list[str]:
+    """The classes of a table, in their order."""
+    lines = csv.DictReader(line for line in table.splitlines() if line[0] != "#")
+    return list(dict.fromkeys(row["class"] for row in lines))
+
+
+def test_dose_and_response_is_saved_as_the_terminal_saves_it(browser: Any, address: str, judged_folder: Path) -> None:
+    with opened(browser, f"{address}?class=cat&seed=3", "Ablate") as tab:
+        tab.get_by_role("button", name="Draw the curves").click()
+        tab.get_by_role("link", name="dose.svg").wait_for()
+        start = "cat-seed3-n8-dose-fine-strength"
+        is_a_plot(tab, start, "dose", {"class": "cat", "seeds": list(range(3, 11))}, "n = 8 seeds a dose. Seeds 3–10")
+        name, data = downloaded(tab, "dose.json")
+        found = json.loads(data)
+        assert name == f"{start}.json" and found["study"]["doses"] == list(range(9)) and len(found["doses"]) == 9
+        name, data = downloaded(tab, "dose.csv")
+        assert name == f"{start}.csv" and b"# seeds: [3, 4, 5, 6, 7, 8, 9, 10]" in data
+        assert f"{found['doses'][8]['probability']['mean']:.3f}" in tab.locator(".dose .readout").inner_text()
+        png = {"name": "a.png", "mimeType": "image/png", "buffer": downloaded(tab, "dose.png")[1]}
+    with opened(browser, address, "Explore") as tab:  # a saved plot opens the pictures that it is of
+        tab.locator("input[type=file]").first.set_input_files(png)
+        tab.wait_for_url("**class=cat&seed=3&count=8**")
 
 
 def test_a_study_tells_its_progress(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from test_page_figures import FINISHED, address, judged_folder, opened  # noqa: 
 import hieramp
 from app import distill_tab, explore, plots, view_requests
 from app.context import AppContext
-from hieramp.analysis.tokens import Risen
+from hieramp.analysis.tokens import Risen, share_interval
 
 
 def test_one_drag_is_one_step_of_back_however_late_the_answers(
@@ -75,6 +75,12 @@ def test_a_share_stays_with_its_sign_and_no_sample_stands_alone(browser: Any, ad
         assert not re.search(r"\d [%]", verdict.evaluate("p => p.textContent"))
         rows = "x => Object.values(Object.groupBy(x, b => b.offsetTop)).map(row => row.length)"
         assert len(set(tab.locator(".gallery button").evaluate_all(rows))) == 1
+        # its name and its share are on one line, at 375 with what is before them
+        assert re.search(r"\w\N{NO-BREAK SPACE}\W?\d", verdict.evaluate("p => p.textContent"))
+        long = (
+            "p => { p.textContent = 'classifier: automobile\\u00a0>99\\u00a0%'; return p.getClientRects()[0].height; }"
+        )
+        assert verdict.evaluate(long) < 20
         # what only resets margins does not outweigh those that are meant
         assert tab.locator(".panel h3").first.evaluate("h => getComputedStyle(h).marginBottom") == "8px"
 
@@ -130,6 +136,35 @@ def test_the_form_of_a_set_outlives_a_reload(browser: Any, address: str) -> None
         assert tab.locator(".token", has_text="cat").is_visible()
 
 
+@pytest.mark.parametrize(("height", "least"), [(768, 220), (860, 280)])
+def test_a_low_screen_shows_the_maps_of_all_scales_with_the_pictures(
+    browser: Any,
+    address: str,  # noqa: F811
+    height: int,
+    least: int,
+) -> None:
+    with opened(browser, f"{address}?class=cat", "Explore", 1366) as tab:
+        tab.set_viewport_size({"width": 1366, "height": height})
+        tab.wait_for_function("document.querySelector('.strip .moved').textContent")
+        box = {
+            name: tab.locator(f".viewer .{name}").bounding_box() for name in ("stage", "readout", "strip", "copying")
+        }
+        ends = {name: (found["y"], found["y"] + found["height"]) for name, found in box.items()}
+        assert ends["strip"][1] <= height and tab.locator(".strip canvas").last.is_visible()
+        assert ends["stage"][1] <= ends["readout"][0] <= ends["readout"][1] <= ends["strip"][0]
+        assert ends["strip"][1] <= ends["copying"][0]
+        frames = tab.locator('.stage [data-pane="pair"] .frame')
+        assert all(frame.bounding_box()["width"] >= least for frame in frames.all())
+        # of each scale the two pictures and the two maps are beside one another, and each row has its labels
+        tops = (
+            "button => [...button.querySelectorAll('img, canvas')].map(x => Math.round(x.getBoundingClientRect().top))"
+        )
+        first, second, third, fourth = tab.locator(".strip button").last.evaluate(tops)
+        assert first == second < third == fourth
+        texts = tab.locator(".strip .labels span").evaluate_all("x => x.map(s => s.scrollWidth <= s.clientWidth)")
+        assert all(texts)
+
+
 @pytest.mark.parametrize("kept", [None, {}, [], [[7], 1, 1, 1], [["<b>"], "x", None, "y"], [[True], True, [], 0]])
 def test_a_form_that_was_never_kept_changes_nothing(model: hieramp.Model, tmp_path: Any, kept: Any) -> None:
     context = AppContext.make(model, job_root=tmp_path)
@@ -140,9 +175,9 @@ def test_a_form_that_was_never_kept_changes_nothing(model: hieramp.Model, tmp_pa
 
 
 def test_a_share_of_few_classes_carries_its_interval(model: hieramp.Model) -> None:
-    low, high = plots.share_interval(0.9, 10)
+    low, high = share_interval(0.9, 10)
     assert (round(low, 3), round(high, 3)) == (0.596, 0.982)  # Wilson's, by hand
-    assert plots.share_interval(0, 5)[0] == 0 and plots.share_interval(1, 5)[1] == 1
+    assert share_interval(0, 5)[0] == 0 and share_interval(1, 5)[1] == 1
     risen = {stage: {stage: Risen(0.9, 0.5, 10)} for stage in ("coarse", "mid", "fine")}
     comparison = type("C", (), {"num_classes": 10, "num_wanted": 10, "num_samples": 2, "risen": risen})
     assert "coarse 90% (60% to 98%)" in plots.risen_words(comparison)

@@ -27,8 +27,8 @@ function renderOpinion() {
   all("[data-verdict]").forEach((line, side) => {
     const found = opinion && opinion.verdicts[row(side)];
     line.hidden = !props.classifier;
-    line.textContent = found ? `classifier: ${found[0]} ${share(found[1])}` +
-      (found[0] === view.model.name ? "" : `, ${view.model.name} ${share(opinion.asked[row(side)])}`) : "classifier: …";
+    line.textContent = found ? `classifier: ${found[0]}\u00a0${share(found[1])}` +
+      (found[0] === view.model.name ? "" : `, ${view.model.name}\u00a0${share(opinion.asked[row(side)])}`) : "classifier: …";
   });
   [0, 1].forEach(side => {
     const label = all(".strip .labels span")[3 + side];
@@ -46,7 +46,7 @@ function renderOpinion() {
       `${said("A map that is only brightest in the middle has", view.opinion.centre[scale])}.`);
 }
 
-// A number stays on one line with its sign.
+// A number stays on one line with its sign, and with the name that it is of.
 const share = p => (p > 0.995 ? ">99\u00a0%" : p < 0.005 ? "<1\u00a0%" : `${(100 * p).toFixed(0)}\u00a0%`);
 
 part("map").closest("label").hidden = !props.classifier;

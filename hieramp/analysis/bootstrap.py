@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hieramp.analysis.tokens import Usage
+
 LEVEL = 0.95
 ROUNDING = 1e-6  # less is none
 FEWEST = 5  # images or classes: drawn again, three come out as one of ten sets
@@ -78,6 +80,24 @@ class UsageDifference:
 
     entropy: Interval
     coverage: Interval
+
+
+@dataclass(frozen=True)
+class Level:
+    """Entropy (nats) and coverage (share of the codebook) themselves, on average over classes."""
+
+    entropy: Interval
+    coverage: Interval
+
+
+def level(usages: Sequence[Usage]) -> Level:
+    """Of classes; of a single one, the interval is the value itself.
+
+    Raises:
+        ValueError: there is no class.
+    """
+    values = [[getattr(usage, what) for usage in usages] for what in ("entropy", "coverage")]
+    return Level(*(Interval(v[0], v[0], v[0], 1) if len(v) == 1 else mean_interval(v) for v in values))
 
 
 def code_counts(tokens_NL: Tensor, num_codes: int) -> Tensor:

@@ -1,19 +1,16 @@
 """Figures of paired differences with their intervals, for papers and for the page. Pure functions to matplotlib."""
 
-import io
-import textwrap
 from collections.abc import Mapping
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hieramp.analysis.bootstrap import Interval, UsageDifference, over_classes
+from hieramp.analysis.plotting import INK, titled
 
 UP, DOWN, OPEN = "#c2570c", "#2f6f9f", "#98928b"
 COLORS = {"up": UP, "down": DOWN, "open": OPEN}
 NOTE = "Dots: difference to the baseline. Lines: 95 % bootstrap interval."
-INK = "#857f78"  # on a page, light or dark
 
 
 def usage_difference_figure(found: Mapping[str, UsageDifference], title: str) -> Figure:
@@ -23,7 +20,7 @@ def usage_difference_figure(found: Mapping[str, UsageDifference], title: str) ->
     _rows(both[0], {name: one.entropy for name, one in found.items()}, "entropy, nats")
     coverage = {name: _scaled(one.coverage, 100) for name, one in found.items()}
     _rows(both[1], coverage, "coverage, points of % of the codebook")
-    return _titled(figure, title)
+    return titled(figure, title, NOTE)
 
 
 def classes_figure(found: Mapping[str, Mapping[str, Interval]], title: str, label: str = "entropy, nats") -> Figure:
@@ -38,7 +35,7 @@ def classes_figure(found: Mapping[str, Mapping[str, Interval]], title: str, labe
         if means:
             axes.axhline(len(classes) - 0.5, color=INK, linewidth=0.5)
         axes.set_title(name, fontsize=9)
-    return _titled(figure, title)
+    return titled(figure, title, NOTE)
 
 
 def _scaled(one: Interval, factor: float) -> Interval:
@@ -57,28 +54,6 @@ def _rows(axes: Axes, found: Mapping[str, Interval], label: str) -> None:
     axes.set_yticks(range(len(found)), list(found), fontsize=8)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=7)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(f"difference in {label}", fontsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _titled(figure: Figure, title: str) -> Figure:
-    width = int(figure.get_figwidth() * 14)
-    lines = textwrap.wrap(title, width) + textwrap.wrap(NOTE, width)
-    figure.suptitle("\n".join(lines), fontsize=8.5, x=0.01, ha="left")
-    return figure
-
-
-def on_page(figure: Figure) -> bytes:
-    """A figure as SVG for a page: in an ink that can be read on light and on dark, on nothing, its text as shapes."""
-    for axes in figure.axes:
-        axes.set_facecolor("none")
-        axes.tick_params(colors=INK)
-        axes.spines["bottom"].set_color(INK)
-        for text in (axes.xaxis.label, axes.title, *axes.get_yticklabels()):
-            text.set_color(INK)
-    for text in figure.texts:
-        text.set_color(INK)
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "hieramp"}):
-        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
-    return buffer.getvalue()

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hieramp.class_names import slug
 from hieramp.classifier import Classifier
 from hieramp.errors import UserError
+from hieramp.figures import STUDY
 from hieramp.generation.model import Model
 from hieramp.scales import STAGES
 from hieramp.settings import Settings
@@ -64,6 +66,7 @@ class Sweep:
     knob: Knob
     seeds: tuple[int, ...]
     doses: tuple[float, ...]  # all that are wanted
+    held: float  # the ρ, or the strength, that all of them have
     plain: Response
     responses: tuple[Response, ...]  # those that are drawn
 
@@ -103,7 +106,7 @@ def sweep(
     their noise.
 
     Raises:
-        UserError: a stage or knob that is not there, or fewer than two seeds.
+        UserError: a stage or knob that is not there, fewer than two seeds or doses, or a dose that no picture can have.
     """
     if stage not in STAGES:
         raise UserError(f"stage is {stage!r}: sweep one of {', '.join(STAGES)}")
@@ -113,18 +116,24 @@ def sweep(
     rho, strength = getattr(settings, stage) or (0.5, settings.neutral)
     if knob == "rho" and strength == settings.neutral:
         strength = 5.0
+    if len(wanted) < 2:
+        raise UserError(f"{len(wanted)} dose is no sweep: take at least 2")
+    held = rho if knob == "strength" else strength
+    pairs: list[Any] = [(rho, dose) if knob == "strength" else (dose, strength) for dose in wanted]
+    dosed = [replace(settings, **{stage: pair}) for pair in pairs]
     scales, seeds = model.var.scales.stages[stage], tuple(seeds)
+    if not scales:
+        raise UserError(f"{model.name} has no scale in stage {stage}: sweep another")
     images, entropy = _draw(model, label, seeds, settings.plain, scales)
     about = classifier.mean.device
     plain_features = _features(classifier, images.to(about))
     plain = _response(classifier, label, 0.0, images, entropy, images, plain_features)
     responses: list[Response] = []
-    yield Sweep(stage, knob, seeds, wanted, plain, ())
-    for dose in wanted:
-        pair: Any = (rho, dose) if knob == "strength" else (dose, strength)
-        some, entropy = _draw(model, label, seeds, replace(settings, **{stage: pair}), scales)
+    yield Sweep(stage, knob, seeds, wanted, held, plain, ())
+    for dose, how in zip(wanted, dosed, strict=True):
+        some, entropy = _draw(model, label, seeds, how, scales)
         responses.append(_response(classifier, label, dose, some, entropy, images, plain_features))
-        yield Sweep(stage, knob, seeds, wanted, plain, tuple(responses))
+        yield Sweep(stage, knob, seeds, wanted, held, plain, tuple(responses))
 
 
 def _draw(
@@ -206,3 +215,30 @@ def in_words(found: Sweep, measure: str = "probability") -> str:
         f"{last.estimate(measure).mean:.3f}, paired difference {change.mean:+.3f} "
         f"({change.low:+.3f} to {change.high:+.3f}, 95 % by Student's t, n = {n} seeds)."
     )
+
+
+def summary(found: Sweep) -> dict[str, Any]:
+    """The sweep for JSON: means with 95 % intervals, and by how much each dose differs from the plain pictures."""
+    points = [
+        {
+            "dose": response.dose,
+            **{m: vars(response.estimate(m)) for m in MEASURES},
+            "change": {m: vars(response.change(found.plain, m)) for m in MEASURES},
+        }
+        for response in found.responses
+    ]
+    plain = {m: vars(found.plain.estimate(m)) for m in MEASURES}
+    return {"measures": MEASURES, "plain": plain, "doses": points, "in_words": in_words(found)}
+
+
+def swept(found: Sweep) -> dict[str, Any]:
+    """What a file of the sweep says of it, beside the settings."""
+    other = "strength" if found.knob == "rho" else "rho"
+    about = {"stage": found.stage, "knob": found.knob, "doses": list(found.doses), other: found.held}
+    return {STUDY: {"what": "dose and response", **about, "interval": "95 %, Student's t over the seeds"}}
+
+
+def file_start(found: Sweep, class_name: str) -> str:
+    """What the names of its files begin with: "cat-seed0-n8-dose-fine-strength"."""
+    n = len(found.seeds)
+    return f"{slug(class_name)}-seed{found.seeds[0]}-n{n}-dose-{found.stage}-{found.knob}"

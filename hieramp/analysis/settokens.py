@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hieramp.analysis.bootstrap import UsageDifference, code_counts, usage_difference
+from hieramp.analysis.bootstrap import Level, UsageDifference, code_counts, level, usage_difference
 from hieramp.analysis.fidelity import in_batches
-from hieramp.analysis.tokens import CodeCounts, Risen, Usage, share_that_rose
+from hieramp.analysis.tokens import CodeCounts, Risen, Usage, changed_tokens, share_that_rose
 from hieramp.errors import UserError
 from hieramp.scales import Scales
 from hieramp.vqvae.model import VQVAE
@@ -32,6 +32,11 @@ class SetUsage:
         usages = self.places[place]
         count = len(usages)
         return sum(u.entropy for u in usages) / count, sum(u.coverage for u in usages) / count
+
+    def levels(self) -> dict[str, Level]:
+        """The same with intervals over classes, by what plots call the places: "8×8", "fine"."""
+        sides = {f"scale {i}": f"{side}×{side}" for i, side in enumerate(self.scales.sides)}
+        return {sides.get(place, place): level(usages) for place, usages in self.places.items()}
 
 
 @torch.no_grad()
@@ -67,6 +72,20 @@ def token_usage(vqvae: VQVAE, images_NCHW: Tensor, labels_N: Tensor, per_class: 
         for scale, usage in enumerate(counts.per_scale()):
             places[f"scale {scale}"].append(usage)
     return SetUsage(labels, places, tokens, vqvae.config.scales, vqvae.config.num_codes)
+
+
+def changed(baseline: SetUsage, ours: SetUsage) -> list[list[list[float]]]:
+    """Of pairs of one seed: for each scale (n, n) the share of pairs whose tokens differ.
+
+    Raises:
+        UserError: the two sets have other classes.
+    """
+    _check_classes(baseline, ours)
+    found = []
+    for scale, side in enumerate(ours.scales.sides):
+        before, after = (torch.cat([of_class[scale] for of_class in one.tokens]) for one in (baseline, ours))
+        found.append(changed_tokens(before, after).float().mean(0).view(side, side).tolist())
+    return found
 
 
 def risen(baseline: SetUsage, ours: SetUsage) -> dict[str, Risen]:

@@ -3,13 +3,17 @@
 Letters: B images, L positions of a scale, V codes. The paper's Figures 3, 8 and 9 (docs/method.md).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hieramp.scales import Scales
+
+Grid = Sequence[Sequence[float]]  # (n, n), a figure for each position of a scale
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Risen:
     entropy: float
     coverage: float
     num_classes: int
+
+    def interval(self, what: str) -> tuple[float, float]:
+        """Of the share of one of the two, "entropy" or "coverage"."""
+        return share_interval(getattr(self, what), self.num_classes)
 
 
 class CodeCounts:
@@ -80,3 +88,19 @@ def share_that_rose(baseline: Sequence[Usage], amplified: Sequence[Usage]) -> Ri
     entropy = sum(after.entropy > before.entropy for before, after in pairs)
     coverage = sum(after.coverage > before.coverage for before, after in pairs)
     return Risen(entropy / count, coverage / count, count)
+
+
+def share_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of so many."""
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((share + z * z / (2 * count) + side * spread) / (1 + z * z / count) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def changed_rows(shares: Sequence[Grid]) -> list[list[Any]]:
+    """The maps of `changed_tokens`, averaged over samples, as a table."""
+    rows: list[list[Any]] = [["scale", "row", "column", "share_of_samples_changed"]]
+    for share in shares:
+        for y, line in enumerate(share):
+            rows += [[f"{len(share)}×{len(share)}", y + 1, x + 1, value] for x, value in enumerate(line)]
+    return rows

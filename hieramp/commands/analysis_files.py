@@ -1,6 +1,5 @@
 """The files of `analyse`: tables as CSV, figures as PNG and SVG, a summary as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,16 @@ from hieramp import figures
 from hieramp.analysis.bootstrap import UsageDifference, direction, over_classes
 from hieramp.analysis.differenceplots import classes_figure
 from hieramp.analysis.judged import Closeness, Judged
-from hieramp.analysis.setplots import histogram_figure, risen_figure, usage_figure
-from hieramp.analysis.settokens import SetUsage, differences, risen
+from hieramp.analysis.setplots import histogram_figure
+from hieramp.analysis.settokens import SetUsage, changed, differences, risen
+from hieramp.analysis.tokenplots import changed_figure, risen_figure, usage_figure
+from hieramp.analysis.tokens import changed_rows
+from hieramp.captions import in_words
+from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages
 from hieramp.figures import save_figure
-from hieramp.files import atomic, csv_text, write_text
+from hieramp.files import atomic, csv_text, with_settings, write_text
+from hieramp.settings import Settings
 
 SHOWN = 10  # closest pairs
 ENDS = ("", "_low", "_high")
@@ -67,7 +71,7 @@ class Pair:
         kind = "pairs of one seed" if self.is_paired else "images of each set, not paired"
         seeds = [side.held.settings.get("seed") for side in (self.ours, self.baseline)]
         told = "" if None in seeds else f". Seeds of the sets: {seeds[0]} and {seeds[1]}"
-        return f"Entropy of the tokens, {self.ours.name} minus {self.baseline.name}: {self.count} {kind} a class{told}"
+        return f"{self.ours.name} minus {self.baseline.name}: {self.count} {kind} a class{told}."
 
     @property
     def amplified(self) -> list[str]:
@@ -105,13 +109,15 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, again
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "tokens.csv", csv_text(_token_rows(subjects)))
     write_text(out / "images.csv", csv_text(_image_rows(subjects, real)))
-    about = {s.name: s.held.settings for s in subjects}
-    _save(usage_figure({s.name: s.usage for s in subjects}), out / "tokens", about)
+    about, words = {s.name: s.held.settings for s in subjects}, " ".join(filter(None, map(_in_words, subjects)))
+    count, classes = len(subjects[0].usage.tokens[0][0]), len(subjects[0].usage.labels)
+    title = f"Tokens of images as the VQ-VAE encodes them, {count} images a class, mean of {classes} classes. {words}"
+    _save(usage_figure({s.name: s.usage.levels() for s in subjects}, title), out / "tokens", about)
     if against:
-        _save(risen_figure(risen(against.baseline.usage, against.ours.usage)), out / "risen", about)
-        _write_differences(out, against, about)
+        _write_differences(out, against, about, words)
     confidences = {s.name: s.judged.confidence_N for s in subjects}
-    _save(histogram_figure(confidences, "the classifier's confidence in the own class"), out / "confidence", about)
+    label = "the classifier's confidence in the own class"
+    _save(histogram_figure(confidences, label, f"How sure the classifier is. {words}"), out / "confidence", about)
     if real is None:
         return
     for space in ("features", "pixels"):
@@ -119,7 +125,8 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, again
         held_out = subjects[0].near[space].held_out_N
         if held_out is not None:
             distances["real test images"] = held_out
-        _save(histogram_figure(distances, f"distance to the nearest real image, {space}"), out / space, about)
+        label, title = f"distance to the nearest real image, {space}", f"How near real images are. {words}"
+        _save(histogram_figure(distances, label, title), out / space, about)
     for subject in subjects:
         with atomic(out / f"closest-{subject.name}.png") as part:
             closest_pairs(subject, real).save(part, "PNG")
@@ -131,8 +138,30 @@ def _save(figure: Figure, path: Path, about: dict[str, Any]) -> None:
         save_figure(figure, path.with_name(f"{path.name}.{kind}"), about)
 
 
-def _write_differences(out: Path, against: Pair, about: dict[str, Any]) -> None:
-    """The plot that the page's What changed has, and its figures; a CSV begins with the settings, after a #."""
+def _in_words(subject: Subject) -> str:
+    """The settings that a set was drawn by, in a line; nothing where it was not."""
+    stored = subject.held.settings
+    try:
+        settings = Settings.from_json(stored, beside=list(stored)) if "stages" in stored else None
+    except UserError:  # of a later version
+        settings = None
+    return f"{subject.name}: {in_words(settings, 'dit' if 'solver' in stored else 'var')}" if settings else ""
+
+
+def _write_differences(out: Path, against: Pair, about: dict[str, Any], words: str) -> None:
+    """The plots that the page's What changed has, and their figures; a CSV begins with the settings, after a #."""
+    shares = risen(against.baseline.usage, against.ours.usage)
+    sides = {f"scale {i}": f"{side}×{side}" for i, side in enumerate(against.ours.usage.scales.sides)}
+    over = f"{against.ours.name} over {against.baseline.name}"
+    title = f"In how many of {len(against.classes)} classes entropy and coverage rose, {against.title} {words}"
+    grouped = {sides.get(place, place): {over: share} for place, share in shares.items()}
+    _save(risen_figure(grouped, title, "scales, and the stages they make up"), out / "risen", about)
+    head = {**about, "images_of_a_class": against.count, "is_paired": against.is_paired}
+    if against.is_paired:
+        maps = changed(against.baseline.usage, against.ours.usage)
+        title = f"Where the tokens of a pair differ, encoded by the VQ-VAE: {against.title} {words}"
+        _save(changed_figure(maps, title), out / "changed", about)
+        write_text(out / "changed.csv", with_settings(csv_text(changed_rows(maps)), head))
     found = {
         f"{stage}, amplified" if stage in against.amplified else stage: {
             name: one.entropy for name, one in zip(against.classes, of_stage, strict=True)
@@ -140,7 +169,7 @@ def _write_differences(out: Path, against: Pair, about: dict[str, Any]) -> None:
         for stage, of_stage in against.differences.items()
     }
     name = f"differences-{against.ours.name}-minus-{against.baseline.name}"
-    _save(classes_figure(found, against.title), out / name, about)
+    _save(classes_figure(found, f"Entropy of the tokens, {against.title} {words}"), out / name, about)
     rows: list[list[Any]] = [
         ["class", "stage", *(f"{what}{end}" for what in ("entropy_nats", "coverage") for end in ENDS)]
     ]
@@ -148,9 +177,7 @@ def _write_differences(out: Path, against: Pair, about: dict[str, Any]) -> None:
         for label, one in zip(against.classes, of_stage, strict=True):
             values = [x for side in (one.entropy, one.coverage) for x in (side.value, side.low, side.high)]
             rows.append([label, stage, *values])
-    head = {**about, "images_of_a_class": against.count, "is_paired": against.is_paired}
-    lines = "".join(f"# {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in head.items())
-    write_text(out / f"{name}.csv", lines + csv_text(rows))
+    write_text(out / f"{name}.csv", with_settings(csv_text(rows), head))
 
 
 def closest_pairs(subject: Subject, real: Real) -> Image.Image:

@@ -10,6 +10,7 @@ from hieramp.commands import (
     analyse,
     compare,
     distill,
+    dose,
     evaluate,
     generate,
     measure,
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     modules = (
         generate,
         saliency,
+        dose,
         distill,
         recover,
         verify,

@@ -91,7 +91,7 @@ class AppContext:
         *_, view_model = self.grow(view_request)
         return view_model
 
-    def answer(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
+    def answer(self, what: str, asked: ViewRequest, *more: Any) -> Any:
         """`lent.answer`, in turn with the jobs."""
         with self.device.drawing():
             return lent.answer(self.served, what, asked, *more)
@@ -151,10 +151,15 @@ def as_given(component: C) -> C:
     return component
 
 
-def stale_note(query: Mapping[str, str | None]) -> str:
-    """What a result says, where the page finds that the controls have moved on from the settings it was made by."""
-    text = "The controls have been changed since: this is of the settings before."
-    return f'<p class="stale-note" data-of="{escape(json.dumps(query))}" hidden>{text}</p>'
+STALE = "The settings have been changed since: this is of those before."
+
+
+def stale_note(query: Mapping[str, str | None], text: str = STALE) -> str:
+    """What a result says, where the page finds that it is of other settings than those that stand there now.
+
+    These are the controls that the `query` names, and the form of the study around it (`study.run`).
+    """
+    return f'<p class="stale-note" data-of="{escape(json.dumps(query))}" hidden>{escape(text)}</p>'
 
 
 def html(value: Any = "", **options: Any) -> gr.HTML:

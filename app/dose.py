@@ -64,7 +64,8 @@ def build(context: AppContext, controls: Controls) -> None:
                 words = said(text, links, view_requests.address(model, view_request))
                 yield len(one.responses), len(one.doses), words, (view_of(one),)
 
-    study.run(context, "dose", (draw, end), swept, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
+    outputs = [words, curves]
+    study.run(context, "dose", (draw, end), swept, controls.inputs, [stage, knob], outputs, NOTHING, BEGUN)
 
 
 def words_of(name: str, found: Sweep) -> str:

@@ -29,7 +29,7 @@ from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.distill import PILOT_IMAGES, CostEstimate, estimate
+from hieramp.distillation.estimate import PILOT_IMAGES, Estimating, estimating
 from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
@@ -103,10 +103,6 @@ def _block_view(served: Served, view_request: ViewRequest, sample: Any, block: A
     return handlers.block_view(served.model, view_request, sample, block, served.memory)
 
 
-def _estimate(served: Served, distill_request: DistillRequest) -> CostEstimate:
-    return estimate(served.model, distill_request.num_images, distill_request.settings, distill_request.soft_labels)
-
-
 def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
     return position_view(served.model, view_request, asked, served.looks, served.memory)
 
@@ -126,24 +122,23 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "position": _position,
     "opinion": _opinion,
     "saved": _saved,
-    "estimate": _estimate,
 }
 
 
-def _seconds_of_answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> int:
-    return _seconds(key, 2 * len(asked.seeds) if isinstance(asked, ViewRequest) else 4 * PILOT_IMAGES)
+def _seconds_of_answer(key: int, what: str, asked: ViewRequest, *more: Any) -> int:
+    return _seconds(key, 2 * len(asked.seeds))
 
 
 @gpu(_seconds_of_answer)
-def _answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
+def _answer(key: int, what: str, asked: ViewRequest, *more: Any) -> Any:
     try:
         return _ANSWERS[what](_SERVED[key], asked, *more)
     except UserError as error:
         return _Wrong(str(error))
 
 
-def answer(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
-    """generate, saliency, block_view, position, opinion or saved of a request (as in `handlers`), or a set's estimate.
+def answer(served: Served, what: str, asked: ViewRequest, *more: Any) -> Any:
+    """generate, saliency, block_view, position, opinion or saved of a request (as in `handlers`).
 
     Raises:
         UserError: what these raise.
@@ -180,12 +175,17 @@ def _verdict(model: Model, distill_request: DistillRequest, path: Path, data: st
     return judge_set(path, classifier_of(model) if has_classifier(model) else None, vqvae, data)
 
 
+def _estimate(model: Model, distill_request: DistillRequest) -> Iterator[Estimating]:
+    return estimating(model, distill_request.num_images, distill_request.settings, distill_request.soft_labels)
+
+
 _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw
     "count_tokens": (_count_tokens, lambda samples: 2 * samples),
     "compare_schedules": (_compare_schedules, lambda samples, labels: len(SCHEDULES) * samples * len(labels)),
     "ablate": (_ablate, lambda empty: len(empty.view_requests)),
     "dose": (_dose, lambda stage, knob: (1 + DOSES) * SEEDS),
     "verdict": (_verdict, lambda path, data: _AS_LONG_AS_CAN_BE if data else 1000),
+    "estimate": (_estimate, lambda: 4 * PILOT_IMAGES),
 }
 _AS_LONG_AS_CAN_BE = 10**9  # images: a student trains for a minute
 
@@ -204,7 +204,7 @@ def _study(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any)
 
 def study(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
     """count_tokens (samples), compare_schedules (samples of each, labels), ablate (an empty sheet), dose (stage, knob)
-    or, of a set, verdict (its file, real images): what is found so far.
+    or, of a set, estimate or verdict (its file, real images): what is found so far.
 
     Raises:
         UserError: what these raise.

@@ -1,5 +1,6 @@
 """Who may compute when: the newest request of a visitor, and drawings before background work."""
 
+import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,11 +17,12 @@ class DeviceQueue:
 
     def __init__(self) -> None:
         self._newest: dict[str, int] = {}
+        self._tickets = itertools.count(1)  # none is given twice, also not to who was forgotten
 
     def take(self, visitor: str) -> int:
         """A ticket that makes all earlier ones of this visitor stale."""
-        self._newest[visitor] = self._newest.get(visitor, 0) + 1
-        return self._newest[visitor]
+        self._newest[visitor] = ticket = next(self._tickets)
+        return ticket
 
     def is_stale(self, visitor: str, ticket: int) -> bool:
         return self._newest.get(visitor, ticket) != ticket

@@ -28,6 +28,7 @@ def run(
     buttons: tuple[gr.Button, gr.Button],
     study: Callable[[dict[Any, Any]], Iterator[Found]],
     inputs: set[Any],
+    form: Sequence[Any],
     outputs: list[Any],
     nothing: str = NOTHING,
     begun: str = BEGUN,
@@ -35,7 +36,8 @@ def run(
 ) -> None:
     """A study on two buttons: the first begins it, and so do the events `also`; the second ends it.
 
-    `outputs` begin with the words, as HTML.
+    `form` are the fields that ask for it, beside what else is in `inputs`. `outputs` begin with the words, as HTML: a
+    note in them (`context.stale_note`) is shown as soon as the form is another than the one that was asked with.
     """
     button, end = buttons
 
@@ -51,6 +53,10 @@ def run(
 
     def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         mine, begin = given[ticket], time.monotonic()
+        if context.scheduling.is_stale(key(request), mine):  # ended while it waited for its turn
+            yield {outputs[0]: said(nothing)}
+            return
+        asked = [given[field] for field in form]
         try:
             with closing(study(given)) as found:  # type: ignore[type-var]
                 for done, wanted, words, others in found:
@@ -58,7 +64,7 @@ def run(
                     more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
                     if not has_stopped:
                         more = progress(done, wanted, time.monotonic() - begin)
-                    yield dict(zip(outputs, (more + words, *others), strict=True))
+                    yield dict(zip(outputs, (_result(name, asked, more + words), *others), strict=True))
                     if has_stopped:
                         return
         except gr.Error:
@@ -71,9 +77,16 @@ def run(
     began = [ticket, outputs[0], end]
     for begins in (button.click, *also):
         asked = begins(ask, None, began, trigger_mode="once", **CHEAP)
-        studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
+        studied = asked.then(study_on, {ticket, *inputs, *form}, outputs, **STUDYING)
         studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
     end.click(stop, None, end, **CHEAP)
+    filled = f"(...values) => window.hieramp.filled({json.dumps(name)}, values)"
+    gr.on([field.change for field in form], None, list(form), None, js=filled, api_visibility="private")
+
+
+def _result(name: str, asked: Sequence[Any], words: str) -> str:
+    """Words that know which form they answer: web/page.js compares it with the one that stands there."""
+    return f'<div data-study="{escape(name)}" data-asked="{escape(json.dumps(asked))}">{words}</div>'
 
 
 def progress(done: int, wanted: int, seconds: float) -> str:

@@ -17,6 +17,7 @@ from app import lent, view_models
 from app.distill_requests import DistillRequest
 from app.jobs import JobBook
 from app.models import MODEL, Offered
+from app.pieces import Piece
 from app.scheduling import Device, DeviceQueue
 from app.view_models import ViewModel
 from app.view_requests import ViewRequest
@@ -33,6 +34,8 @@ CHEAP: dict[str, Any] = {"queue": False, **PRIVATE}  # never waits for a drawing
 # Through the queue, though it is cheap: the page shows no errors of events outside it (Gradio 6.31).
 ASKING: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 DRAWING: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
+# What the viewer waits for, in pieces between those of other drawings (`AppContext.pieces`).
+ANSWERING: dict[str, Any] = {"concurrency_id": "answers", "concurrency_limit": 4, **PRIVATE}
 # Studies compute batch by batch in the gaps between drawings (`Device.in_gaps`), two people's at once.
 STUDYING: dict[str, Any] = {"concurrency_id": STUDY, "concurrency_limit": 2, **PRIVATE}
 
@@ -95,6 +98,10 @@ class AppContext:
         """`lent.answer`, in turn with the jobs."""
         with self.device.drawing():
             return lent.answer(self.served, what, asked, *more)
+
+    def pieces(self, what: str, view_request: ViewRequest, asked: Mapping[str, Any]) -> Generator[Piece, None, None]:
+        """`lent.study` of an answer that the viewer waits for, in turn with drawings as one of them."""
+        return self.device.taken_for(lent.study(self.served, what, view_request, asked))
 
     def study(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
         """`lent.study`, in the gaps between drawings."""

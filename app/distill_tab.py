@@ -104,9 +104,7 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: Reme
     demo.load(does.poll, kept, shown, **CHEAP)
     sets.input(does.choose, [sets, remembered], [remembered, *shown], **ASKING)
     pictures.more(does.more, remembered, pictures, trigger_mode="multiple", **ASKING)
-    verdict_tab.connect(
-        context, verdict, lambda given: does.job(given[remembered]), remembered, sets, pictures.finished
-    )
+    verdict_tab.connect(context, verdict, lambda given: does.job(given[remembered]), remembered, pictures.finished)
     handed = download.click(does.hand_out, remembered, file, **ASKING)
     handed.success(None, None, None, js=CLICK_FILE, api_visibility="private")
 

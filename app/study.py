@@ -64,7 +64,8 @@ def run(
                     more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
                     if not has_stopped:
                         more = progress(done, wanted, time.monotonic() - begin)
-                    yield dict(zip(outputs, (_result(name, asked, more + words), *others), strict=True))
+                    words = answering(name, asked, more + words) if form else more + words
+                    yield dict(zip(outputs, (words, *others), strict=True))
                     if has_stopped:
                         return
         except gr.Error:
@@ -80,11 +81,12 @@ def run(
         studied = asked.then(study_on, {ticket, *inputs, *form}, outputs, **STUDYING)
         studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
     end.click(stop, None, end, **CHEAP)
-    filled = f"(...values) => window.hieramp.filled({json.dumps(name)}, values)"
-    gr.on([field.change for field in form], None, list(form), None, js=filled, api_visibility="private")
+    if form:
+        filled = f"(...values) => window.hieramp.filled({json.dumps(name)}, values)"
+        gr.on([field.change for field in form], None, list(form), None, js=filled, api_visibility="private")
 
 
-def _result(name: str, asked: Sequence[Any], words: str) -> str:
+def answering(name: str, asked: Sequence[Any], words: str) -> str:
     """Words that know which form they answer: web/page.js compares it with the one that stands there."""
     return f'<div data-study="{escape(name)}" data-asked="{escape(json.dumps(asked))}">{words}</div>'
 

@@ -34,13 +34,9 @@ def connect(
     parts: tuple[gr.Button, gr.Button, gr.HTML],
     job_of: Callable[[dict[Any, Any]], Job | None],
     remembered: gr.BrowserState,
-    chosen: gr.Radio,
     finished: Any,
 ) -> None:
-    """Judge the set on screen when the button is pressed, or when `finished` says that it has come to its end.
-
-    `chosen` tells which set that is.
-    """
+    """Judge the set on screen when the button is pressed, or when `finished` says that it has come to its end."""
     button, end, words = parts
 
     def judged(given: dict[Any, Any]) -> Iterator[study.Found]:
@@ -58,7 +54,7 @@ def connect(
                     write_text(path, json.dumps(asdict(found)))
                 yield found.done, found.of, as_html(job, found), ()
 
-    study.run(context, "verdict", (button, end), judged, {remembered}, [chosen], [words], NOTHING, BEGUN, [finished])
+    study.run(context, "verdict", (button, end), judged, {remembered}, [], [words], NOTHING, BEGUN, [finished])
 
 
 def read(text: str) -> SetVerdict:
@@ -79,7 +75,8 @@ def as_html(job: Job, found: SetVerdict) -> str:
         links = study.file_link(f"{job.distill_request.name}-verdict.json", data, "application/json", "Save JSON")
     head = f"<h3>Verdict on {escape(job.path.name)}</h3>"
     note = stale_note({}, OTHER)
-    return f'{head}{note}<dl class="set-verdict">{lines}</dl><p class="plain links">{links}</p>'
+    words = f'{head}{note}<dl class="set-verdict">{lines}</dl><p class="plain links">{links}</p>'
+    return study.answering("verdict", [job.id], words)  # web/pictures.js tells which set is on screen
 
 
 def in_words(found: SetVerdict) -> list[tuple[str, str]]:

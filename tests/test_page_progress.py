@@ -3,6 +3,7 @@
 import itertools
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from test_page_figures import address, judged_folder, opened  # noqa: F401
 
 import hieramp
-from app import context, estimate_tab, view_requests
+from app import context, estimate_tab, exports, handlers, verdicts, view_requests
 from app.distill_requests import read_distill_request
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
@@ -202,7 +203,9 @@ def test_a_verdict_on_another_set_is_marked(browser: Any, address: str, gate: Ga
         number(tab, "Images per class (IPC)").fill("1")
         tab.get_by_role("button", name="Make the set").click()
         verdict = tab.locator("#verdict")
-        verdict.get_by_role("link", name="Save JSON").wait_for()
+        verdict.get_by_text("Verdict on tiny-ipc1-seed0.zip").wait_for()
+        tab.get_by_role("button", name="Stop judging").click()  # a student takes a minute
+        verdict.get_by_text(STOPPED).wait_for()
         assert not verdict.locator(".stale-note").is_visible()
         tab.get_by_label("Seed of the set").fill("5")
         gate.hold_after(0)
@@ -211,3 +214,103 @@ def test_a_verdict_on_another_set_is_marked(browser: Any, address: str, gate: Ga
         assert "another set" in verdict.inner_text() and "Verdict on tiny-ipc1-seed0.zip" in verdict.inner_text()
         tab.locator("#my-sets").get_by_label(re.compile("tiny-ipc1-seed0")).check(force=True)
         verdict.locator(".stale-note").wait_for(state="hidden")
+
+
+# Explore
+
+
+def slowly(found: Iterator[Any], told: list[Any], seconds: float = 0.7) -> Iterator[Any]:
+    """The same, each after a while, and noted as it is asked for."""
+    for one in found:
+        told.append(one)
+        time.sleep(seconds)
+        yield one
+
+
+def test_a_long_drawing_tells_how_long_it_takes_and_stops(
+    browser: Any,
+    address: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grow, drawn = handlers.grow, list[Any]()
+    with opened(browser, f"{address}?class=cat", "Explore") as tab:
+        status, end = tab.locator('[data-part="status"]'), tab.get_by_role("button", name="Stop drawing")
+        number(tab, "Number of images").fill("3")
+        tab.wait_for_url("**count=3**")
+        tab.wait_for_selector(".viewer[aria-busy=false] .gallery button:nth-child(3)")
+        tab.wait_for_timeout(1500)
+        assert not end.is_visible()
+        monkeypatch.setattr(handlers, "grow", lambda *given: slowly(grow(*given), drawn, 1.2))
+        tab.get_by_label("Seed", exact=True).fill("41")
+        tab.get_by_text("Drawing the first scale …").wait_for()
+        tab.get_by_text(re.compile(r"^Drawing scale [34], \d×\d: about \d+ s left$")).wait_for()
+        assert tab.locator(".viewer[aria-busy=true]").count()
+        end.click()
+        status.get_by_text(re.compile("^Stopped before scale [345],")).wait_for()
+        assert not end.is_visible() and tab.locator(".viewer[aria-busy=false]").count()
+        tab.wait_for_timeout(4000)
+        assert len(drawn) < 6 and status.inner_text().startswith("Stopped before scale")
+        before = len(drawn)
+        tab.get_by_label("Seed", exact=True).fill("42")  # ended before its first scale is there
+        end.click()
+        tab.wait_for_timeout(2500)
+        assert len(drawn) <= before + 1 and status.inner_text().startswith("Stopped")
+        monkeypatch.setattr(handlers, "grow", grow)
+        tab.get_by_label("Seed", exact=True).fill("43")
+        tab.get_by_alt_text("Amplified picture of cat, seed 43", exact=True).first.wait_for()
+        tab.wait_for_selector('.viewer[aria-busy=false] [data-part="status"]:has-text("Seeds 43–45")')
+        assert not end.is_visible()
+
+
+def test_a_long_file_tells_how_far_it_is_and_stops(
+    browser: Any,
+    address: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames, made = exports.frames, list[Any]()
+    with opened(browser, f"{address}?class=cat&seed=4", "Explore") as tab:
+        said, end = tab.locator('[data-part="copied"]'), tab.get_by_role("button", name="Stop saving")
+        monkeypatch.setattr(exports, "frames", lambda *given: slowly(frames(*given), made, 1.2))
+        tab.get_by_role("button", name="Save growth").click()
+        tab.get_by_text(re.compile(r"^Making the frames: [2345] of 6, about \d+ s left …$")).wait_for()
+        end.click()
+        assert said.inner_text() == "Stopped." and not end.is_visible()
+        tab.wait_for_timeout(4000)
+        assert len(made) < 6 and said.inner_text() == "Stopped."
+        monkeypatch.setattr(exports, "frames", frames)
+        with tab.expect_download() as got:
+            tab.get_by_role("button", name="Save growth").click()
+        assert got.value.suggested_filename == "cat-seed4-growth.gif" and not end.is_visible()
+        tab.get_by_text("Saved as cat-seed4-growth.gif.").wait_for()
+        monkeypatch.setattr(exports, "frames", lambda *given: 1 / 0)  # what goes wrong leaves nothing waiting
+        tab.get_by_role("button", name="Save growth").click()
+        tab.get_by_text("Something went wrong on the server").first.wait_for()
+        tab.wait_for_timeout(1500)
+        assert said.inner_text() == "" and not end.is_visible()
+
+
+def test_an_occlusion_map_tells_how_far_it_is_and_stops(
+    browser: Any,
+    address: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts, blurred = verdicts.occlusion_parts, list[Any]()
+    with opened(browser, f"{address}?class=cat&seed=4", "Explore") as tab:
+        said, end = tab.locator('[data-part="agreement"]'), tab.get_by_role("button", name="Stop blurring")
+        monkeypatch.setattr(verdicts, "occlusion_parts", lambda *given: slowly(parts(*given), blurred, 1.0))
+        tab.locator('[data-part="map"]').select_option("occlusion")
+        tab.get_by_text(
+            re.compile(r"^Blurring one position after another: \d+ of 260, about \d+ (s|min) left …$")
+        ).wait_for()
+        end.click()
+        assert said.inner_text() == "Stopped: choose the map again to have it." and not end.is_visible()
+        tab.wait_for_timeout(2500)
+        count = len(blurred)
+        tab.wait_for_timeout(1500)
+        assert count == len(blurred) < 12
+        monkeypatch.setattr(verdicts, "occlusion_parts", parts)
+        tab.locator('[data-part="map"]').select_option("")
+        assert not said.is_visible()
+        tab.locator('[data-part="map"]').select_option("occlusion")
+        tab.get_by_text(re.compile("Rank correlation with the saliency of this scale")).wait_for()
+        assert not end.is_visible()

@@ -57,6 +57,7 @@ window.hieramp = {
     restoring = false;
     for (const field of document.querySelectorAll("[data-wrong]")) unmark(field);
     markStale(query);
+    window.dispatchEvent(new CustomEvent("hieramp-asked", { detail: query }));
   },
   // What is looked at, which Back does not undo step by step.
   shown(query) {

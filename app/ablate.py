@@ -69,8 +69,8 @@ def build(context: AppContext, controls: Controls) -> None:
     def choose(name: str, given: dict[Any, Any]) -> Any:
         return _values_of(model, name, _request_or_first(model, controls.values(given)))
 
-    inputs = {seeds, *asked.values(), *controls.inputs}
-    study.run(context, "sheet", (draw, stop), drawn, inputs, [words, sheet], EMPTY, BEGUN)
+    asking = [*asked.values(), seeds]
+    study.run(context, "sheet", (draw, stop), drawn, controls.inputs, asking, [words, sheet], EMPTY, BEGUN)
     filled = [columns, column_values, rows, row_values]
     form.input(lambda given: fill(given[form], given), {form, *controls.inputs}, filled, **CHEAP)
     columns.input(lambda given: choose(given[columns], given), {columns, *controls.inputs}, column_values, **CHEAP)

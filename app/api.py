@@ -119,8 +119,8 @@ class Endpoints:
 
     def estimate(self, **settings: Any) -> dict[str, Any]:
         distill_request = self._recipe(settings)
-        found = self.context.answer("estimate", distill_request)
-        return {"images": distill_request.num_images, "seconds": found.seconds, "bytes": found.bytes}
+        *_, last = self.context.study("estimate", distill_request)
+        return {"images": distill_request.num_images, "seconds": last.found.seconds, "bytes": last.found.bytes}
 
     def distill(self, **settings: Any) -> dict[str, Any]:
         return job_answer(self.context.jobs.start(self._recipe(settings), visitors.current()))
@@ -191,7 +191,7 @@ def build(context: AppContext) -> None:
          "csv per schedule and stage; differences per schedule, class and stage; findings, in sentences."),
         (does.ablate, studying, (*plane, *one), "Pictures along any two fields, as a sheet with its baselines.",
          "sheet: data: address of a PNG; labels of its pictures, row by row; csv of settings and figures."),
-        (does.estimate, drawing, made, "What a distilled set would take.", "images, seconds, bytes."),
+        (does.estimate, studying, made, "What a distilled set would take.", "images, seconds, bytes."),
         (does.distill, asking, made, "Make a distilled set in the background.", stands),
         (does.job, cheap, (job_id,), "Where a job stands.", stands),
         (does.stop_job, cheap, (job_id,), "Stop a job after the batch in hand; what is drawn is kept.", stands),

@@ -52,12 +52,11 @@ def build(context: AppContext, controls: Controls) -> None:
     per_class_plot = html("", elem_id="class-difference")
     risen = _plot("Share of classes that rose")
     outputs = [usage_words, difference, usage, changed]
-    study.run(
-        context, "count", (count, end), _counting(context, controls, samples), {samples, *controls.inputs}, outputs
-    )
-    inputs, outputs = {classes, per_class, *controls.inputs}, [risen_words, per_class_plot, risen]
-    comparing = _comparing(context, controls, classes, per_class)
-    study.run(context, "compare", (compare, end_comparison), comparing, inputs, outputs)
+    counting = _counting(context, controls, samples)
+    study.run(context, "count", (count, end), counting, controls.inputs, [samples], outputs)
+    comparing, form = _comparing(context, controls, classes, per_class), [classes, per_class]
+    outputs = [risen_words, per_class_plot, risen]
+    study.run(context, "compare", (compare, end_comparison), comparing, controls.inputs, form, outputs)
 
 
 def _plot(text: str) -> gr.Plot:

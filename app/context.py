@@ -17,6 +17,7 @@ from app import lent, view_models
 from app.distill_requests import DistillRequest
 from app.jobs import JobBook
 from app.models import MODEL, Offered
+from app.pieces import Piece
 from app.scheduling import Device, DeviceQueue
 from app.view_models import ViewModel
 from app.view_requests import ViewRequest
@@ -33,6 +34,8 @@ CHEAP: dict[str, Any] = {"queue": False, **PRIVATE}  # never waits for a drawing
 # Through the queue, though it is cheap: the page shows no errors of events outside it (Gradio 6.31).
 ASKING: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
 DRAWING: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
+# What the viewer waits for, in pieces between those of other drawings (`AppContext.pieces`).
+ANSWERING: dict[str, Any] = {"concurrency_id": "answers", "concurrency_limit": 4, **PRIVATE}
 # Studies compute batch by batch in the gaps between drawings (`Device.in_gaps`), two people's at once.
 STUDYING: dict[str, Any] = {"concurrency_id": STUDY, "concurrency_limit": 2, **PRIVATE}
 
@@ -91,10 +94,14 @@ class AppContext:
         *_, view_model = self.grow(view_request)
         return view_model
 
-    def answer(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
+    def answer(self, what: str, asked: ViewRequest, *more: Any) -> Any:
         """`lent.answer`, in turn with the jobs."""
         with self.device.drawing():
             return lent.answer(self.served, what, asked, *more)
+
+    def pieces(self, what: str, view_request: ViewRequest, asked: Mapping[str, Any]) -> Generator[Piece, None, None]:
+        """`lent.study` of an answer that the viewer waits for, in turn with drawings as one of them."""
+        return self.device.taken_for(lent.study(self.served, what, view_request, asked))
 
     def study(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
         """`lent.study`, in the gaps between drawings."""
@@ -151,10 +158,15 @@ def as_given(component: C) -> C:
     return component
 
 
-def stale_note(query: Mapping[str, str | None]) -> str:
-    """What a result says, where the page finds that the controls have moved on from the settings it was made by."""
-    text = "The controls have been changed since: this is of the settings before."
-    return f'<p class="stale-note" data-of="{escape(json.dumps(query))}" hidden>{text}</p>'
+STALE = "The settings have been changed since: this is of those before."
+
+
+def stale_note(query: Mapping[str, str | None], text: str = STALE) -> str:
+    """What a result says, where the page finds that it is of other settings than those that stand there now.
+
+    These are the controls that the `query` names, and the form of the study around it (`study.run`).
+    """
+    return f'<p class="stale-note" data-of="{escape(json.dumps(query))}" hidden>{escape(text)}</p>'
 
 
 def html(value: Any = "", **options: Any) -> gr.HTML:

@@ -9,7 +9,7 @@ from app import view_requests
 from app.visitor_limits import VisitorLimits
 from hieramp import Model, Settings
 from hieramp.checkpoints import has_part
-from hieramp.distillation.distill import CostEstimate
+from hieramp.distillation.estimate import CostEstimate
 from hieramp.errors import UserError
 
 MAX_SEED = 2**40 - 1

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from app import distill_requests, set_pictures, theme, verdict_tab, visitors
-from app.context import ASKING, CHEAP, DRAWING, AppContext, as_given, html, sentences, slider
+from app import distill_requests, estimate_tab, set_pictures, theme, verdict_tab, visitors
+from app.context import ASKING, CHEAP, AppContext, as_given, html, sentences, slider
 from app.controls import Controls
 from app.jobs import Job
 from app.names import full_names
@@ -61,9 +61,9 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: Reme
         seed = as_given(gr.Number(0, label="Seed of the set", interactive=True, min_width=100))
         can = distill_requests.has_classifier(context.model)
         soft = gr.Checkbox(False, label="Soft labels", interactive=can, min_width=110, elem_id="soft-labels")
-    guess = html(f"<p role='status'>{escape(_first_guess(context))}</p>", elem_id="estimate", elem_classes="prose-line")
+    count = html(_count_words(_first_count(context)), elem_id="set-count", elem_classes="prose-line")
+    estimated = estimate_tab.build()
     with gr.Row(elem_classes="ask"):
-        ask = gr.Button("Estimate", min_width=110, scale=0)
         start = gr.Button("Make the set", variant="primary", min_width=130, scale=0, elem_id="make-set")
         stop = gr.Button("Stop", interactive=False, min_width=80, scale=0)
         resume = gr.Button("Resume", interactive=False, min_width=80, scale=0)
@@ -93,10 +93,10 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: Reme
     fill: list[Any] = list(asked.values())  # what is filled in outlives a reload
     gr.on([field.input for field in fill], lambda *values: list(values), fill, form, **CHEAP)
     filled = demo.load(lambda values: form_of(context, values), form, fill, **CHEAP)
-    filled.success(does.recount, fields, guess, **ASKING)
+    filled.success(does.recount, fields, count, **ASKING)
     kept = [remembered, listed]
-    ask.click(does.estimate, fields, guess, **DRAWING)
-    gr.on([classes.input, ipc.input, soft.input], does.recount, fields, guess, trigger_mode="always_last", **ASKING)
+    estimate_tab.connect(context, estimated, does.recipe, controls, [classes, ipc, soft], {seed})
+    gr.on([classes.input, ipc.input], does.recount, fields, count, trigger_mode="always_last", **ASKING)
     start.click(does.begin, {remembered, *fields}, [remembered, *shown], trigger_mode="once", **ASKING)
     stop.click(does.stop, kept, shown, **CHEAP)
     resume.click(does.resume, kept, shown, **ASKING)
@@ -133,29 +133,22 @@ class Actions:
     ) -> None:
         self.context, self.values, self.remembered = context, values, remembered
 
-    def _recipe(self, given: dict[Any, Any]) -> distill_requests.DistillRequest:
+    def recipe(self, given: dict[Any, Any]) -> distill_requests.DistillRequest:
         return distill_requests.read_distill_request(self.context.model, self.context.limits, self.values(given))
 
-    def estimate(self, given: dict[Any, Any]) -> str:
-        with sentences():
-            distill_request = self._recipe(given)
-            found = self.context.answer("estimate", distill_request)
-        return f"<p role='status'>{escape(distill_requests.estimate_words(distill_request, found))}</p>"
-
     def recount(self, given: dict[Any, Any]) -> str:
-        """How many images the form asks for now; an estimate of another form is gone."""
+        """How many images the form asks for now."""
         try:
-            count = f"{self._recipe(given).num_images:,}"
+            return _count_words(self.recipe(given).num_images)
         except UserError as error:
             return f"<p role='status'>{escape(without_folders(str(error)))}.</p>"
-        return f"<p role='status'>{count} images as it is. Estimate tells what they take in time and size.</p>"
 
     def begin(self, given: dict[Any, Any]) -> list[Any]:
         with sentences():
             before = [job for job in map(self.context.jobs.get, mine(given[self.remembered])[0]) if job]
             if any(job.is_active for job in before):
                 raise UserError("a set of yours is being made: stop it first, or wait for it")
-            job = self.context.jobs.start(self._recipe(given), visitors.current())
+            job = self.context.jobs.start(self.recipe(given), visitors.current())
         kept = {"ids": [job.id, *(one.id for one in before)][:MOST_SETS], "shown": job.id}
         return [kept, *self._view(kept, [])]
 
@@ -213,9 +206,12 @@ class Actions:
         return gr.DownloadButton(value=str(job.path))
 
 
-def _first_guess(context: AppContext) -> str:
-    count = min(10, context.limits.ipc) * len(context.model.class_names)
-    return f"{count:,} images as it is. Estimate tells what they take in time and size."
+def _first_count(context: AppContext) -> int:
+    return min(10, context.limits.ipc) * len(context.model.class_names)
+
+
+def _count_words(count: int) -> str:
+    return f"<p role='status'>{count:,} image{'s' if count > 1 else ''} as it is.</p>"
 
 
 def _view(context: AppContext, job: Job | None) -> list[Any]:

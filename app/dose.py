@@ -62,7 +62,8 @@ def build(context: AppContext, controls: Controls) -> None:
                 words = said(text, links, view_requests.address(model, view_request))
                 yield len(one.responses), len(one.doses), words, (view_of(one),)
 
-    study.run(context, "dose", (draw, end), drawn, {stage, knob, *controls.inputs}, [words, curves], NOTHING, BEGUN)
+    outputs = [words, curves]
+    study.run(context, "dose", (draw, end), drawn, controls.inputs, [stage, knob], outputs, NOTHING, BEGUN)
 
 
 def links_of(model: Model, view_request: ViewRequest, found: Sweep) -> str:

@@ -1,28 +1,25 @@
-"""The first tab: choose, watch, and where it looks. The settings are a link, and a saved picture brings them back."""
+"""The first tab: choose, watch, and where it looks."""
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import gradio as gr
-from PIL import Image
 
-from app import average_map, curated, examples, kinds, picker, theme, view_models, view_requests
-from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, warn
+from app import average_map, channel, curated, examples, kinds, restoring, theme, view_models, view_requests
+from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences
 from app.controls import Controls, setting_events, user_triggers
 from app.distill_requests import has_classifier
+from app.restoring import Restoring
 from hieramp import figures
-from hieramp.errors import UserError
 
-CLOSER = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-closer', { detail: props.value })));"
 PARTS = (
     "",
     "-draw",
     "-strip",
+    "-progress",
     "-input",
     "-mechanism",
     "-opinion",
@@ -70,8 +67,7 @@ def build(context: AppContext) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         classifier=is_var and has_classifier(model),
         judges=HIDDEN if is_var and model.var.config.own_class_tokens else TOLD,
     )
-    closer = gr.HTML(None, html_template="", js_on_load=CLOSER, apply_default_css=False, elem_id="closer")
-    return viewer, closer, place
+    return viewer, channel.build("closer"), place
 
 
 class DrawChain:
@@ -139,89 +135,47 @@ def connect(
     tab_of: dict[str, Any],
 ) -> None:
     """Draw when the page opens and when anything is set; restore from addresses and pictures."""
-
-    def shown_of(query: Mapping[str, str], asked: bool) -> dict[Any, Any]:
-        """What an address sets; `asked`: also where it names no setting, which is then a fresh page."""
-        name, no_model = query.get("tab", "explore"), picker.missing(context, query)
-        if no_model:
-            warn(f"This address was not understood: {no_model}. {context.model.name} is shown.")
-        # Who has chosen a tab while the page was opening stays there.
-        chosen = gr.Tabs(selected=name if name in tab_of else "explore") if asked or "tab" in query else gr.skip()
-        shown = {tabs: chosen}
-        if not asked and not any(view_requests.in_address(name) in query for name in controls.named):
-            return controls.unchanged() | shown
-        view_request, wrong = view_requests.read_query(context.model, query)
-        if wrong:
-            warn(f"This address was not understood: {'; '.join(wrong)}. The rest of it is shown.")
-        return controls.updates(view_requests.values_on_page(context.model, view_request)) | shown
-
-    def from_address(request: gr.Request) -> dict[Any, Any]:
-        return shown_of(dict(request.query_params), asked=False)
-
-    def restored(event: gr.EventData) -> dict[Any, Any]:
-        """Back, Forward, and a picture of a sheet."""
-        with sentences():
-            query = dict(parse_qsl(str(event._data.get("query", ""))[:10_000].lstrip("?")))
-            return shown_of(query, asked=True)
-
-    def from_picture(path: str) -> dict[Any, Any]:
-        try:
-            with sentences():
-                stored = settings_inside(Path(path))
-                view_request = view_requests.from_picture(context.model, stored)
-                values = view_requests.values_on_page(context.model, view_request)
-                for remark in view_requests.remarks(context.model, stored):
-                    warn(remark)
-                return controls.updates(values) | {tabs: gr.Tabs(selected="explore")}
-        finally:
-            Path(path).unlink(missing_ok=True)
-
-    def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
-        with sentences():
-            view_request, asked = view_requests.read_request(context.model, controls.values(given)), event._data
-            closer = context.answer("block_view", view_request, asked.get("sample"), asked.get("block"))
-        return {**closer, "key": view_requests.address(context.model, view_request)}
+    viewer = drawing.viewer
+    setting = [*restoring.connect(demo, viewer, Restoring(context, controls, tabs, tab_of))]
+    setting += [*_painting(controls, viewer), *setting_events(context, controls)]
+    drawing.after(*user_triggers(controls))
+    for event in setting:
+        drawing.then_after(event)
+    _connect_tabs(controls, tabs, tab_of)
+    _connect_looks(context, controls, viewer, closer)
+    channel.connect_ends(context, viewer)
 
     def leave(request: gr.Request) -> None:
-        context.scheduling.forget(str(request.session_hash))
+        context.scheduling.leave(str(request.session_hash))
+
+    demo.unload(leave)
+
+
+def _painting(controls: Controls, viewer: gr.HTML) -> list[Any]:
+    """What sets the positions painted by hand, where there are such."""
 
     def paint(event: gr.EventData) -> str:
         return str(event._data.get("text", ""))
 
-    painting = "positions" in controls.named
-    painted = [drawing.viewer.paint(paint, None, controls.named["positions"], **CHEAP)] if painting else []
-    restoring = [*controls.outputs, tabs]
-    opened = demo.load(from_address, None, restoring, **ASKING)
-    shown = controls.opened.upload(from_picture, controls.opened, restoring, **ASKING)
-    again = drawing.viewer.restore(restored, None, restoring, **ASKING)
-    drawing.after(*user_triggers(controls))
-    for event in (opened, shown, again, *painted, *setting_events(context, controls)):
-        drawing.then_after(event)
-    for button in (controls.generate, controls.dice, controls.random_class):  # what they draw is in Explore
+    positions = controls.named.get("positions")
+    return [] if positions is None else [viewer.paint(paint, None, positions, **CHEAP)]
+
+
+def _connect_tabs(controls: Controls, tabs: gr.Tabs, tab_of: dict[str, Any]) -> None:
+    """What the buttons of the controls draw is in Explore; the address names the tab."""
+    for button in (controls.generate, controls.dice, controls.random_class):
         button.click(lambda: gr.Tabs(selected="explore"), None, tabs, **CHEAP)
     for name, tab in tab_of.items():
         tab.select(None, None, None, js=f"() => window.hieramp.shown({{ tab: '{name}' }})", api_visibility="private")
-    drawing.viewer.look(look, controls.inputs, closer, trigger_mode="always_last", **DRAWING)
-    demo.unload(leave)
 
 
-def settings_inside(path: Path) -> dict[str, Any]:
-    """The settings inside a picture that was sent here under a name of the server's.
+def _connect_looks(context: AppContext, controls: Controls, viewer: gr.HTML, closer: gr.HTML) -> None:
+    """A closer look: the maps of one block of one sample."""
 
-    Raises:
-        UserError: it is no PNG, or carries none; names neither the file nor where it lies.
-    """
-    try:
-        with Image.open(path) as picture:
-            carries = figures.SETTINGS_KEY in picture.info
-    except (OSError, ValueError) as error:
-        raise UserError("this file is not a picture that can be read: open a PNG saved here") from error
-    if not carries:
-        raise UserError(
-            "this picture carries no settings: it was not made by hieramp, was saved again since, or is of a distilled "
-            "set of an earlier version, whose settings are in its dataset.json"
-        )
-    try:
-        return figures.read_settings(path)
-    except UserError as error:
-        raise UserError("the settings inside this picture are damaged: draw it again") from error
+    def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
+        with sentences():
+            view_request, asked = view_requests.read_request(context.model, controls.values(given)), event._data
+            found = context.answer("block_view", view_request, asked.get("sample"), asked.get("block"))
+        return {**found, "key": view_requests.address(context.model, view_request)}
+
+    viewer.look(look, controls.inputs, closer, trigger_mode="always_last", **DRAWING)

@@ -7,11 +7,11 @@ import io
 import json
 import textwrap
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 from torch import Tensor
 
-from app import denoising, handlers, kinds, view_models
+from app import denoising, handlers, kinds
 from app.distill_requests import has_classifier
 from app.kinds import AnyModel
-from app.verdicts import opinion_view
+from app.pieces import Piece
+from app.verdicts import occlusion_view
 from app.view_requests import ViewRequest, caption, described, short_name, whole
 from hieramp import Step, figures
 from hieramp.diffusion.model import DiffusionModel
@@ -38,6 +39,7 @@ INK, FAINT, PAPER, MARK = "#1c1b22", "#5c5a66", "#ffffff", "#ffb561"
 FRAME_MS, LAST_MS = 700, 2500  # how long an animation shows a step, and the finished pictures
 MAP_SIZE = 256  # pixels of a map's image, about
 SIDES = ("baseline", "amplified")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,10 @@ def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, A
     )
 
 
-def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: RecentDrawings | None = None) -> GrownPair:
-    """The pair that is looked at, with the maps that lie over it.
+def draw(
+    model: AnyModel, view_request: ViewRequest, shown: Shown, memory: RecentDrawings | None = None
+) -> Generator[Piece, None, GrownPair]:
+    """The pair that is looked at, with the maps that lie over it; on the way what is done of it.
 
     Raises:
         UserError: a block is asked for, and the model has no class tokens.
@@ -106,7 +110,7 @@ def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: Recen
     rows = [shown.sample, len(view_request.seeds) + shown.sample]
     titles = tuple(_titles(model, view_request))
     if isinstance(model, DiffusionModel):
-        steps = list(denoising.shown(model, view_request))
+        steps = yield from _collected(denoising.shown(model, view_request), len(titles))
         arrays = {f"saliency_{i}": _array(step.saliency[rows]) for i, step in enumerate(steps)}
         arrays |= {f"chosen_{i}": step.amplified[rows].cpu().numpy() for i, step in enumerate(steps)}
         return GrownPair(
@@ -116,13 +120,19 @@ def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: Recen
             tuple(step.amplified[rows].cpu().view_as(step.saliency[rows]) for step in steps),
             arrays,
         )
-    grown = list(handlers.steps_of(model, view_request, memory))
+    grown = yield from _collected(handlers.steps_of(model, view_request, memory), len(titles))
     chosen = [step.chosen(view_request.settings) for step in grown]
     maps = [_map_of(model.name, step, rows, shown) for step in grown]
     arrays = _var_arrays(grown, rows, chosen)
     if shown.occlusion:
-        found = opinion_view(model, view_request, {"sample": shown.sample, "maps": True}, memory)["maps"]
-        maps = [torch.tensor(pair).view(2, step.side, step.side) for pair, step in zip(found, grown, strict=True)]
+        view: dict[str, Any] | None = None
+        for piece in occlusion_view(model, view_request, {"sample": shown.sample}, memory):
+            view = piece.answer
+            yield replace(piece, answer=None)
+        assert view is not None
+        maps = [
+            torch.tensor(pair).view(2, step.side, step.side) for pair, step in zip(view["maps"], grown, strict=True)
+        ]
         arrays |= {f"occlusion_{i}": _array(pair) for i, pair in enumerate(maps)}
     return GrownPair(
         titles,
@@ -132,6 +142,14 @@ def draw(model: AnyModel, view_request: ViewRequest, shown: Shown, memory: Recen
         tuple(None if mask is None else mask[rows].cpu() for mask in chosen),
         arrays,
     )
+
+
+def _collected(steps: Iterable[T], count: int) -> Generator[Piece, None, list[T]]:
+    collected = list[T]()
+    for step in steps:
+        collected.append(step)
+        yield Piece("drawing", len(collected), count)
+    return collected
 
 
 def _titles(model: AnyModel, view_request: ViewRequest) -> list[str]:
@@ -247,9 +265,9 @@ def _legend(canvas: Image.Image, y: int, model: AnyModel, shown: Shown, drawn: G
     pen.text((EDGE + 284, y), f"{words} {what}", INK, _font(16))
 
 
-def growth(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> bytes:
-    """The pair growing step by step, as a GIF without end; its comment is what it is drawn by, as JSON."""
-    size, frames = (WIDTH - 3 * EDGE) // 2, []
+def frames(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> Iterator[Image.Image]:
+    """The pair growing step by step."""
+    size = (WIDTH - 3 * EDGE) // 2
     name, seed = short_name(model.class_names[view_request.label]), view_request.seeds[shown.sample]
     bare = Shown(**{**vars(shown), "compare": False, "finished": False})
     for scale, title in enumerate(drawn.titles):
@@ -261,17 +279,28 @@ def growth(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Grow
             left = EDGE + i * (size + EDGE)
             canvas.paste(pane, (left, EDGE + 44))
             pen.text((left, EDGE + 52 + size), SIDES[i], INK, _font(LINE))
-        frames.append(canvas.quantize(256, Image.Quantize.MEDIANCUT))
+        yield canvas.quantize(256, Image.Quantize.MEDIANCUT)
+
+
+def growth(model: AnyModel, view_request: ViewRequest, shown: Shown, pictures: Sequence[Image.Image]) -> bytes:
+    """The frames as a GIF without end; its comment is what it is drawn by, as JSON."""
     buffer = io.BytesIO()
-    times = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
-    comment = json.dumps({figures.SETTINGS_KEY: described(model, _one(view_request, shown))}).encode()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, comment=comment)
+    times = [FRAME_MS] * (len(pictures) - 1) + [LAST_MS]
+    comment = json.dumps({figures.SETTINGS_KEY: described(model, one_sample(view_request, shown))}).encode()
+    how: dict[str, Any] = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
+    pictures[0].save(buffer, "GIF", comment=comment, **how)
     return buffer.getvalue()
 
 
-def _one(view_request: ViewRequest, shown: Shown) -> ViewRequest:
+def one_sample(view_request: ViewRequest, shown: Shown) -> ViewRequest:
     """The request of the sample that is looked at alone."""
     return ViewRequest(view_request.label, (view_request.seeds[shown.sample],), view_request.settings)
+
+
+def figure_png(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> bytes:
+    """The figure as a PNG that brings its settings back."""
+    settings = described(model, one_sample(view_request, shown))
+    return figures.png_bytes(figure(model, view_request, shown, drawn), settings)
 
 
 # The maps
@@ -293,7 +322,7 @@ def maps(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownP
     buffer, arrays = io.BytesIO(), io.BytesIO()
     given: dict[str, Any] = dict(drawn.arrays)
     np.savez_compressed(arrays, **given)
-    about = {"settings": described(model, _one(view_request, shown)), "about": ABOUT, "images": _which(shown)}
+    about = {"settings": described(model, one_sample(view_request, shown)), "about": ABOUT, "images": _which(shown)}
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("about.json", json.dumps(about, indent=1))
         archive.writestr("maps.npz", arrays.getvalue())
@@ -315,37 +344,3 @@ def _which(shown: Shown) -> str:
     return f"block_saliency of block {shown.block}, " + (
         f"head {shown.head - 1}" if shown.head else "mean of the heads"
     )
-
-
-# All of them
-
-
-def _figure_png(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownPair) -> bytes:
-    settings = described(model, _one(view_request, shown))
-    return figures.png_bytes(figure(model, view_request, shown, drawn), settings)
-
-
-KINDS: dict[str, tuple[str, str, Callable[[AnyModel, ViewRequest, Shown, GrownPair], bytes]]] = {
-    "figure": ("figure.png", "image/png", _figure_png),
-    "growth": ("growth.gif", "image/gif", growth),
-    "maps": ("maps.zip", "application/zip", maps),
-}
-
-
-def saved(
-    model: AnyModel, view_request: ViewRequest, asked: Mapping[str, Any], memory: RecentDrawings | None = None
-) -> dict[str, Any]:
-    """A file of one of KINDS: its name, its media type and its bytes.
-
-    Raises:
-        UserError: there is no such kind, or what is looked at is not there.
-    """
-    what = str(asked.get("what"))
-    if what not in KINDS:
-        raise UserError(f"{what[:40]!r} cannot be saved: choose {', '.join(KINDS)}")
-    ending, media, make = KINDS[what]
-    shown = read_shown(model, view_request, asked)
-    drawn = draw(model, view_request, shown, memory)
-    seed = view_request.seeds[shown.sample]
-    name = view_models.file_name(model.class_names[view_request.label], f"seed{seed}-{ending}")
-    return {"name": name, "media": media, "bytes": make(model, view_request, shown, drawn)}

@@ -16,20 +16,22 @@ from weakref import WeakValueDictionary
 from torch import nn
 
 import hieramp
-from app import exports, handlers, sheets
+from app import handlers, sheets
 from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
+from app.pieces import Piece
+from app.saved_files import saving
 from app.set_verdict import SetVerdict, judge_set
-from app.verdicts import classifier_of, opinion_view
+from app.verdicts import classifier_of, occlusion_view, opinion_view
 from app.view_models import ViewModel
-from app.view_requests import ViewRequest
+from app.view_requests import MAX_COUNT, ViewRequest
 from app.zero import gpu, is_lent
 from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.distill import PILOT_IMAGES, CostEstimate, estimate
+from hieramp.distillation.estimate import PILOT_IMAGES, Estimating, estimating
 from hieramp.errors import UserError
 from hieramp.generation.memory import RecentDrawings
 
@@ -103,10 +105,6 @@ def _block_view(served: Served, view_request: ViewRequest, sample: Any, block: A
     return handlers.block_view(served.model, view_request, sample, block, served.memory)
 
 
-def _estimate(served: Served, distill_request: DistillRequest) -> CostEstimate:
-    return estimate(served.model, distill_request.num_images, distill_request.settings, distill_request.soft_labels)
-
-
 def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
     return position_view(served.model, view_request, asked, served.looks, served.memory)
 
@@ -115,35 +113,29 @@ def _opinion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]
     return opinion_view(served.model, view_request, asked, served.memory)
 
 
-def _saved(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return exports.saved(served.model, view_request, asked, served.memory)
-
-
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "generate": lambda served, view_request: handlers.generate(served.model, view_request),
     "saliency": lambda served, view_request: handlers.saliency(served.model, view_request),
     "block_view": _block_view,
     "position": _position,
     "opinion": _opinion,
-    "saved": _saved,
-    "estimate": _estimate,
 }
 
 
-def _seconds_of_answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> int:
-    return _seconds(key, 2 * len(asked.seeds) if isinstance(asked, ViewRequest) else 4 * PILOT_IMAGES)
+def _seconds_of_answer(key: int, what: str, asked: ViewRequest, *more: Any) -> int:
+    return _seconds(key, 2 * len(asked.seeds))
 
 
 @gpu(_seconds_of_answer)
-def _answer(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
+def _answer(key: int, what: str, asked: ViewRequest, *more: Any) -> Any:
     try:
         return _ANSWERS[what](_SERVED[key], asked, *more)
     except UserError as error:
         return _Wrong(str(error))
 
 
-def answer(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Any:
-    """generate, saliency, block_view, position, opinion or saved of a request (as in `handlers`), or a set's estimate.
+def answer(served: Served, what: str, asked: ViewRequest, *more: Any) -> Any:
+    """generate, saliency, block_view, position or opinion of a request (as in `handlers`).
 
     Raises:
         UserError: what these raise.
@@ -157,27 +149,43 @@ def answer(served: Served, what: str, asked: ViewRequest | DistillRequest, *more
 # Studies, batch by batch
 
 
-def _count_tokens(model: Model, view_request: ViewRequest, samples: int) -> Iterator[Any]:
+def _count_tokens(served: Served, view_request: ViewRequest, samples: int) -> Iterator[Any]:
     how = view_request.settings
-    return count_tokens(model, view_request.label, samples, how.amplification, view_request.seeds[0], how.sampling)
+    return count_tokens(
+        served.model, view_request.label, samples, how.amplification, view_request.seeds[0], how.sampling
+    )
 
 
-def _compare_schedules(model: Model, view_request: ViewRequest, samples: int, labels: list[int]) -> Iterator[Any]:
-    return compare_schedules(model, labels, samples, view_request.seeds[0], view_request.settings.sampling)
+def _compare_schedules(served: Served, view_request: ViewRequest, samples: int, labels: list[int]) -> Iterator[Any]:
+    return compare_schedules(served.model, labels, samples, view_request.seeds[0], view_request.settings.sampling)
 
 
-def _ablate(model: Model, view_request: ViewRequest, empty: sheets.Sheet) -> Iterator[Any]:
-    return sheets.draw_sheet(model, empty, classifier_of(model) if has_classifier(model) else None)
+def _ablate(served: Served, view_request: ViewRequest, empty: sheets.Sheet) -> Iterator[Any]:
+    return sheets.draw_sheet(served.model, empty, classifier_of(served.model) if has_classifier(served.model) else None)
 
 
-def _dose(model: Model, view_request: ViewRequest, stage: str, knob: Knob) -> Iterator[Any]:
+def _dose(served: Served, view_request: ViewRequest, stage: str, knob: Knob) -> Iterator[Any]:
     seeds = range(view_request.seeds[0], view_request.seeds[0] + SEEDS)
-    return sweep(model, classifier_of(model), view_request.label, stage, knob, view_request.settings, seeds)
+    return sweep(
+        served.model, classifier_of(served.model), view_request.label, stage, knob, view_request.settings, seeds
+    )
 
 
-def _verdict(model: Model, distill_request: DistillRequest, path: Path, data: str | None) -> Iterator[SetVerdict]:
-    vqvae = model.vqvae if model.kind == "var" else None
-    return judge_set(path, classifier_of(model) if has_classifier(model) else None, vqvae, data)
+def _verdict(served: Served, distill_request: DistillRequest, path: Path, data: str | None) -> Iterator[SetVerdict]:
+    vqvae = served.model.vqvae if served.model.kind == "var" else None
+    return judge_set(path, classifier_of(served.model) if has_classifier(served.model) else None, vqvae, data)
+
+
+def _estimate(served: Served, distill_request: DistillRequest) -> Iterator[Estimating]:
+    return estimating(served.model, distill_request.num_images, distill_request.settings, distill_request.soft_labels)
+
+
+def _occlusion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> Iterator[Piece]:
+    return occlusion_view(served.model, view_request, asked, served.memory)
+
+
+def _saved(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> Iterator[Piece]:
+    return saving(served.model, view_request, asked, served.memory)
 
 
 _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw
@@ -186,6 +194,9 @@ _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {
     "ablate": (_ablate, lambda empty: len(empty.view_requests)),
     "dose": (_dose, lambda stage, knob: (1 + DOSES) * SEEDS),
     "verdict": (_verdict, lambda path, data: _AS_LONG_AS_CAN_BE if data else 1000),
+    "estimate": (_estimate, lambda: 4 * PILOT_IMAGES),
+    "occlusion": (_occlusion, lambda asked: 2 * MAX_COUNT),
+    "saved": (_saved, lambda asked: 2 * MAX_COUNT),
 }
 _AS_LONG_AS_CAN_BE = 10**9  # images: a student trains for a minute
 
@@ -197,14 +208,15 @@ def _seconds_of_study(key: int, what: str, asked: ViewRequest | DistillRequest, 
 @gpu(_seconds_of_study)
 def _study(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
     try:
-        yield from _STUDIES[what][0](_SERVED[key].model, asked, *more)
+        yield from _STUDIES[what][0](_SERVED[key], asked, *more)
     except UserError as error:
         yield _Wrong(str(error))
 
 
 def study(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
     """count_tokens (samples), compare_schedules (samples of each, labels), ablate (an empty sheet), dose (stage, knob)
-    or, of a set, verdict (its file, real images): what is found so far.
+    or, of a set, estimate or verdict (its file, real images): what is found so far. occlusion and saved (what is asked
+    for): the pieces of an answer.
 
     Raises:
         UserError: what these raise.

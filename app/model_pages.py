@@ -33,9 +33,14 @@ MOST = 3  # models kept beside the first
 WAITING = (
     '<!doctype html><html lang="en"><title>{name}</title><meta http-equiv="refresh" content="0">'
     '<meta name="color-scheme" content="light dark"><body style="font-family: system-ui; margin: 3em">'
-    "<h1>HierAmp</h1><p role='status'>Loading {name} …</p></body></html>"
+    "<h1>HierAmp</h1><p role='status'>Loading {name} from the disk …</p>"
+    "<p>Its page opens by itself. <a href='?'>Back to {first}</a></p></body></html>"
 )
 log = logging.getLogger(__name__)
+
+
+def _waiting(one: Offered, first: Offered) -> str:
+    return WAITING.format(name=escape(one.name), first=escape(first.name))
 
 
 @dataclass(eq=False)
@@ -178,7 +183,7 @@ class Front:
             await self.app(scope, receive, send)
             return
         if scope["path"] == "/" and scope["method"] == "GET" and not self.book.is_ready(one):
-            await HTMLResponse(WAITING.format(name=escape(one.name)))(scope, receive, send)
+            await HTMLResponse(_waiting(one, self.book.models[0]))(scope, receive, send)
             return
         try:
             app = await self.book.app_of(one)

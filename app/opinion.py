@@ -1,23 +1,23 @@
-"""A second opinion under the pictures: the channel through which the viewer asks for it (app/verdicts.py)."""
+"""A second opinion under the pictures (app/verdicts.py): verdicts at once, the occlusion map piece by piece."""
 
 from typing import Any
 
 import gradio as gr
 
-from app import view_requests
+from app import channel, view_requests
 from app.context import DRAWING, AppContext, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
 
-CHANNEL = "watch('value', () => window.dispatchEvent(new CustomEvent('hieramp-opinion', { detail: props.value })));"
+Channels = tuple[gr.HTML, gr.HTML]
 
 
-def build() -> gr.HTML:
-    """The channel that the viewer listens to."""
-    return gr.HTML(None, html_template="", js_on_load=CHANNEL, apply_default_css=False, elem_id="opinion")
+def build() -> Channels:
+    """The channels of verdicts and of occlusion maps."""
+    return channel.build("opinion"), channel.build("occlusion")
 
 
-def connect(context: AppContext, controls: Controls, viewer: gr.HTML, channel: gr.HTML) -> None:
+def connect(context: AppContext, controls: Controls, viewer: gr.HTML, channels: Channels) -> None:
     """Answer the viewer, where there is a classifier."""
 
     def opinion(event: gr.EventData, given: dict[Any, Any]) -> Any:
@@ -26,4 +26,6 @@ def connect(context: AppContext, controls: Controls, viewer: gr.HTML, channel: g
             return context.answer("opinion", view_request, dict(event._data))
 
     if has_classifier(context.model):
-        viewer.opinion(opinion, controls.inputs, channel, trigger_mode="multiple", **DRAWING)
+        verdicts, occlusion = channels
+        viewer.opinion(opinion, controls.inputs, verdicts, trigger_mode="multiple", **DRAWING)
+        channel.connect(context, controls, viewer.occlusion, occlusion)

@@ -9,6 +9,7 @@ from app import (
     ablate,
     api,
     changed,
+    channel,
     distill_tab,
     dose,
     explore,
@@ -65,7 +66,7 @@ def build_on(context: AppContext) -> gr.Blocks:
             with gr.Tab("Explore", id="explore") as first:
                 card = tour.build()
                 viewer, closer, place = explore.build(context)
-                saved = saving.build()
+                saved = channel.build(saving.NAME)
                 if is_var:
                     inside, judged = mechanism.build(context), opinion.build()
             with gr.Tab("What changed", id="changed", visible=is_var) as second:

@@ -1,5 +1,6 @@
 """Who may compute when: the newest request of a visitor, and drawings before background work."""
 
+import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,17 +17,23 @@ class DeviceQueue:
 
     def __init__(self) -> None:
         self._newest: dict[str, int] = {}
+        self._tickets = itertools.count(1)  # none is given twice, also not to who was forgotten
 
     def take(self, visitor: str) -> int:
         """A ticket that makes all earlier ones of this visitor stale."""
-        self._newest[visitor] = self._newest.get(visitor, 0) + 1
-        return self._newest[visitor]
+        self._newest[visitor] = ticket = next(self._tickets)
+        return ticket
 
     def is_stale(self, visitor: str, ticket: int) -> bool:
         return self._newest.get(visitor, ticket) != ticket
 
     def forget(self, visitor: str) -> None:
         self._newest.pop(visitor, None)
+
+    def leave(self, visitor: str) -> None:
+        """Forget a visitor, and what they asked for under names of its own (visitor/name)."""
+        for name in [name for name in list(self._newest) if name.split("/")[0] == visitor]:
+            self.forget(name)
 
 
 class Device:

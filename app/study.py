@@ -1,6 +1,7 @@
 """Studies: what takes longer than a moment. Each says at once that it began, how far it is and how long it takes yet,
 and has a button that ends it after the batch in hand."""
 
+import json
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ def run(
     buttons: tuple[gr.Button, gr.Button],
     study: Callable[[dict[Any, Any]], Iterator[Found]],
     inputs: set[Any],
+    form: Sequence[Any],
     outputs: list[Any],
     nothing: str = NOTHING,
     begun: str = BEGUN,
@@ -38,7 +40,8 @@ def run(
 ) -> None:
     """A study on two buttons: the first begins it, and so do the events `also`; the second ends it.
 
-    `outputs` begin with the words, as HTML.
+    `form` are the fields that ask for it, beside what else is in `inputs`. `outputs` begin with the words, as HTML: a
+    note in them (`context.stale_note`) is shown as soon as the form is another than the one that was asked with.
     """
     button, end = buttons
 
@@ -54,6 +57,10 @@ def run(
 
     def study_on(request: gr.Request, given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         mine, begin = given[ticket], time.monotonic()
+        if context.scheduling.is_stale(key(request), mine):  # ended while it waited for its turn
+            yield {outputs[0]: said(nothing)}
+            return
+        asked = [given[field] for field in form]
         try:
             with closing(study(given)) as found:  # type: ignore[type-var]
                 for done, wanted, words, others in found:
@@ -61,7 +68,8 @@ def run(
                     more = '<p class="stopped">Stopped: this is as far as it came.</p>' if has_stopped else ""
                     if not has_stopped:
                         more = progress(done, wanted, time.monotonic() - begin)
-                    yield dict(zip(outputs, (more + words, *others), strict=True))
+                    words = answering(name, asked, more + words) if form else more + words
+                    yield dict(zip(outputs, (words, *others), strict=True))
                     if has_stopped:
                         return
         except gr.Error:
@@ -74,9 +82,17 @@ def run(
     began = [ticket, outputs[0], end]
     for begins in (button.click, *also):
         asked = begins(ask, None, began, trigger_mode="once", **CHEAP)
-        studied = asked.then(study_on, {ticket, *inputs}, outputs, **STUDYING)
+        studied = asked.then(study_on, {ticket, *inputs, *form}, outputs, **STUDYING)
         studied.then(lambda: gr.Button(interactive=False), None, end, **CHEAP)
     end.click(stop, None, end, **CHEAP)
+    if form:
+        filled = f"(...values) => window.hieramp.filled({json.dumps(name)}, values)"
+        gr.on([field.change for field in form], None, list(form), None, js=filled, api_visibility="private")
+
+
+def answering(name: str, asked: Sequence[Any], words: str) -> str:
+    """Words that know which form they answer: web/page.js compares it with the one that stands there."""
+    return f'<div data-study="{escape(name)}" data-asked="{escape(json.dumps(asked))}">{words}</div>'
 
 
 def progress(done: int, wanted: int, seconds: float) -> str:

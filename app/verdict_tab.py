@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app import study
-from app.context import AppContext, html, sentences
+from app.context import AppContext, html, sentences, stale_note
 from app.jobs import Job
 from app.set_verdict import SetVerdict, Students
 from hieramp.errors import UserError
@@ -18,6 +18,7 @@ from hieramp.files import write_text
 NOTHING = "A verdict is given when a set is finished."
 BEGUN = "Judging the set …"
 STORED = "verdict.json"
+OTHER = "This is of another set than the one on screen."
 
 
 def build(context: AppContext) -> tuple[gr.Button, gr.Button, gr.HTML]:
@@ -53,7 +54,7 @@ def connect(
                     write_text(path, json.dumps(asdict(found)))
                 yield found.done, found.of, as_html(job, found), ()
 
-    study.run(context, "verdict", (button, end), judged, {remembered}, [words], NOTHING, BEGUN, [finished])
+    study.run(context, "verdict", (button, end), judged, {remembered}, [], [words], NOTHING, BEGUN, [finished])
 
 
 def read(text: str) -> SetVerdict:
@@ -73,7 +74,9 @@ def as_html(job: Job, found: SetVerdict) -> str:
         data = json.dumps(about, ensure_ascii=False, indent=1).encode()
         links = study.file_link(f"{job.distill_request.name}-verdict.json", data, "application/json", "Save JSON")
     head = f"<h3>Verdict on {escape(job.path.name)}</h3>"
-    return f'{head}<dl class="set-verdict">{lines}</dl><p class="plain links">{links}</p>'
+    note = stale_note({}, OTHER)
+    words = f'{head}{note}<dl class="set-verdict">{lines}</dl><p class="plain links">{links}</p>'
+    return study.answering("verdict", [job.id], words)  # web/pictures.js tells which set is on screen
 
 
 def in_words(found: SetVerdict) -> list[tuple[str, str]]:

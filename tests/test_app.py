@@ -27,10 +27,10 @@ from app import (
     context,
     distill_requests,
     distill_tab,
-    explore,
     handlers,
     page,
     plots,
+    restoring,
     study,
     view_models,
     view_requests,
@@ -671,7 +671,7 @@ def test_a_picture_that_cannot_be_opened_says_why_but_not_where_it_lies(tmp_path
     else:
         path.write_bytes(hieramp.figures.png_bytes(picture, {"a": 1}).replace(b'{"a": 1}', b'{"a": 1]'))
     with pytest.raises(hieramp.errors.UserError) as caught:
-        explore.settings_inside(path)
+        restoring.settings_inside(path)
     assert str(tmp_path) not in str(caught.value) and "picture" in str(caught.value)
 
 
@@ -765,7 +765,7 @@ def test_a_picture_of_a_set_opens_as_what_it_was_drawn_by(model: hieramp.Model, 
     for _ in hieramp.distill(model, 2, tmp_path / "set", how, classes=[1], seed=0, format="folder"):
         pass
     path = sorted((tmp_path / "set").rglob("*.png"))[1]
-    view_request = view_requests.from_picture(model, explore.settings_inside(path))
+    view_request = view_requests.from_picture(model, restoring.settings_inside(path))
     assert (view_request.label, view_request.settings) == (1, how)
     drawn = model.generate([1], view_request.seeds, view_request.settings).images[0]
     assert hieramp.figures.to_picture(drawn).tobytes() == Image.open(path).convert("RGB").tobytes()

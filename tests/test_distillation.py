@@ -27,7 +27,8 @@ from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import open_source
 from hieramp.distillation import distill as planning
 from hieramp.distillation import maker, plan
-from hieramp.distillation.distill import distill, estimate
+from hieramp.distillation.distill import distill
+from hieramp.distillation.estimate import estimate
 from hieramp.distillation.real import collect
 from hieramp.errors import UserError
 from hieramp.generation import ambiguity

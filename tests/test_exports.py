@@ -13,7 +13,7 @@ from PIL import Image
 from test_diffusion import build as build_dit
 
 import hieramp
-from app import exports, view_requests
+from app import exports, saved_files, view_requests
 from hieramp import figures
 from hieramp.errors import UserError
 
@@ -27,9 +27,24 @@ def request_of(model: Any, **values: Any) -> view_requests.ViewRequest:
     return view_requests.read_request(model, view_requests.defaults(model) | {"class_name": 1, "seed": 4} | values)
 
 
+def saved(model: Any, view_request: view_requests.ViewRequest, asked: dict[str, Any]) -> dict[str, Any]:
+    *before, last = saved_files.saving(model, view_request, asked)
+    assert before and not any(piece.answer for piece in before) and last.answer
+    return last.answer
+
+
+def returned(pieces: Any) -> Any:
+    """What a generator returns at its end."""
+    try:
+        while True:
+            next(pieces)
+    except StopIteration as ended:
+        return ended.value
+
+
 def test_a_figure_shows_the_pictures_and_brings_the_settings_back(served: hieramp.Model, tmp_path: Path) -> None:
     view_request = request_of(served, count=2, guidance=3.0)
-    found = exports.saved(served, view_request, {"what": "figure", "sample": 1})
+    found = saved(served, view_request, {"what": "figure", "sample": 1})
     assert found["name"] == "cat-seed5-figure.png"
     path = tmp_path / found["name"]
     path.write_bytes(found["bytes"])
@@ -50,7 +65,7 @@ def test_maps_are_saved_as_the_model_has_them(served: hieramp.Model) -> None:
     view_request = request_of(served)
     steps = list(served.steps(*view_request.batch, return_attention=True))
     asked = {"what": "maps", "block": 1, "head": 2}
-    with zipfile.ZipFile(io.BytesIO(exports.saved(served, view_request, asked)["bytes"])) as archive:
+    with zipfile.ZipFile(io.BytesIO(saved(served, view_request, asked)["bytes"])) as archive:
         about = json.loads(archive.read("about.json"))
         arrays = np.load(io.BytesIO(archive.read("maps.npz")))
         for step in steps:
@@ -74,7 +89,7 @@ def test_maps_are_saved_as_the_model_has_them(served: hieramp.Model) -> None:
 
 def test_the_growth_has_a_frame_for_each_scale(served: hieramp.Model) -> None:
     view_request = request_of(served)
-    found = exports.saved(served, view_request, {"what": "growth", "overlay": 0.4, "scale": 2})
+    found = saved(served, view_request, {"what": "growth", "overlay": 0.4, "scale": 2})
     with Image.open(io.BytesIO(found["bytes"])) as film:
         assert film.n_frames == 6 and film.width == exports.WIDTH and film.info["loop"] == 0
         stored = json.loads(film.info["comment"])[figures.SETTINGS_KEY]
@@ -86,7 +101,7 @@ def test_the_growth_has_a_frame_for_each_scale(served: hieramp.Model) -> None:
             assert film.info["duration"] == (exports.LAST_MS if i == 5 else exports.FRAME_MS)
     # the last frame is the finished pair under the last map, as the figure has it but for 256 colours
     shown = exports.read_shown(served, view_request, {"overlay": 0.4, "scale": 5})
-    drawn = exports.draw(served, view_request, shown)
+    drawn = returned(exports.draw(served, view_request, shown))
     size = (exports.WIDTH - 3 * exports.EDGE) // 2
     pane = np.asarray(exports._panes(drawn, 5, shown, size)[0]).astype(int)
     top = exports.EDGE + 44
@@ -96,13 +111,13 @@ def test_the_growth_has_a_frame_for_each_scale(served: hieramp.Model) -> None:
 def test_a_diffusion_transformer_is_saved_too() -> None:
     dit = build_dit()
     view_request = view_requests.read_request(dit, view_requests.defaults(dit) | {"steps": 4})
-    with Image.open(io.BytesIO(exports.saved(dit, view_request, {"what": "growth"})["bytes"])) as film:
+    with Image.open(io.BytesIO(saved(dit, view_request, {"what": "growth"})["bytes"])) as film:
         assert film.n_frames == 4
-    answer = exports.saved(dit, view_request, {"what": "maps"})["bytes"]
+    answer = saved(dit, view_request, {"what": "maps"})["bytes"]
     with zipfile.ZipFile(io.BytesIO(answer)) as archive:
         arrays = np.load(io.BytesIO(archive.read("maps.npz")))
         assert arrays["saliency_3"].shape == (2, 8, 8) and arrays["chosen_1"].sum((1, 2)).tolist() == [0, 32]
-    assert exports.saved(dit, view_request, {"what": "figure", "overlay": 1, "outline": True})["bytes"]
+    assert saved(dit, view_request, {"what": "figure", "overlay": 1, "outline": True})["bytes"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +133,7 @@ def test_a_diffusion_transformer_is_saved_too() -> None:
 )
 def test_what_is_not_there_cannot_be_saved(served: hieramp.Model, asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        exports.saved(served, request_of(served), asked)
+        saved(served, request_of(served), asked)
 
 
 def test_an_outline_runs_around_the_positions() -> None:

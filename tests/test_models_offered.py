@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_diffusion import build as build_dit
@@ -87,3 +88,32 @@ def test_an_unknown_model_in_an_address_is_told(model: hieramp.Model, tmp_path: 
     context = AppContext.make(model, job_root=tmp_path, models=offered(["cifar10"]))
     assert picker.missing(context, {"model": "nothing"}).startswith("there is no model 'nothing' here, but cifar10,")
     assert not picker.missing(context, {}) and not picker.missing(context, {models.MODEL: "cifar10-dit"})
+
+
+def test_who_waits_for_a_model_is_told_which_and_may_go_back(model_folder: Path, tmp_path: Path) -> None:
+    known = tuple(Offered(name, str(model_folder), "var") for name in ("first", "<b>"))
+    may_load = threading.Event()
+
+    def context_of(one: Offered) -> AppContext:
+        may_load.wait(60)
+        return AppContext.make(hieramp.load(one.source, "cpu"), job_root=tmp_path / "jobs", models=known)
+
+    async def page() -> str:
+        told: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            told.append(message)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        front = model_pages.Front(receive, model_pages.PageBook(known, context_of))  # type: ignore[arg-type]
+        scope = {"type": "http", "path": "/", "method": "GET", "query_string": b"model=%3Cb%3E", "headers": []}
+        await front(scope, receive, send)  # type: ignore[arg-type]
+        may_load.set()
+        await asyncio.gather(*front.book._tasks, return_exceptions=True) if not front.book.loaded else None
+        return b"".join(message.get("body", b"") for message in told).decode()
+
+    text = asyncio.run(asyncio.wait_for(page(), 60))
+    assert "Loading &lt;b&gt; from the disk …" in text and "<b>" not in text
+    assert "<a href='?'>Back to first</a>" in text

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from test_page import AXE, FINISHED, opened
 
 import hieramp
-from app import curated, exports, handlers, model_pages, page, previews, view_requests
+from app import curated, handlers, model_pages, page, previews, saved_files, view_requests
 from app.context import AppContext
 from app.models import Offered
 from app.scheduling import Device
@@ -86,7 +86,8 @@ def test_the_view_is_saved(browser: Any, address: str, served: hieramp.Model) ->
     assert list(got) == ["cat-seed4-figure.png", "cat-seed4-growth.gif", "cat-seed4-maps.zip"]
     view_request = view_requests.from_query(served, {"class": "cat", "seed": "4"})
     asked = {"what": "figure", "scale": 3, "overlay": 0.5, "outline": True}
-    assert got["cat-seed4-figure.png"] == exports.saved(served, view_request, asked)["bytes"]
+    *_, made = saved_files.saving(served, view_request, asked)
+    assert made.answer and got["cat-seed4-figure.png"] == made.answer["bytes"]
     with Image.open(io.BytesIO(got["cat-seed4-growth.gif"])) as film:
         assert film.n_frames == 6
     with zipfile.ZipFile(io.BytesIO(got["cat-seed4-maps.zip"])) as archive:

@@ -39,7 +39,9 @@ def test_verdicts_and_agreement_are_of_the_pair_on_screen(judged_model: hieramp.
     assert [p for _, p in plain["verdicts"]] == pytest.approx(p_BK.amax(-1).tolist(), abs=1e-3)
     assert [name for name, _ in plain["verdicts"]] == [CLASSES[i] for i in p_BK.argmax(-1).tolist()]
     assert plain["asked"] == pytest.approx(p_BK[:, 2].tolist(), abs=1e-3)
-    view = views.opinion_view(judged_model, view_request, {"sample": 1, "maps": True})
+    *before, last = views.occlusion_view(judged_model, view_request, {"sample": 1})
+    view = last.answer
+    assert view and not any(piece.answer for piece in before) and last.done == last.of
     found = occlusion(classifier, drawing.images[[1, 3]], torch.tensor([2, 2]), 4)
     assert view["maps"][3][1] == pytest.approx(found[1].tolist(), abs=1e-4)
     wanted = rank_correlation(drawing.saliency[3][3].flatten(), found[1])

@@ -57,6 +57,7 @@ window.hieramp = {
     restoring = false;
     for (const field of document.querySelectorAll("[data-wrong]")) unmark(field);
     markStale(query);
+    window.dispatchEvent(new CustomEvent("hieramp-asked", { detail: query }));
   },
   // What is looked at, which Back does not undo step by step.
   shown(query) {
@@ -64,6 +65,11 @@ window.hieramp = {
     if (!isSet || restoring) return;
     if (!pending) setTimeout(() => { if (!restoring) show(changedAddress(pending), false); pending = null; }, 200);
     pending = { ...pending, ...query };
+  },
+  // A form of a study as it is now (app/study.py).
+  filled(study, values) {
+    forms[study] = JSON.stringify(values);
+    markStale();
   },
   // Fields that hold what cannot be drawn.
   mark(names) {
@@ -104,15 +110,18 @@ document.addEventListener("click", event => {
   restore(url.search);
 });
 
-// Results say of which settings they are, and that those are no longer the ones of the controls.
+// Results say of which settings they are, and that those are no longer the ones of the controls, or of their form.
 let current = null;
+const forms = {}; // by the name of their study, as they are filled in
 function markStale(query) {
   current = query || current;
-  if (!current) return;
-  for (const note of document.querySelectorAll("[data-of]")) {
-    const of = JSON.parse(note.dataset.of);
-    note.hidden = Object.entries(of).every(([name, value]) => (current[name] ?? null) === value);
-  }
+  for (const note of document.querySelectorAll("[data-of]")) note.hidden = !isStale(note);
+}
+
+function isStale(note) {
+  const result = note.closest("[data-study]"), form = result && forms[result.dataset.study];
+  if (form && form !== JSON.stringify(JSON.parse(result.dataset.asked))) return true;
+  return current !== null && Object.entries(JSON.parse(note.dataset.of)).some(([name, value]) => (current[name] ?? null) !== value);
 }
 
 // Keys: Gradio gives each radio button a name of its own, so that arrow keys pass from none to none.

@@ -55,6 +55,7 @@ function receive() {
   if (!fresh) return;
   if (fresh.told) {
     told = fresh.told;
+    window.hieramp.filled("verdict", [told.job]);
     if (!told.job) { element.querySelector(".pictures").hidden = true; job = null; return; }
     if (told.job !== job || Math.min(told.done, wanted) > have.size) ask();
     else end();

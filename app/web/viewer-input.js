@@ -132,6 +132,7 @@ function receive() {
   const isNew = !view.model || keyOf(view.model) !== keyOf(viewModel);
   const isWhole = viewModel.steps.length === viewModel.sides.length;
   if (!isNew && isFinished() && !isWhole) return; // the same again, from memory: what is there stays
+  followDrawing(view.model, viewModel, isNew);
   const known = isNew ? null : view.model.seconds; // from memory it comes without
   view.model = { ...viewModel, seconds: viewModel.seconds ?? known };
   if (view.sample >= count()) view.sample = 0;

@@ -2,7 +2,7 @@
 // viewer-mechanism.js; what it shows was computed by the server (app/opinion.py).
 
 view.opinion = null;
-let opinionAsked = "";
+let opinionAsked = "", occluding = ""; // how far the occlusion map is, in words
 
 const isOpinionOf = (opinion, viewModel) => opinion && viewModel && JSON.stringify(opinion.key) === keyOf(viewModel);
 const wantsOcclusion = () => part("map").value === "occlusion";
@@ -12,7 +12,10 @@ function askOpinion() {
   const asked = `${keyOf(view.model)}/${wantsOcclusion() ? view.sample : "-"}`;
   if (asked === opinionAsked) return;
   opinionAsked = asked;
-  trigger("opinion", { sample: view.sample, maps: wantsOcclusion() });
+  occlusionMap.end(); // of another pair, or no longer looked at
+  if (!wantsOcclusion()) { trigger("opinion", { sample: view.sample }); return; }
+  occluding = "Blurring one position after another …";
+  occlusionMap.ask({ sample: view.sample });
 }
 
 // The occlusion map in place of the saliency; null where the saliency is to be shown.
@@ -37,7 +40,7 @@ function renderOpinion() {
   const scale = Math.min(view.scale, numDrawn() - 1);
   part("agreement").hidden = !wantsOcclusion();
   if (!wantsOcclusion()) return;
-  if (!occlusionOf(scale, 0)) { part("agreement").textContent = "Blurring one position after another …"; return; }
+  if (!occlusionOf(scale, 0)) { part("agreement").textContent = occluding; return; }
   const said = (what, values) => `${what} ${values.map(r => (r === null ? "–" : r.toFixed(2).replace("-", "−"))).join(" and ")}`;
   const n = sideOf(scale) ** 2;
   part("agreement").textContent = `How much less likely ${view.model.name} is to the classifier, in nats, when a position of the finished picture is blurred. ` +
@@ -51,9 +54,14 @@ const share = p => (p > 0.995 ? ">99\u00a0%" : p < 0.005 ? "<1\u00a0%" : `${(100
 
 part("map").closest("label").hidden = !props.classifier;
 part("map").addEventListener("input", () => { askOpinion(); if (view.model) { renderStrip(); renderStage(); } renderOpinion(); });
-window.addEventListener("hieramp-opinion", event => {
-  view.opinion = event.detail;
+function showOpinion(opinion) {
+  view.opinion = opinion;
   if (view.model && numDrawn()) { renderStrip(); renderStage(); renderOpinion(); }
-});
+}
+const occlusionMap = inPieces("occlusion", "halt-occlusion", words => {
+  occluding = words && (words === "Stopped." ? "Stopped: choose the map again to have it." : words);
+  if (view.model && numDrawn()) renderOpinion();
+}, showOpinion);
+window.addEventListener("hieramp-opinion", event => showOpinion(event.detail));
 new MutationObserver(() => { askOpinion(); renderOpinion(); }).observe(root, { attributes: true, attributeFilter: ["aria-busy", "data-sample"] });
 new MutationObserver(renderOpinion).observe(part("readout"), { childList: true, characterData: true, subtree: true });

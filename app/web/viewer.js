@@ -56,7 +56,6 @@ function render() {
   const viewModel = view.model;
   if (!viewModel) return;
   const drawn = numDrawn();
-  root.setAttribute("aria-busy", String(!isFinished()));
   root.dataset.sample = view.sample;
   root.classList.toggle("many", viewModel.sides.length > 7);
   root.classList.toggle("long", viewModel.sides.length > 12);
@@ -66,7 +65,7 @@ function render() {
     (viewModel.seconds === null ? "" : `; the ${count() > 1 ? `${count()} pairs` : "pair"} drawn in ${inSeconds(viewModel.seconds)} on this machine`);
   part("notice").textContent = viewModel.notice;
   part("notice").hidden = !viewModel.notice;
-  renderStatus();
+  renderDrawing();
   element.querySelector(".bar i").style.width = `${100 * drawn / viewModel.sides.length}%`;
   buildStrip();
   buildBlocks();
@@ -76,8 +75,7 @@ function render() {
 }
 
 function renderStatus() {
-  const viewModel = view.model, words = isFinished() ? viewModel.caption : `Drawing ${nameOf(numDrawn())}`;
-  const text = view.place ? `Waiting for the device: number ${view.place} in line` : words;
+  const text = view.place ? `Waiting for the device: number ${view.place} in line` : drawingWords(); // viewer-progress.js
   if (part("status").textContent !== text) part("status").textContent = text;
 }
 

@@ -3,11 +3,15 @@
 Letters: B pictures, K classes, L = n² positions of an n × n grid.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from hieramp.analysis.faithfulness import Judge, blurred, delete, log_chances
 from hieramp.errors import UserError
+
+AT_ONCE = 64  # positions that are blurred and judged together
 
 
 @torch.no_grad()
@@ -25,16 +29,25 @@ def occlusion(judge: Judge, images_BCHW: Tensor, labels_B: Tensor, side: int) ->
     Raises:
         UserError: as many labels as pictures are not given.
     """
+    return torch.cat(list(occlusion_parts(judge, images_BCHW, labels_B, side))).view(len(images_BCHW), side * side)
+
+
+def occlusion_parts(judge: Judge, images_BCHW: Tensor, labels_B: Tensor, side: int) -> Iterator[Tensor]:
+    """The same picture after picture, so many positions at a time as are judged together: (at most AT_ONCE,) each.
+
+    Raises:
+        UserError: as many labels as pictures are not given.
+    """
     if len(images_BCHW) != len(labels_B):
         raise UserError(f"{len(labels_B)} labels for {len(images_BCHW)} pictures: give one for each")
-    nothing, num_positions = blurred(images_BCHW), side * side
+    nothing = blurred(images_BCHW)
     whole_B = log_chances(judge, images_BCHW, labels_B)
-    one_each_LL = torch.eye(num_positions, dtype=torch.bool, device=images_BCHW.device)
-    falls = []
+    one_each_LL = torch.eye(side * side, dtype=torch.bool, device=images_BCHW.device)
     for image, blur, label, whole in zip(images_BCHW, nothing, labels_B, whole_B, strict=True):
-        without = delete(image.expand(num_positions, -1, -1, -1), one_each_LL, blur.expand(num_positions, -1, -1, -1))
-        falls.append(whole - log_chances(judge, without, label.expand(num_positions)))
-    return torch.stack(falls)
+        for chosen_NL in one_each_LL.split(AT_ONCE):
+            count = len(chosen_NL)
+            without = delete(image.expand(count, -1, -1, -1), chosen_NL, blur.expand(count, -1, -1, -1))
+            yield whole - log_chances(judge, without, label.expand(count))
 
 
 def rank_correlation(one_L: Tensor, other_L: Tensor) -> float | None:

@@ -1,13 +1,9 @@
 """A whole data set out of a model."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
-
-import torch
 
 from hieramp.amplification.settings import CLASS_TOKEN, Amplification
 from hieramp.checkpoints import fingerprint, read_config
@@ -16,11 +12,11 @@ from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
-from hieramp.distillation.maker import BatchRequest, Drawer
+from hieramp.distillation.maker import Drawer
 from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.methods.method import Method
 from hieramp.distillation.methods.preparing import Preparation, identity_of
-from hieramp.distillation.plan import Item, Plan, sequence_of_labels
+from hieramp.distillation.plan import Plan, sequence_of_labels
 from hieramp.distillation.production import Progress, already_there, produce
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
@@ -218,70 +214,3 @@ def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifi
         )
     judge = load_classifier(folder)
     return in_order(judge, ids_of(read_config(folder)), model.class_ids, str(folder)).to(model.device)
-
-
-@dataclass(frozen=True)
-class CostEstimate:
-    """What a set will take."""
-
-    seconds: float
-    bytes: int
-
-
-# per model: seconds an image drawn and bytes an image kept, by what decides about them most
-_PILOTS: "WeakKeyDictionary[Model | DiffusionModel, dict[tuple[Any, ...], tuple[float, float]]]" = WeakKeyDictionary()
-PILOT_IMAGES = 8
-
-
-def estimate(
-    model: Model | DiffusionModel,
-    num_images: int,
-    settings: Settings | None = None,
-    soft_labels: bool = False,
-    candidates: int = 1,
-    classifier: str | Path | None = None,
-) -> CostEstimate:
-    """Time and size of a set, from small batches drawn as the set would be, timed once for settings of their kind.
-
-    Raises:
-        UserError: soft labels or candidates, and no classifier.
-    """
-    settings = settings or set_settings(model.kind, model.defaults)
-    blocks = None if settings.is_off else settings.resolved_blocks(model.depth)
-    kind = (
-        blocks,
-        settings.guidance > 0,
-        settings.steps,
-        settings.solver,
-        soft_labels,
-        candidates,
-        model.device,
-        model.dtype,
-        str(classifier),
-    )
-    known = _PILOTS.setdefault(model, {})
-    if kind not in known:
-        judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
-        known[kind] = _pilot(model, settings, judge, soft_labels, candidates)
-    seconds, size = known[kind]
-    return CostEstimate(seconds * num_images, round(size * num_images))
-
-
-def _pilot(
-    model: Model | DiffusionModel, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int
-) -> tuple[float, float]:
-    """Seconds and bytes an image of the set."""
-    num_classes, count = len(model.class_names), max(1, PILOT_IMAGES // candidates)
-    items = tuple(Item(i, i % num_classes, i * candidates, "") for i in range(count))
-    drawer = _drawer(model, settings, model.image_size, judge, candidates, soft_labels)
-    # the first pass also allocates; a GPU records what it draws for the second time and replays it after that
-    for _ in range(2 if model.device.type == "cuda" else 1):
-        drawer.make(BatchRequest(items))()
-    started = time.perf_counter()
-    made = drawer.make(BatchRequest(items))().made
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    elapsed = time.perf_counter() - started
-    overhead = 400  # of names, manifest and metadata an image
-    size = sum(len(image.png) + len(image.logits or b"") for image in made) / max(len(made), 1)
-    return elapsed / count, size + overhead

@@ -5,22 +5,26 @@ from typing import Any
 
 import gradio as gr
 
-from app import study, theme, view_models, view_requests
+from app import kinds, study, theme, view_models, view_requests
 from app.context import AppContext, html, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
 from app.names import name_of
 from app.study import link, said
 from hieramp import figures
-from hieramp.analysis.dose import MEASURES, SEEDS, Response, Sweep, in_words, rows_of
+from hieramp.analysis.dose import SEEDS, Response, Sweep, in_words, rows_of
 from hieramp.files import csv_text
-from hieramp.scales import STAGES
 
 ABOUT = (
     "<h2>Dose and response</h2><p>One stage’s strength or ρ over nine values, eight seeds each, from the first seed of "
     "the controls on; all else is as the controls say. Every picture is compared with the plain one of its seed. Bands "
-    "are 95 % intervals of the mean by Student’s t over the seeds: they speak of this class alone.</p>"
+    "are 95 % intervals of the mean by Student’s t over the seeds: they speak of this class alone.{}</p>"
 )
+TOKENS = {
+    "var": "",
+    "dit": " A diffusion transformer draws no tokens, so there is no entropy of their distributions: counted are the "
+    "different codes of each finished picture, encoded by the VQ-VAE.",
+}
 NONE = "<h2>Dose and response</h2><p>This needs a classifier, and this model has none.</p>"
 NOTHING = "Nothing is drawn until you ask."
 BEGUN = "Drawing: the plain pictures are on their way …"
@@ -30,9 +34,9 @@ def build(context: AppContext, controls: Controls) -> None:
     if not has_classifier(context.model):
         html(NONE, elem_classes="prose-line")
         return
-    html(ABOUT, elem_classes="prose-line")
+    html(ABOUT.format(TOKENS[context.model.kind]), elem_classes="prose-line")
     with gr.Row(elem_classes="ask"):
-        stages = [(stage, stage) for stage in STAGES if context.model.var.scales.stages[stage]]
+        stages = kinds.stage_choices(context.model)
         stage = gr.Radio(stages, value=stages[-1][1], label="Stage", elem_classes="chips", elem_id="dose-stage")
         knobs = [("strength", "strength"), ("ρ", "rho")]
         knob = gr.Radio(knobs, value="strength", label="Dose", elem_classes="chips", elem_id="dose-knob")
@@ -79,7 +83,7 @@ def view_of(found: Sweep) -> dict[str, Any]:
         "knob": found.knob,
         "doses": list(found.doses),
         "seeds": list(found.seeds),
-        "measures": MEASURES,
+        "measures": found.measures,
         "plain": _point(found.plain),
         "points": [_point(response) for response in found.responses],
     }
@@ -88,6 +92,6 @@ def view_of(found: Sweep) -> dict[str, Any]:
 def _point(response: Response) -> dict[str, Any]:
     return {
         "dose": response.dose,
-        "estimates": {name: [round(x, 5) for x in vars(response.estimate(name)).values()] for name in MEASURES},
+        "estimates": {name: [round(x, 5) for x in vars(response.estimate(name)).values()] for name in response.values},
         "images": [view_models.data_uri(view_models.thumb(figures.to_picture(image))) for image in response.images],
     }

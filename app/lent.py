@@ -17,8 +17,10 @@ from torch import nn
 
 import hieramp
 from app import exports, handlers, sheets
+from app.denoising import RecentGrowth
 from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
+from app.kinds import AnyModel
 from app.set_verdict import SetVerdict, judge_set
 from app.verdicts import classifier_of, opinion_view
 from app.view_models import ViewModel
@@ -28,6 +30,7 @@ from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
+from hieramp.diffusion.latents import vqvae_of
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.distill import PILOT_IMAGES, CostEstimate, estimate
 from hieramp.errors import UserError
@@ -49,11 +52,17 @@ class Served:
 
     model: Model
     memory: RecentDrawings = field(default_factory=RecentDrawings)
+    growth: RecentGrowth = field(default_factory=RecentGrowth)  # where the model is a diffusion transformer
     looks: Looks = field(default_factory=Looks)
     key: int = field(default_factory=itertools.count().__next__)
 
     def __post_init__(self) -> None:
         _SERVED[self.key] = self
+
+    @property
+    def recent(self) -> handlers.Memory:
+        """What it drew last, whatever its kind."""
+        return self.growth if isinstance(self.model, DiffusionModel) else self.memory
 
 
 _SERVED: "WeakValueDictionary[int, Served]" = WeakValueDictionary()
@@ -88,7 +97,7 @@ def _seconds_of_growing(key: int, view_request: ViewRequest) -> int:
 @gpu(_seconds_of_growing)
 def _grow(key: int, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
     served = _SERVED[key]
-    yield from handlers.grow(served.model, view_request, served.memory)
+    yield from handlers.grow(served.model, view_request, served.recent)
 
 
 def grow(served: Served, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
@@ -112,11 +121,11 @@ def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any
 
 
 def _opinion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return opinion_view(served.model, view_request, asked, served.memory)
+    return opinion_view(served.model, view_request, asked, served.recent)
 
 
 def _saved(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return exports.saved(served.model, view_request, asked, served.memory)
+    return exports.saved(served.model, view_request, asked, served.recent)
 
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
@@ -175,8 +184,8 @@ def _dose(model: Model, view_request: ViewRequest, stage: str, knob: Knob) -> It
     return sweep(model, classifier_of(model), view_request.label, stage, knob, view_request.settings, seeds)
 
 
-def _verdict(model: Model, distill_request: DistillRequest, path: Path, data: str | None) -> Iterator[SetVerdict]:
-    vqvae = model.vqvae if model.kind == "var" else None
+def _verdict(model: AnyModel, distill_request: DistillRequest, path: Path, data: str | None) -> Iterator[SetVerdict]:
+    vqvae = vqvae_of(model.latents) if isinstance(model, DiffusionModel) else model.vqvae
     return judge_set(path, classifier_of(model) if has_classifier(model) else None, vqvae, data)
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from app import handlers
+from app.kinds import AnyModel
 from app.names import name_of
 from app.view_requests import ViewRequest, address, whole
-from hieramp import Model
 from hieramp.analysis.faithfulness import centre_prior
 from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
 from hieramp.classifier import Classifier, load_classifier
-from hieramp.generation.memory import RecentDrawings
 
 
 @lru_cache(maxsize=4)  # models whose page was given up are not held by it
@@ -22,8 +21,8 @@ def _classifier(folder: Path, device: torch.device) -> Classifier:
     return load_classifier(folder).to(device).requires_grad_(False)
 
 
-def classifier_of(model: Model) -> Classifier:
-    """The model's own, loaded once.
+def classifier_of(model: AnyModel) -> Classifier:
+    """That of the model's folder, loaded once.
 
     Raises:
         UserError: it has none.
@@ -33,15 +32,15 @@ def classifier_of(model: Model) -> Classifier:
 
 
 def opinion_view(
-    model: Model, view_request: ViewRequest, asked: Mapping[str, Any], memory: RecentDrawings | None = None
+    model: AnyModel, view_request: ViewRequest, asked: Mapping[str, Any], memory: handlers.Memory | None = None
 ) -> dict[str, Any]:
-    """The verdict on every picture of a request; where `asked` names maps, those of a sample's pair at every scale.
+    """The verdict on every picture of a request; where `asked` names maps, those of a sample's pair at every step.
 
     A map is the fall of the log probability of the class asked for, in nats, when a position is blurred. Beside it
     stands its rank correlation with the saliency, and with a map that is only brightest in the middle.
     """
     sample = whole("the sample", asked.get("sample"), 0, len(view_request.seeds) - 1)
-    steps, classifier = list(handlers.steps_of(model, view_request, memory)), classifier_of(model)
+    steps, classifier = handlers.shown_steps(model, view_request, memory), classifier_of(model)
     images, rows = steps[-1].image, [sample, len(view_request.seeds) + sample]
     p_BK = verdicts(classifier, images)
     best = p_BK.max(-1)
@@ -57,8 +56,10 @@ def opinion_view(
         return view
     view |= {"maps": [], "agreement": [], "centre": []}
     labels = torch.tensor([view_request.label] * 2)
+    # all steps of a diffusion transformer have one side, and the picture is the finished one at each
+    maps = {side: occlusion(classifier, images[rows], labels, side) for side in {step.side for step in steps}}
     for step in steps:
-        found = occlusion(classifier, images[rows], labels, step.side)
+        found = maps[step.side]
         saliency = step.saliency[rows].flatten(1).cpu()
         view["maps"].append([[round(x, 5) for x in row.tolist()] for row in found])
         view["agreement"].append([rank_correlation(m, f) for m, f in zip(saliency, found, strict=True)])

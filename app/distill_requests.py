@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import view_requests
+from app.kinds import AnyModel
 from app.visitor_limits import VisitorLimits
-from hieramp import Model, Settings
-from hieramp.checkpoints import has_part
+from hieramp import Settings, classifier
 from hieramp.distillation.estimate import CostEstimate
 from hieramp.errors import UserError
 
@@ -43,12 +43,12 @@ class DistillRequest:
         return cls(tuple(stored.pop("labels")), settings=settings, **stored)
 
 
-def has_classifier(model: Model) -> bool:
-    """Whether soft labels can be had."""
-    return model.folder is not None and has_part(model.folder, "classifier")
+def has_classifier(model: AnyModel) -> bool:
+    """Whether there is one of the model's classes: for soft labels, verdicts, opinions and doses alike."""
+    return model.folder is not None and classifier.has_classifier(model.folder)
 
 
-def read_distill_request(model: Model, limits: VisitorLimits, values: Mapping[str, Any]) -> DistillRequest:
+def read_distill_request(model: AnyModel, limits: VisitorLimits, values: Mapping[str, Any]) -> DistillRequest:
     """The values of the page, checked: classes, ipc, set_seed, soft_labels and those of `view_requests.read_request`,
     of which class, seed and count are left aside.
 

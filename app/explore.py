@@ -64,7 +64,8 @@ def build(context: AppContext) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         curated=bool(curated.examples_of(model)),
         heads=model.var.config.num_heads if is_var and model.has_class_tokens else 0,
         believes=is_var and model.var.config.own_class_tokens,
-        classifier=is_var and has_classifier(model),
+        map=kinds.MAP[model.kind],
+        classifier=has_classifier(model),
         judges=HIDDEN if is_var and model.var.config.own_class_tokens else TOLD,
     )
     return viewer, channel.build("closer"), place

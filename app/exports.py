@@ -21,6 +21,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 from torch import Tensor
 
 from app import denoising, handlers, kinds
+from app.denoising import RecentGrowth
 from app.distill_requests import has_classifier
 from app.kinds import AnyModel
 from app.pieces import Piece
@@ -66,7 +67,7 @@ class GrownPair:
     images: tuple[Tensor, ...]  # per step (P, 3, H, W) in [0, 1]
     maps: tuple[Tensor, ...]  # per step (P, n, n)
     chosen: tuple[Tensor | None, ...]  # per step (P, n, n) bool; None where nothing is amplified
-    arrays: Mapping[str, NDArray[Any]]  # all there is to know of the maps, by name
+    arrays: dict[str, NDArray[Any]]  # all there is to know of the maps, by name
 
 
 def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, Any]) -> Shown:
@@ -79,12 +80,11 @@ def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, A
     overlay = Number().check("the overlay", asked.get("overlay", 0))
     if not 0 <= overlay <= 1:
         raise UserError(f"the overlay is {overlay:g}; give a share from 0 to 1")
-    block, head, occlusion = None, 0, False
+    block, head = None, 0
     if not isinstance(model, DiffusionModel):
         config = model.var.config
         block = None if asked.get("block") is None else whole("the block", asked["block"], 0, config.depth - 1)
         head = whole("the head", asked.get("head", 0), 0, config.num_heads)
-        occlusion = bool(asked.get("occlusion")) and has_classifier(model)
     return Shown(
         sample=whole("the sample", asked.get("sample", 0), 0, len(view_request.seeds) - 1),
         scale=whole("the scale", asked.get("scale", last), 0, last),
@@ -95,22 +95,39 @@ def read_shown(model: AnyModel, view_request: ViewRequest, asked: Mapping[str, A
         compare=bool(asked.get("compare")),
         block=block,
         head=head,
-        occlusion=occlusion,
+        occlusion=bool(asked.get("occlusion")) and has_classifier(model),
     )
 
 
 def draw(
-    model: AnyModel, view_request: ViewRequest, shown: Shown, memory: RecentDrawings | None = None
+    model: AnyModel, view_request: ViewRequest, shown: Shown, memory: handlers.Memory | None = None
 ) -> Generator[Piece, None, GrownPair]:
     """The pair that is looked at, with the maps that lie over it; on the way what is done of it.
 
     Raises:
         UserError: a block is asked for, and the model has no class tokens.
     """
+    drawn = yield from _bare(model, view_request, shown, memory)
+    if not shown.occlusion:
+        return drawn
+    view: dict[str, Any] | None = None
+    for piece in occlusion_view(model, view_request, {"sample": shown.sample}, memory):
+        view = piece.answer
+        yield replace(piece, answer=None)
+    assert view is not None
+    maps = tuple(torch.tensor(pair).view_as(m) for pair, m in zip(view["maps"], drawn.maps, strict=True))
+    return replace(drawn, maps=maps, arrays=drawn.arrays | {f"occlusion_{i}": _array(m) for i, m in enumerate(maps)})
+
+
+def _bare(
+    model: AnyModel, view_request: ViewRequest, shown: Shown, memory: handlers.Memory | None
+) -> Generator[Piece, None, GrownPair]:
+    """The pair with the model's own maps."""
     rows = [shown.sample, len(view_request.seeds) + shown.sample]
     titles = tuple(_titles(model, view_request))
     if isinstance(model, DiffusionModel):
-        steps = yield from _collected(denoising.shown(model, view_request), len(titles))
+        growth = memory if isinstance(memory, RecentGrowth) else None
+        steps = yield from _collected(denoising.shown(model, view_request, growth), len(titles))
         arrays = {f"saliency_{i}": _array(step.saliency[rows]) for i, step in enumerate(steps)}
         arrays |= {f"chosen_{i}": step.amplified[rows].cpu().numpy() for i, step in enumerate(steps)}
         return GrownPair(
@@ -120,20 +137,11 @@ def draw(
             tuple(step.amplified[rows].cpu().view_as(step.saliency[rows]) for step in steps),
             arrays,
         )
-    grown = yield from _collected(handlers.steps_of(model, view_request, memory), len(titles))
+    recent = memory if isinstance(memory, RecentDrawings) else None
+    grown = yield from _collected(handlers.steps_of(model, view_request, recent), len(titles))
     chosen = [step.chosen(view_request.settings) for step in grown]
     maps = [_map_of(model.name, step, rows, shown) for step in grown]
     arrays = _var_arrays(grown, rows, chosen)
-    if shown.occlusion:
-        view: dict[str, Any] | None = None
-        for piece in occlusion_view(model, view_request, {"sample": shown.sample}, memory):
-            view = piece.answer
-            yield replace(piece, answer=None)
-        assert view is not None
-        maps = [
-            torch.tensor(pair).view(2, step.side, step.side) for pair, step in zip(view["maps"], grown, strict=True)
-        ]
-        arrays |= {f"occlusion_{i}": _array(pair) for i, pair in enumerate(maps)}
     return GrownPair(
         titles,
         tuple(step.image[rows].cpu() for step in grown),
@@ -254,9 +262,9 @@ def figure(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Grow
 
 
 def _legend(canvas: Image.Image, y: int, model: AnyModel, shown: Shown, drawn: GrownPair) -> None:
-    what = "nats that the class loses when a position is blurred" if shown.occlusion else "share of its attention"
-    if model.kind == "dit":
-        what = "share of what the class moves"
+    what = {"var": "share of its attention", "dit": "share of what the class moves"}[model.kind]
+    if shown.occlusion:
+        what = "nats that the class loses when a position is blurred"
     tops = [float(m.max()) for m in drawn.maps[shown.scale]]
     words = f"{max(tops):.2g}" if shown.shared else f"{tops[0]:.2g} and {tops[1]:.2g}"
     pen, ramp = ImageDraw.Draw(canvas), Image.frombytes("RGB", (256, 1), figures.palette()).resize((256, 14))
@@ -309,11 +317,17 @@ def figure_png(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: 
 ABOUT = {
     "axes": "the first axis is baseline, amplified; then rows and columns from the upper left; the number at the end "
     "of a name is the scale (the step that is shown, of a diffusion transformer)",
-    "saliency": "what the class token of the scale attends to, mean over heads of the amplified block; sums to 1",
-    "block_saliency": "the same of every block and head: (2, blocks, heads, n, n)",
     "chosen": "the positions that are amplified in the amplified picture; absent where none are",
-    "tokens": "the codes drawn",
     "occlusion": "nats that the class asked for loses, to the classifier, when a position is blurred",
+}
+
+ABOUT_KIND = {
+    "var": {
+        "saliency": "what the class token of the scale attends to, mean over heads of the amplified block; sums to 1",
+        "block_saliency": "the same of every block and head: (2, blocks, heads, n, n)",
+        "tokens": "the codes drawn",
+    },
+    "dit": {"saliency": "the map M: share of what the class moves, mean of the steps so far; sums to 1"},
 }
 
 
@@ -322,7 +336,8 @@ def maps(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: GrownP
     buffer, arrays = io.BytesIO(), io.BytesIO()
     given: dict[str, Any] = dict(drawn.arrays)
     np.savez_compressed(arrays, **given)
-    about = {"settings": described(model, one_sample(view_request, shown)), "about": ABOUT, "images": _which(shown)}
+    words = ABOUT | ABOUT_KIND[model.kind]
+    about = {"settings": described(model, one_sample(view_request, shown)), "about": words, "images": _which(shown)}
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("about.json", json.dumps(about, indent=1))
         archive.writestr("maps.npz", arrays.getvalue())

@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from app import denoising, view_models
+from app.denoising import RecentGrowth, ShownStep
+from app.kinds import AnyModel
 from app.view_models import ViewModel
 from app.view_requests import ViewRequest, described, described_one, whole
 from hieramp import Model, Step, figures
@@ -14,6 +16,8 @@ from hieramp.errors import UserError
 from hieramp.generation.memory import Prefix, PrefixCache, RecentDrawings
 from hieramp.generation.request import Request
 from hieramp.var.model import VAR
+
+Memory = RecentDrawings | RecentGrowth  # of a VAR, of a diffusion transformer
 
 
 class Watched:
@@ -36,18 +40,23 @@ def steps_of(model: Model, view_request: ViewRequest, memory: PrefixCache | None
     return model.steps(*view_request.batch, return_attention=True, memory=memory)
 
 
-def grow(
-    model: Model, view_request: ViewRequest, memory: RecentDrawings | None = None
-) -> Generator[ViewModel, None, None]:
+def shown_steps(
+    model: AnyModel, view_request: ViewRequest, memory: Memory | None = None
+) -> Iterator[Step] | Iterator[ShownStep]:
+    """The same of a model of either kind: the steps that are shown."""
+    if isinstance(model, DiffusionModel):
+        return denoising.shown(model, view_request, memory if isinstance(memory, RecentGrowth) else None)
+    return steps_of(model, view_request, memory if isinstance(memory, RecentDrawings) else None)
+
+
+def grow(model: AnyModel, view_request: ViewRequest, memory: Memory | None = None) -> Generator[ViewModel, None, None]:
     """The view model after every scale; with the last one the seconds that it took, unless some came from memory."""
     if isinstance(model, DiffusionModel):
-        yield from denoising.grow(model, view_request)
+        growth = memory if isinstance(memory, RecentGrowth) else None
+        yield from denoising.grow(model, view_request, growth)
         return
-    view_model, watched, seconds = (
-        view_models.view_model_of(model, view_request),
-        Watched(memory) if memory else None,
-        0.0,
-    )
+    watched = Watched(memory) if isinstance(memory, RecentDrawings) else None
+    view_model, seconds = view_models.view_model_of(model, view_request), 0.0
     steps, started = steps_of(model, view_request, watched), time.perf_counter()
     for step in steps:
         view_model = view_models.with_step(model, view_model, view_request, step)

@@ -27,6 +27,7 @@ INTRO = {
 }
 # what the word for one step of growing is, and what the numbers over a map are
 UNIT = {"var": "scale", "dit": "step"}
+MAP = {"var": "saliency of the class token", "dit": "M, what the class moves"}
 LEGEND = {
     "var": "Share of the class token’s attention at a position; the shares of a scale sum to 1",
     "dit": "Share of what the class moves at a position, averaged over the steps so far; the shares of a step sum to 1",
@@ -90,6 +91,13 @@ def stage_range(model: AnyModel, stage: str) -> str:
     if not scales:
         return "no scale"
     return f"scale {scales[0]}" if len(scales) == 1 else f"scales {scales[0]}–{scales[-1]}"
+
+
+def stage_choices(model: AnyModel) -> list[tuple[str, str]]:
+    """The stages that there are, each by what it is called: that of noise levels with its range."""
+    if isinstance(model, DiffusionModel):
+        return [(f"{stage} ({stage_range(model, stage)})", stage) for stage in STAGES]
+    return [(stage, stage) for stage in STAGES if model.var.scales.stages[stage]]
 
 
 def about(model: AnyModel) -> dict[str, Any]:

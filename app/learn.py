@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import gradio as gr
 
@@ -21,10 +20,8 @@ CELL, GAP = 88, 34  # of the picture of the scales, in pixels
 
 
 def build(model: AnyModel) -> gr.Button:
-    """All of it; answers the button that starts the tour, which only a VAR has."""
-    has_tour = not isinstance(model, DiffusionModel)
-    options: dict[str, Any] = {"variant": "primary", "scale": 0, "min_width": 160, "elem_id": "start-tour"}
-    start = gr.Button("Start the tour", visible=has_tour, **options)
+    """All of it; answers the button that starts the tour."""
+    start = gr.Button("Start the tour", variant="primary", scale=0, min_width=160, elem_id="start-tour")
     if not isinstance(model, DiffusionModel):
         html(pipeline(model.var.scales.sides, model.image_size), elem_id="pipeline")
     gr.Markdown(theme.read("learn.md"), latex_delimiters=LATEX, elem_id="learn")

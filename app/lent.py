@@ -17,8 +17,10 @@ from torch import nn
 
 import hieramp
 from app import handlers, sheets
+from app.denoising import RecentGrowth
 from app.distill_requests import DistillRequest, has_classifier
 from app.inside import Looks, position_view
+from app.kinds import AnyModel
 from app.pieces import Piece
 from app.saved_files import saving
 from app.set_verdict import SetVerdict, judge_set
@@ -30,6 +32,7 @@ from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
 from hieramp.analysis.schedules import compare_schedules, count_tokens
+from hieramp.diffusion.latents import vqvae_of
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.estimate import PILOT_IMAGES, Estimating, estimating
 from hieramp.errors import UserError
@@ -51,11 +54,17 @@ class Served:
 
     model: Model
     memory: RecentDrawings = field(default_factory=RecentDrawings)
+    growth: RecentGrowth = field(default_factory=RecentGrowth)  # where the model is a diffusion transformer
     looks: Looks = field(default_factory=Looks)
     key: int = field(default_factory=itertools.count().__next__)
 
     def __post_init__(self) -> None:
         _SERVED[self.key] = self
+
+    @property
+    def recent(self) -> handlers.Memory:
+        """What it drew last, whatever its kind."""
+        return self.growth if isinstance(self.model, DiffusionModel) else self.memory
 
 
 _SERVED: "WeakValueDictionary[int, Served]" = WeakValueDictionary()
@@ -90,7 +99,7 @@ def _seconds_of_growing(key: int, view_request: ViewRequest) -> int:
 @gpu(_seconds_of_growing)
 def _grow(key: int, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
     served = _SERVED[key]
-    yield from handlers.grow(served.model, view_request, served.memory)
+    yield from handlers.grow(served.model, view_request, served.recent)
 
 
 def grow(served: Served, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
@@ -110,7 +119,7 @@ def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any
 
 
 def _opinion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return opinion_view(served.model, view_request, asked, served.memory)
+    return opinion_view(served.model, view_request, asked, served.recent)
 
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
@@ -172,8 +181,9 @@ def _dose(served: Served, view_request: ViewRequest, stage: str, knob: Knob) -> 
 
 
 def _verdict(served: Served, distill_request: DistillRequest, path: Path, data: str | None) -> Iterator[SetVerdict]:
-    vqvae = served.model.vqvae if served.model.kind == "var" else None
-    return judge_set(path, classifier_of(served.model) if has_classifier(served.model) else None, vqvae, data)
+    model: AnyModel = served.model
+    vqvae = vqvae_of(model.latents) if isinstance(model, DiffusionModel) else model.vqvae
+    return judge_set(path, classifier_of(model) if has_classifier(model) else None, vqvae, data)
 
 
 def _estimate(served: Served, distill_request: DistillRequest) -> Iterator[Estimating]:
@@ -181,11 +191,11 @@ def _estimate(served: Served, distill_request: DistillRequest) -> Iterator[Estim
 
 
 def _occlusion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> Iterator[Piece]:
-    return occlusion_view(served.model, view_request, asked, served.memory)
+    return occlusion_view(served.model, view_request, asked, served.recent)
 
 
 def _saved(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> Iterator[Piece]:
-    return saving(served.model, view_request, asked, served.memory)
+    return saving(served.model, view_request, asked, served.recent)
 
 
 _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {  # and how many images they draw

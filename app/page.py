@@ -49,7 +49,7 @@ def build(model: Model, limits: VisitorLimits | None = None, **options: Any) -> 
 def build_on(context: AppContext) -> gr.Blocks:
     """The page in its context."""
     model = context.model
-    is_var = model.kind == "var"  # what counts tokens, and the tour of them, is for a VAR
+    is_var = model.kind == "var"  # what counts tokens and looks into them is for a VAR
     # Uploads and copies that nobody fetched go too, a day after the last set that could need them.
     clearing = (3600, 3600 * (context.limits.keep_hours + 24))
     with gr.Blocks(title="HierAmp", analytics_enabled=False, delete_cache=clearing) as demo:
@@ -67,15 +67,15 @@ def build_on(context: AppContext) -> gr.Blocks:
                 card = tour.build()
                 viewer, closer, place = explore.build(context)
                 saved = channel.build(saving.NAME)
+                judged = opinion.build()
                 if is_var:
-                    inside, judged = mechanism.build(context), opinion.build()
+                    inside = mechanism.build(context)
             with gr.Tab("What changed", id="changed", visible=is_var) as second:
                 if is_var:
                     changed.build(context, controls)
             with gr.Tab("Ablate", id="ablate") as third:
                 ablate.build(context, controls)
-                if is_var:
-                    dose.build(context, controls)
+                dose.build(context, controls)
             with gr.Tab("Distill", id="distill") as fourth:
                 distill_tab.build(context, controls, demo, memory)
             with gr.Tab("Learn", id="learn") as fifth:
@@ -85,10 +85,10 @@ def build_on(context: AppContext) -> gr.Blocks:
         picker.connect(context, controls, choice)
         explore.connect(demo, context, controls, drawing, closer, tabs, tab_of)
         saving.connect(context, controls, viewer, saved)
+        opinion.connect(context, controls, viewer, judged)
         if is_var:
             mechanism.connect(context, controls, inside)
-            opinion.connect(context, controls, viewer, judged)
-            tour.connect(context, controls, drawing, tabs, card, start_tour)
+        tour.connect(context, controls, drawing, tabs, card, start_tour)
     return demo
 
 

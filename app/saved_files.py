@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app import exports, view_models
+from app.handlers import Memory
 from app.kinds import AnyModel
 from app.pieces import Piece
 from app.view_requests import ViewRequest
 from hieramp.errors import UserError
-from hieramp.generation.memory import RecentDrawings
 
 # how the name of a file ends, and its media type
 KINDS = {
@@ -19,7 +19,7 @@ KINDS = {
 
 
 def saving(
-    model: AnyModel, view_request: ViewRequest, asked: Mapping[str, Any], memory: RecentDrawings | None = None
+    model: AnyModel, view_request: ViewRequest, asked: Mapping[str, Any], memory: Memory | None = None
 ) -> Iterator[Piece]:
     """A file of one of KINDS; the last piece has its name, its media type and its bytes.
 

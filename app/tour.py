@@ -1,22 +1,30 @@
-"""The tour: a card above the pictures sets them up, asks for a prediction, and then shows what comes (app/stops.py)."""
+"""The tour: a card above the pictures sets them up, asks for a prediction, and then shows what comes (app/stops.py).
+
+A pair of pictures that bears a stop out is looked for first. That is told as it goes on, and can be stopped.
+"""
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any
 
 import gradio as gr
 
-from app import view_requests
-from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, stale_note
+from app import tour_words, view_requests
+from app.claims import Found, Shares, ViewModel
+from app.context import ASKING, CHEAP, PRIVATE, AppContext, html, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
 from app.explore import DrawChain
-from app.stops import STOPS, Found, Shares, Stop, ViewModel, first_that_holds, request_of
+from app.stops import Pair, Search, asked_of, search, shown_of, stops_of
 from app.view_requests import ViewRequest
 
 SHOW = "view => window.hieramp.tour(JSON.parse(view))"  # web/lecture.js
 OVER = '{"asking": false, "over": true}'  # what the card's end tells the page
+# A search takes the device drawing by drawing, so that those of others go between; two visitors search at once.
+SEARCHING: dict[str, Any] = {"concurrency_id": "tour", "concurrency_limit": 2, **PRIVATE}
+Shown = dict[Any, Any]  # what components get
 
 
 @dataclass(frozen=True)
@@ -26,9 +34,8 @@ class Place:
     at: int = 0
     label: int = 0
     seed: int = 0
-    found: Found | None = None  # what will be shown; None at the end
+    found: Found | None = None  # what will be shown; None at the end, and where the search was stopped
     right: dict[int, bool] = field(default_factory=dict)  # predictions, by stop
-    left_out: tuple[str, ...] = ()  # titles just passed over
 
 
 @dataclass(frozen=True)
@@ -38,168 +45,218 @@ class Card:
     column: gr.Column
     text: gr.HTML
     guess: gr.Radio
+    progress: gr.HTML
+    stop: gr.Button
     show: gr.Button
     back: gr.Button
     onward: gr.Button
     end: gr.Button
+
+    @property
+    def parts(self) -> list[Any]:
+        return list(vars(self).values())
+
+
+class StoppedError(Exception):
+    """A search was ended by its visitor."""
 
 
 def build() -> Card:
     """The card above the pictures while the tour runs."""
     with gr.Column(visible=False, elem_id="tour") as column:
         text = html("", elem_id="tour-text")
-        guess = gr.Radio([], label="Your prediction", interactive=True, elem_id="tour-guess")
+        guess = gr.Radio([], label="Your prediction", visible=False, interactive=True, elem_id="tour-guess")
+        progress = html("", elem_id="tour-progress", elem_classes="prose-line")
         with gr.Row(elem_classes="tour-buttons"):
+            stop = gr.Button("Stop looking", size="sm", scale=0, min_width=104, visible=False)
             back = gr.Button("Back", size="sm", scale=0, min_width=72)
             show = gr.Button("Show it", size="sm", scale=0, min_width=88, variant="primary", interactive=False)
             onward = gr.Button("Next", size="sm", scale=0, min_width=72)
             end = gr.Button("End the tour", size="sm", scale=0, min_width=104)
-    return Card(column, text, guess, show, back, onward, end)
+    return Card(column, text, guess, progress, stop, show, back, onward, end)
 
 
 def connect(
     context: AppContext, controls: Controls, drawing: DrawChain, tabs: gr.Tabs, card: Card, start: gr.Button
 ) -> None:
     """Let the card drive the real controls."""
-    model, place = context.model, gr.State(Place())
-    view = gr.Textbox("{}", visible=False)
-    asked = [place, card.column, card.text, card.guess, card.show, card.back, card.onward, view, tabs]
-
-    def finished(view_request: ViewRequest) -> ViewModel:
-        *_, view_model = context.grow(view_request)
-        return view_model
-
-    def shares(view_request: ViewRequest) -> Shares:
-        return context.answer("opinion", view_request, {"sample": 0})["asked"]
-
-    def ask(before: Place, at: int, step: int) -> dict[Any, Any]:
-        """The first stop from `at` on in this direction that a pair bears out; past the last one the end."""
-        left_out: list[str] = []
-        while 0 <= at < len(STOPS):
-            judge = shares if has_classifier(model) else None
-            found = first_that_holds(model, STOPS[at], before.label, before.seed, finished, judge)
-            if found:
-                return asking(replace(before, at=at, label=found[0], seed=found[1], found=found[2]), left_out)
-            left_out.append(STOPS[at].title)
-            at += step
-        if step < 0:  # nothing before holds: where one was
-            return ask(before, before.at, 1)
-        return the_end(replace(before, at=len(STOPS), found=None), left_out)
-
-    def asking(here: Place, left_out: list[str]) -> dict[Any, Any]:
-        stop = STOPS[here.at]
-        options = [(option, i) for i, option in enumerate(stop.options)]
-        shown = {
-            place: here,
-            card.column: gr.Column(visible=True),
-            card.text: question_html(stop, left_out),
-            card.guess: gr.Radio(options, value=None, label=stop.question, visible=True, interactive=True),
-            card.show: gr.Button(interactive=False, visible=True),
-            card.back: gr.Button(interactive=here.at > 0),
-            card.onward: gr.Button(interactive=True),
-            view: json.dumps({"asking": True, "scale": None, "overlay": 0, "compare": False, "focus": True}),
-            tabs: gr.Tabs(selected="explore"),
-        }
-        return shown | settings(request_of(model, here.label, here.seed, "off"))
-
-    def the_end(here: Place, left_out: list[str]) -> dict[Any, Any]:
-        shown = {
-            place: here,
-            card.column: gr.Column(visible=True),
-            card.text: end_html(here, left_out),
-            card.guess: gr.Radio(visible=False),
-            card.show: gr.Button(visible=False),
-            card.back: gr.Button(interactive=True),
-            card.onward: gr.Button(interactive=False),
-            view: json.dumps({"asking": False, "scale": None, "overlay": 0, "compare": False, "focus": True}),
-            tabs: gr.Tabs(selected="explore"),
-        }
-        return shown | controls.unchanged()
-
-    def settings(view_request: ViewRequest) -> dict[Any, Any]:
-        return controls.updates(view_requests.values_on_page(model, view_request))
-
-    def begin(given: dict[Any, Any]) -> dict[Any, Any]:
-        values = controls.values(given)
-        label, seed = values["class_name"], values["seed"]
-        fresh = view_requests.defaults(model)
-        here = Place(
-            label=label if isinstance(label, int) else fresh["class_name"],
-            seed=seed if isinstance(seed, int) and seed >= 0 else fresh["seed"],
-        )
-        with sentences():
-            return ask(here, 0, 1)
-
-    def move(step: int) -> Any:
-        def moved(here: Place) -> dict[Any, Any]:
-            with sentences():
-                return ask(here, here.at + step, step)
-
-        return moved
-
-    def reveal(here: Place, guess: int | None) -> dict[Any, Any]:
-        if here.found is None or guess is None:
-            return {view: gr.skip()}
-        stop, found = STOPS[here.at], here.found
-        view_request = request_of(model, here.label, here.seed, stop.schedule)
-        shown = {
-            "asking": False,
-            "scale": found.scale,
-            "overlay": stop.overlay,
-            "compare": False,
-            "focus": False,
-        }
-        return {
-            place: replace(here, right=here.right | {here.at: guess == found.answer}),
-            card.text: answer_html(stop, found, guess, view_requests.address(model, view_request)),
-            card.guess: gr.Radio(interactive=False),
-            card.show: gr.Button(interactive=False),
-            view: json.dumps(shown),
-        } | settings(view_request)
-
-    outputs = [*asked, *controls.outputs]
-    begun = start.click(begin, controls.inputs, outputs, **DRAWING)
-    earlier = card.back.click(move(-1), place, outputs, **DRAWING)
-    later = card.onward.click(move(1), place, outputs, **DRAWING)
-    told = card.show.click(
-        reveal, [place, card.guess], [place, card.text, card.guess, card.show, view, *controls.outputs], **ASKING
-    )
+    tour = Tour(context, controls, tabs, card)
+    place, view, outputs = tour.place, tour.view, tour.outputs
+    begun = start.click(tour.begin, controls.inputs, outputs, **SEARCHING)
+    earlier = card.back.click(tour.back, place, outputs, **SEARCHING)
+    later = card.onward.click(tour.onward, place, outputs, **SEARCHING)
+    told = card.show.click(tour.reveal, [place, card.guess], outputs, **ASKING)
     card.guess.input(lambda: gr.Button(interactive=True), None, card.show, **CHEAP)
-    gone = card.end.click(lambda: (gr.Column(visible=False), OVER), None, [card.column, view], **CHEAP)
+    card.stop.click(tour.stop, None, card.stop, **CHEAP)
+    gone = card.end.click(tour.end, None, [card.column, view], **CHEAP)
     for event in (begun, earlier, later, told, gone):
         event.success(None, view, None, js=SHOW, api_visibility="private")
     for event in (begun, earlier, later, told):
         drawing.then_after(event)
 
 
-def _left_out_html(titles: list[str]) -> str:
-    if not titles:
-        return ""
-    named = ", ".join(f"“{escape(title)}”" for title in titles)
-    return f'<p class="note">Left out, as no pair tried on this model bears it out: {named}.</p>'
+class Tour:
+    """What the buttons of the card do."""
+
+    def __init__(self, context: AppContext, controls: Controls, tabs: gr.Tabs, card: Card) -> None:
+        self.context, self.controls, self.tabs, self.card = context, controls, tabs, card
+        self.model, self.stops = context.model, stops_of(context.model)
+        self.place, self.view = gr.State(Place()), gr.Textbox("{}", visible=False)
+        self.outputs = [self.place, self.view, tabs, *card.parts, *controls.outputs]
+
+    # The buttons
+
+    def begin(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[Shown]:
+        """From the first stop, with the class and seed of the controls where they hold some."""
+        values, fresh = self.controls.values(given), view_requests.defaults(self.model)
+        label, seed = values["class_name"], values["seed"]
+        label = label if isinstance(label, int) else fresh["class_name"]
+        seed = seed if isinstance(seed, int) and seed >= 0 else fresh["seed"]
+        yield from self._look(request, Place(label=label, seed=seed), 0, 1)
+
+    def back(self, request: gr.Request, here: Place) -> Iterator[Shown]:
+        yield from self._look(request, here, here.at - 1, -1)
+
+    def onward(self, request: gr.Request, here: Place) -> Iterator[Shown]:
+        yield from self._look(request, here, here.at + 1, 1)
+
+    def reveal(self, here: Place, guess: int | None) -> Shown:
+        """What comes, beside what was guessed."""
+        if here.found is None or guess is None:
+            return {self.view: gr.skip()}
+        stop, found = self.stops[here.at], here.found
+        view_request = shown_of(self.model, here.label, here.seed, stop)
+        return {
+            self.place: replace(here, right=here.right | {here.at: guess == found.answer}),
+            self.card.text: tour_words.answer_html(stop, found, guess, view_requests.address(self.model, view_request)),
+            self.card.guess: gr.Radio(interactive=False),
+            self.card.show: gr.Button(interactive=False),
+            self.view: _view(asking=False, scale=found.scale, overlay=stop.overlay, focus=False),
+        } | self._settings(view_request)
+
+    def stop(self, request: gr.Request) -> gr.Button:
+        """End the search after the step in hand."""
+        self.context.scheduling.take(_visitor(request))
+        return gr.Button(interactive=False)
+
+    def end(self, request: gr.Request) -> tuple[gr.Column, str]:
+        self.context.scheduling.take(_visitor(request))
+        return gr.Column(visible=False), OVER
+
+    # The search
+
+    def _look(self, request: gr.Request, here: Place, at: int, step: int) -> Iterator[Shown]:
+        """The first stop from `at` on in this direction that a pair bears out; past the last one the end."""
+        visitor, left_out = _visitor(request), list[str]()
+        ticket = self.context.scheduling.take(visitor)
+        with sentences():
+            while 0 <= at < len(self.stops):
+                latest = Search(0, 0)
+                try:
+                    for latest in self._search(visitor, ticket, here, at):
+                        if latest.pair is None:
+                            yield self._looking(at, latest)
+                except StoppedError:
+                    yield self._stopped(replace(here, at=at, found=None), latest)
+                    return
+                if latest.pair is not None:
+                    yield self._asking(_moved(here, at, latest.pair), left_out)
+                    return
+                left_out.append(self.stops[at].title)
+                at += step
+            if step < 0:  # nothing before holds: where one was
+                yield from self._look(request, here, here.at, 1)
+                return
+            yield self._the_end(replace(here, at=len(self.stops), found=None), left_out)
+
+    def _search(self, visitor: str, ticket: int, here: Place, at: int) -> Iterator[Search]:
+        def check() -> None:
+            if self.context.scheduling.is_stale(visitor, ticket):
+                raise StoppedError
+
+        def draw(view_request: ViewRequest) -> ViewModel:
+            finished: ViewModel = {}
+            with closing(self.context.grow(view_request)) as drawn:
+                for view_model in drawn:
+                    check()
+                    finished = view_model
+            return finished
+
+        def ask(view_request: ViewRequest) -> Shares:
+            shares: Shares = self.context.answer("opinion", view_request, {"sample": 0})["asked"]
+            check()
+            return shares
+
+        judge = ask if has_classifier(self.model) else None
+        yield from search(self.model, self.stops[at], here.label, here.seed, draw, judge)
+
+    # What is shown
+
+    def _looking(self, at: int, latest: Search) -> Shown:
+        """What stands there before stays, out of reach, with how far the search has come below it."""
+        still = (self.card.show, self.card.back, self.card.onward)
+        return {
+            self.tabs: gr.Tabs(selected="explore"),
+            self.card.column: gr.Column(visible=True),
+            self.card.guess: gr.Radio(interactive=False),
+            self.card.progress: tour_words.progress_html(self.stops[at], at, len(self.stops), latest),
+            self.card.stop: gr.Button(visible=True, interactive=True),
+        } | {button: gr.Button(interactive=False) for button in still}
+
+    def _stopped(self, here: Place, latest: Search) -> Shown:
+        """Without a pair: there is the way back, on and out. Whoever ended the tour meanwhile is not called back."""
+        return self._without_question(here, tour_words.stopped_html(self.stops[here.at], latest))
+
+    def _asking(self, here: Place, left_out: list[str]) -> Shown:
+        stop = self.stops[here.at]
+        options = [(option, i) for i, option in enumerate(stop.options)]
+        return (
+            self._bare(here)
+            | {
+                self.card.text: tour_words.question_html(stop, left_out),
+                self.card.guess: gr.Radio(options, value=None, label=stop.question, visible=True, interactive=True),
+                self.card.show: gr.Button(interactive=False, visible=True),
+                self.card.column: gr.Column(visible=True),
+                self.view: _view(asking=True),
+            }
+            | self._settings(asked_of(self.model, here.label, here.seed))
+        )
+
+    def _the_end(self, here: Place, left_out: list[str]) -> Shown:
+        shown = {self.card.column: gr.Column(visible=True), self.card.onward: gr.Button(interactive=False)}
+        return self._without_question(here, tour_words.end_html(here.right, left_out, self.model.kind)) | shown
+
+    def _without_question(self, here: Place, text: str) -> Shown:
+        return self._bare(here) | {
+            self.card.text: text,
+            self.card.guess: gr.Radio(visible=False),
+            self.card.show: gr.Button(visible=False),
+        }
+
+    def _bare(self, here: Place) -> Shown:
+        """What all of these have in common: nothing is being looked for."""
+        return {
+            self.place: here,
+            self.card.progress: "",
+            self.card.stop: gr.Button(visible=False),
+            self.card.back: gr.Button(interactive=here.at > 0),
+            self.card.onward: gr.Button(interactive=True),
+            self.view: _view(asking=False),
+            self.tabs: gr.Tabs(selected="explore"),
+        }
+
+    def _settings(self, view_request: ViewRequest) -> Shown:
+        return self.controls.updates(view_requests.values_on_page(self.model, view_request))
 
 
-def question_html(stop: Stop, left_out: list[str]) -> str:
-    """What a stop says before it is answered."""
-    heading = f'<h2 tabindex="-1">{escape(stop.title)}</h2>'
-    return f'{_left_out_html(left_out)}{heading}<p role="status">{escape(stop.text)}</p>'
+def _visitor(request: gr.Request) -> str:
+    return f"{request.session_hash}/tour"
 
 
-def answer_html(stop: Stop, found: Found, guess: int, query: dict[str, str | None]) -> str:
-    """What it says once it is; `query` are the settings that this is of."""
-    verdict = "You were right." if guess == found.answer else f"It is another: {stop.options[found.answer]}."
-    return (
-        f'<h2 tabindex="-1">{escape(stop.title)}</h2><p>{escape(stop.text)}</p>'
-        f'<p role="status" class="found"><b>{escape(verdict)}</b> {escape(found.text)}</p>{stale_note(query)}'
-    )
+def _moved(here: Place, at: int, pair: Pair) -> Place:
+    return replace(here, at=at, label=pair.label, seed=pair.seed, found=pair.found)
 
 
-def end_html(here: Place, left_out: list[str]) -> str:
-    """The last card."""
-    count, right = len(here.right), sum(here.right.values())
-    score = f"{right} of your {count} predictions {'was' if right == 1 else 'were'} right. " if count else ""
-    words = (
-        f"{score}Go on by yourself: change ρ and β, click a position to see inside its token, draw all schedules at "
-        "once in Ablate, or make a set in Distill."
-    )
-    return f'{_left_out_html(left_out)}<h2 tabindex="-1">That was the tour</h2><p role="status">{escape(words)}</p>'
+def _view(asking: bool, scale: int | None = None, overlay: float = 0.0, focus: bool = True) -> str:
+    """What the page is told of the view."""
+    return json.dumps({"asking": asking, "scale": scale, "overlay": overlay, "compare": False, "focus": focus})

@@ -63,7 +63,7 @@ def step_view(model: AnyModel, view_request: ViewRequest, step: Step) -> dict[st
         "maps": [numbers(m) for m in step.saliency],
         "chosen": None if chosen is None else [places(row) for row in chosen],
         "changed": [places(row) for row in changed],
-        "moved": numbers((step.image[count:] - step.image[:count]).abs().mean((1, 2, 3))),
+        "moved": moved(step.image[:count], step.image[count:]),
         "beliefs": _class_probabilities(model, step),
     }
 
@@ -119,6 +119,11 @@ def png_uri(data: bytes) -> str:
 def file_name(class_name: str, rest: str) -> str:
     """A name that every file system takes."""
     return f"{slug(class_name)}-{rest}"
+
+
+def moved(plain: Tensor, amplified: Tensor) -> list[float]:
+    """By how much the pixels of pictures differ from those of others, on average, of 1."""
+    return numbers((amplified - plain).abs().mean((1, 2, 3)))
 
 
 def numbers(values: Tensor) -> list[float]:

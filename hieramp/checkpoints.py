@@ -236,7 +236,7 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
             than the one that the folder has.
     """
     if not has_part(folder, part):
-        home = _home(folder, part)
+        home = home_of(folder, part)
         if home != folder:
             raise UserError(f"{folder} takes its {part} from {home}, which has none: put that folder beside it")
         raise UserError(f"{folder} has no {part} weights ({part}.safetensors)")
@@ -252,7 +252,7 @@ def _whole_save(folder: Path, part: str) -> list[Path]:
     for path in _shards(folder, part):
         saves.setdefault(_save_of(path), {})[path.name] = path
     if len(saves) > 1 or not _complete(saves):
-        for path in _home(folder, part).glob(f"{part}*.safetensors.part"):
+        for path in home_of(folder, part).glob(f"{part}*.safetensors.part"):
             with suppress(UserError):  # one that was cut short is of no use
                 saves.get(_save_of(path), {}).setdefault(path.name.removesuffix(".part"), path)
     whole = _complete(saves)
@@ -308,7 +308,7 @@ def fingerprint(*states: State) -> str:
 
 
 def _shards(folder: Path, part: str) -> list[Path]:
-    return _own_shards(_home(folder, part), part)
+    return _own_shards(home_of(folder, part), part)
 
 
 def _own_shards(folder: Path, part: str) -> list[Path]:
@@ -339,7 +339,7 @@ def built(build: Callable[[], M], state: State, what: str) -> M:
     return network
 
 
-def _home(folder: Path, part: str) -> Path:
+def home_of(folder: Path, part: str) -> Path:
     """Where the files of a part lie: in the folder, or in the one beside it that config.json names for it.
 
     Raises:

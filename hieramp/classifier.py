@@ -13,10 +13,12 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hieramp.checkpoints import built, load_part, read_config
-from hieramp.class_names import keys_of_both
+from hieramp.checkpoints import built, has_part, home_of, load_part, read_config
+from hieramp.class_names import ids_of, keys_of_both
 from hieramp.config import ClassifierConfig, from_json
 from hieramp.errors import UserError
+
+PART = "classifier"  # of a model folder
 
 
 class Classifier(nn.Module):
@@ -70,17 +72,33 @@ def _drop_idle_strides(network: nn.Module, config: ClassifierConfig) -> None:
         side = -(-side // 2)
 
 
-def load_classifier(folder: Path) -> Classifier:
-    """The classifier of a model folder, in evaluation mode.
+def has_classifier(folder: Path) -> bool:
+    """Whether a model folder has a classifier of its classes: its own, or that of the folder which it takes one from.
 
     Raises:
-        UserError: the folder has none, or its weights do not fit its config.
+        UserError: a config.json is damaged.
+    """
+    if not has_part(folder, PART):
+        return False
+    config = read_config(folder)
+    ours, theirs = keys_of_both(ids_of(config), ids_of(read_config(home_of(folder, PART))))
+    return PART in config and set(ours) == set(theirs)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """The classifier of a model folder, in evaluation mode, its classes in the order of the folder's.
+
+    Raises:
+        UserError: the folder has none, its weights do not fit its config, or the folder that it is taken from has other
+            classes.
     """
     config = read_config(folder)
-    if "classifier" not in config:
+    if PART not in config:
         raise UserError(f"{folder} has no classifier: run python -m hieramp train classifier --out {folder} first")
-    sizes, weights = from_json(ClassifierConfig, config["classifier"]), load_part(folder, "classifier")
-    return built(lambda: Classifier(sizes), weights, str(folder / "classifier.safetensors")).eval()
+    sizes, weights = from_json(ClassifierConfig, config[PART]), load_part(folder, PART)
+    found = built(lambda: Classifier(sizes), weights, str(folder / "classifier.safetensors")).eval()
+    home = home_of(folder, PART)
+    return found if home == folder else in_order(found, ids_of(read_config(home)), ids_of(config), str(home))
 
 
 def in_order(classifier: Classifier, names: Sequence[str], wanted: Sequence[str], whose: str) -> Classifier:

@@ -6,7 +6,7 @@ from conftest import CLASSES
 
 import hieramp
 from hieramp import Amplification, Settings
-from hieramp.analysis.dose import MEASURES, doses_of, in_words, rows_of, sweep, t_interval, t_quantile
+from hieramp.analysis.dose import doses_of, in_words, rows_of, sweep, t_interval, t_quantile
 from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig
 from hieramp.errors import UserError
@@ -53,7 +53,8 @@ def test_it_tells_how_far_it_is_and_what_it_found(model: hieramp.Model, classifi
     found = list(sweep(model, classifier, 1, "fine", "rho", HOW, (4, 5), (0.1, 1.0)))
     assert [len(one.responses) for one in found] == [0, 1, 2]
     rows = rows_of(found[-1])
-    assert rows[0] == ["stage", "knob", "dose", "seed", *MEASURES] and len(rows) == 1 + 3 * 2
+    assert rows[0] == ["stage", "knob", "dose", "seed", "probability", "pixels", "features", "entropy"]
+    assert len(rows) == 1 + 3 * 2
     assert rows[1][2] == "" and rows[-1][2] == "1" and rows[-1][3] == 5
     assert "Student's t, n = 2 seeds" in in_words(found[-1])
     assert max(found[-1].responses[1].values["pixels"]) > 0  # fine was off: ρ is swept at a β that acts

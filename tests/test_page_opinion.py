@@ -10,7 +10,7 @@ from conftest import CLASSES
 import hieramp
 from app import dose, view_requests
 from app import verdicts as views
-from hieramp.analysis.dose import MEASURES, sweep
+from hieramp.analysis.dose import sweep
 from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
 from hieramp.checkpoints import save_part, write_config
 from hieramp.classifier import Classifier
@@ -55,7 +55,8 @@ def test_the_curves_of_the_page_are_those_of_the_sweep(judged_model: hieramp.Mod
     *_, found = sweep(judged_model, classifier, 2, "fine", "strength", view_request.settings, (0, 1), (0.0, 8.0))
     view = dose.view_of(found)
     assert len(view["points"]) == 2 and len(view["points"][0]["images"]) == 2
-    for name in MEASURES:
+    assert list(view["measures"]) == ["probability", "pixels", "features", "entropy"]
+    for name in view["measures"]:
         estimate = found.responses[1].estimate(name)
         assert view["points"][1]["estimates"][name] == pytest.approx(list(vars(estimate).values()), abs=1e-4)
     assert "2 of 2 doses, 2 seeds each" in dose.words_of("dog", found)

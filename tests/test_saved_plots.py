@@ -20,7 +20,7 @@ from app import dose as page_dose
 from app import plots, view_requests
 from hieramp import SCHEDULES
 from hieramp.analysis.bootstrap import level, mean_interval
-from hieramp.analysis.dose import MEASURES, file_start, in_words, sweep, swept
+from hieramp.analysis.dose import file_start, in_words, sweep, swept
 from hieramp.analysis.doseplot import dose_figure, dose_title
 from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.analysis.tokenplots import changed_figure, risen_figure, usage_figure
@@ -113,7 +113,7 @@ def test_curves_are_the_sweep(judged_folder: Path, tmp_path: Path) -> None:
     *_, found = sweep(model, load_classifier(judged_folder), 1, "fine", "rho", settings, (4, 5, 6), (0.2, 0.5, 1.0))
     words = caption(settings, found.seeds, swept="fine")
     figure = dose_figure(found, dose_title(found, "cat", model.name, words))
-    for axes, measure in zip(figure.axes, MEASURES, strict=True):
+    for axes, measure in zip(figure.axes, found.measures, strict=True):
         curve, plain = axes.get_lines()[-1], axes.get_lines()[0]
         assert list(curve.get_xdata()) == [0.2, 0.5, 1.0]
         assert list(curve.get_ydata()) == [r.estimate(measure).mean for r in found.responses]

@@ -39,7 +39,8 @@ function render() {
   slider.value = at;
   slider.setAttribute("aria-valuetext", `${letter()} ${point.dose}`);
   const e = point.estimates, interval = ([mean, low, high]) => `${mean.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
-  part("readout").textContent = `${found.stage}, ${letter()} ${point.dose}: probability ${interval(e.probability)}, pixels ${interval(e.pixels)}, features ${interval(e.features)}, entropy ${interval(e.entropy)}. The dotted line is the plain pictures.`;
+  const told = Object.keys(found.measures).map(name => `${name} ${interval(e[name])}`).join(", ");
+  part("readout").textContent = `${found.stage}, ${letter()} ${point.dose}: ${told}. The dotted line is the plain pictures.`;
   const line = (name, images) => `<span>${name}</span>` + images.map((uri, i) => `<img src="${uri}" alt="${name}, seed ${found.seeds[i]}">`).join("");
   part("strip").style.setProperty("--num", found.seeds.length);
   part("strip").innerHTML = line("plain", found.plain.images) + line(`${letter()} ${point.dose}`, point.images);

@@ -45,7 +45,7 @@ function renderOpinion() {
   const n = sideOf(scale) ** 2;
   part("agreement").textContent = `How much less likely ${view.model.name} is to the classifier, in nats, when a position of the finished picture is blurred. ` +
     (n < 9 ? `${n} position${n > 1 ? "s are" : " is"} too few to rank.` :
-      `${said("Rank correlation with the saliency of this scale:", view.opinion.agreement[scale])} (baseline and amplified, ${n} positions). ` +
+      `${said(`Rank correlation with the ${props.kind === "var" ? "saliency of this scale" : "map M of this step"}:`, view.opinion.agreement[scale])} (baseline and amplified, ${n} positions). ` +
       `${said("A map that is only brightest in the middle has", view.opinion.centre[scale])}.`);
 }
 
@@ -53,6 +53,7 @@ function renderOpinion() {
 const share = p => (p > 0.995 ? ">99\u00a0%" : p < 0.005 ? "<1\u00a0%" : `${(100 * p).toFixed(0)}\u00a0%`);
 
 part("map").closest("label").hidden = !props.classifier;
+part("map").options[0].textContent = props.map;
 part("map").addEventListener("input", () => { askOpinion(); if (view.model) { renderStrip(); renderStage(); } renderOpinion(); });
 function showOpinion(opinion) {
   view.opinion = opinion;

@@ -119,7 +119,7 @@ function renderReadout(scale) {
   const changed = step(scale).changed && step(scale).changed[view.sample], n = sideOf(scale);
   const what = changed
     ? `${changed.length} of ${n * n} tokens differ, pixels by ${(100 * step(scale).moved[view.sample]).toFixed(1)}\u00a0% on average.`
-    : `${chosenOf(scale, 1).length} of ${n * n} positions amplified.`;
+    : `${chosenOf(scale, 1).length} of ${n * n} positions amplified, pixels differ by ${(100 * step(scale).moved[view.sample]).toFixed(1)}\u00a0% on average.`;
   let text = `${nameOf(scale)[0].toUpperCase()}${nameOf(scale).slice(1)}: ${what}`;
   if (view.cursor !== null && view.cursor < n * n) {
     const i = view.cursor, values = [0, 1].map(side => mapOf(scale, side)[i].toFixed(4));

@@ -5,7 +5,7 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hieramp.analysis.dose import MEASURES, MeanInterval, Sweep
+from hieramp.analysis.dose import MeanInterval, Sweep
 from hieramp.analysis.plotting import ACCENT, calm, titled
 
 NOTE = (
@@ -27,7 +27,10 @@ def dose_figure(found: Sweep, title: str) -> Figure:
     """A panel for each measure: its mean and interval at every dose, beside the plain pictures."""
     figure = Figure(figsize=(8, 5.6), layout="constrained")
     knob = "ρ, share of the positions" if found.knob == "rho" else "strength"
-    for axes, (measure, label) in zip(figure.subplots(2, 2).flatten(), MEASURES.items(), strict=True):
+    panels = figure.subplots(2, 2).flatten()
+    for spare in panels[len(found.measures) :]:
+        spare.set_visible(False)
+    for axes, (measure, label) in zip(panels, found.measures.items(), strict=False):
         _panel(axes, found, measure)
         axes.set_title(textwrap.fill(label, 52), fontsize=8, loc="left")
         axes.set_xlabel(f"{found.stage} {knob}", fontsize=8)

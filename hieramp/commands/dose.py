@@ -11,6 +11,7 @@ from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import ids_of, short_name
 from hieramp.classifier import Classifier, in_order, load_classifier
 from hieramp.commands import arguments as shared
+from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
 from hieramp.figures import save_figure
 from hieramp.files import csv_text, with_settings, write_text
@@ -36,6 +37,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--classifier", type=model_folder, help="model of the classifier (default: the model's own)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for figure, CSV and JSON (default: {OUT})")
     shared.add_model(parser)
+    shared.add_kind(parser)
     parser.set_defaults(run=run)
 
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--count is {args.count}; at most {MAX_COUNT} seeds are drawn together")
     if args.count < 2:
         raise UserError("--count is 1, which has no interval: take at least 2 seeds")
-    model = shared.load_model(args)
+    model = shared.load_any(args)
     settings = shared.settings(args, model.kind, model.defaults)
     label, seeds = model.label_of(args.class_name), range(args.seed, args.seed + args.count)
     doses = sorted(set(args.doses)) if args.doses else None
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"files: {args.out / start}.png, .svg, .csv and .json")
 
 
-def _classifier(model: Model, other: Path | None) -> Classifier:
+def _classifier(model: Model | DiffusionModel, other: Path | None) -> Classifier:
     """The model's own, or that of another folder with its logits in the order of the model's classes.
 
     Raises:

@@ -136,6 +136,11 @@ def _enough(vqvae: VQVAE, signed: Tensor, f_NCHW: Tensor, mean: Tensor, vectors:
     return 1 + bisect_left(range(1, num_channels), True, key=lambda count: error(count) <= most)
 
 
+def vqvae_of(latents: object) -> VQVAE | None:
+    """The VQ-VAE whose latents these are, which can tell the tokens of a picture; None of another autoencoder's."""
+    return latents.vqvae if isinstance(latents, VQLatents) else None
+
+
 class VQLatents:
     """The latents of a VQ-VAE in a basis fitted to it."""
 

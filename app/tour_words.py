@@ -1,0 +1,65 @@
+"""What the card of the tour says (app/tour.py), as HTML."""
+
+from collections.abc import Mapping
+from html import escape
+
+from app.claims import Found, Stop
+from app.context import stale_note
+from app.stops import Search
+
+
+def progress_html(stop: Stop, at: int, num_stops: int, latest: Search) -> str:
+    """Which stop a pair is looked for, and how many were tried."""
+    share = 100 * latest.tried / latest.of
+    label = f'role="progressbar" aria-label="Search" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"'
+    words = (
+        f"Stop {at + 1} of {num_stops}, “{stop.title}”: looking for a pair that bears it out, {latest.tried} of at "
+        f"most {latest.of} tried."
+    )
+    bar = f'<div class="bar" {label}><i style="width:{share:.1f}%"></i></div>'
+    return f'<div class="study">{bar}<p role="status">{escape(words)}</p></div>'
+
+
+def stopped_html(stop: Stop, latest: Search) -> str:
+    words = (
+        f"Stopped: {latest.tried} of at most {latest.of} pairs were tried, and none of them bears this stop out. Next "
+        "looks for one for the stop after it."
+    )
+    return f'<h2 tabindex="-1">{escape(stop.title)}</h2><p role="status">{escape(words)}</p>'
+
+
+def _left_out_html(titles: list[str]) -> str:
+    if not titles:
+        return ""
+    named = ", ".join(f"“{escape(title)}”" for title in titles)
+    return f'<p class="note">Left out, as no pair tried on this model bears it out: {named}.</p>'
+
+
+def question_html(stop: Stop, left_out: list[str]) -> str:
+    """What a stop says before it is answered."""
+    heading = f'<h2 tabindex="-1">{escape(stop.title)}</h2>'
+    return f'{_left_out_html(left_out)}{heading}<p role="status">{escape(stop.text)}</p>'
+
+
+def answer_html(stop: Stop, found: Found, guess: int, query: dict[str, str | None]) -> str:
+    """What it says once it is; `query` are the settings that this is of."""
+    verdict = "You were right." if guess == found.answer else f"It is another: {stop.options[found.answer]}."
+    return (
+        f'<h2 tabindex="-1">{escape(stop.title)}</h2><p>{escape(stop.text)}</p>'
+        f'<p role="status" class="found"><b>{escape(verdict)}</b> {escape(found.text)}</p>{stale_note(query)}'
+    )
+
+
+END = {
+    "var": "change ρ and β, click a position to see inside its token, draw all schedules at once in Ablate, or make a "
+    "set in Distill.",
+    "dit": "change ρ, α and guidance, draw steps and solvers beside one another in Ablate, or make a set in Distill.",
+}
+
+
+def end_html(predictions: Mapping[int, bool], left_out: list[str], kind: str) -> str:
+    """The last card; `predictions` says of each stop whether it was right."""
+    count, right = len(predictions), sum(predictions.values())
+    score = f"{right} of your {count} predictions {'was' if right == 1 else 'were'} right. " if count else ""
+    words = f"{score}Go on by yourself: {END[kind]}"
+    return f'{_left_out_html(left_out)}<h2 tabindex="-1">That was the tour</h2><p role="status">{escape(words)}</p>'

@@ -44,6 +44,8 @@ def connect(
         try:
             with sentences():
                 view_request = view_requests.read_request(context.model, controls.values(given))
+                if context.scheduling.is_stale(key, 0):  # ended while it waited for its turn
+                    return
                 with closing(context.pieces(name, view_request, asked)) as pieces:
                     for piece in pieces:
                         if context.scheduling.is_stale(key, 0):

@@ -47,6 +47,7 @@ def test_on_zero_gpu_all_is_computed_by_one_lent_worker_for_each_kind_of_work(
         assert all(len(some) == 1 for some in found[:1])  # each was computed, by one worker
         assert len({worker for some in found for worker in some}) == 1  # and the next by the same one
     assert len(set(workers)) == 4  # grow, answer, study, distill
+    assert told["saved"] == "airplane-seed0-maps.zip"
     assert told["picture_is_the_same"] and told["is_finished"] and told["wrong"].startswith("the block is 99")
     assert told["job"] == {"state": "done", "done": 4}
     assert all(lent.START <= seconds <= lent.MOST for seconds in told["seconds"]) and len(set(told["seconds"])) > 1

@@ -122,7 +122,10 @@ def test_drawings_go_before_an_estimate(model: hieramp.Model, tmp_path: Path) ->
     values = view_requests.defaults(model) | {"ipc": 1, "set_seed": 0, "guidance": 4.5}
     under_way = app.study("estimate", read_distill_request(model, VisitorLimits(), values))
     assert next(under_way).done == 1
-    assert list(app.grow(view_requests.first_request(model)))
+    drawing = threading.Thread(target=lambda: list(app.grow(view_requests.first_request(model))), daemon=True)
+    drawing.start()
+    drawing.join(30)
+    assert not drawing.is_alive()
     *_, last = under_way
     assert last.is_finished
 

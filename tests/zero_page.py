@@ -115,6 +115,8 @@ def main() -> None:
     for _ in range(3):
         view_models = list(context.grow(view_requests.first_request(model)))
         workers.setdefault("grow", []).append(computed())
+    *_, piece = context.pieces("saved", view_requests.first_request(model), {"what": "maps"})
+    told["saved"], workers["saved"] = piece.answer["name"], [computed()]
     try:
         context.answer("block_view", view_requests.first_request(model), 0, 99)
     except hieramp.errors.UserError as error:

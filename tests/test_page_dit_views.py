@@ -209,6 +209,7 @@ def test_a_search_shows_how_far_it_is_and_can_be_stopped(
                 gates["one"].release()
             tab.wait_for_timeout(1500)
             assert not tab.locator("#tour").is_visible()  # nobody is called back
+            assert tab.evaluate("!document.documentElement.matches('.asking, .touring')")
     finally:
         next(pages, None)
 

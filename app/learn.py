@@ -16,6 +16,7 @@ LATEX: list[dict[str, str | bool]] = [
 ]
 
 
+TEXT = {"var": "learn.md", "dit": "learn-dit.md"}
 CELL, GAP = 88, 34  # of the picture of the scales, in pixels
 
 
@@ -24,7 +25,7 @@ def build(model: AnyModel) -> gr.Button:
     start = gr.Button("Start the tour", variant="primary", scale=0, min_width=160, elem_id="start-tour")
     if not isinstance(model, DiffusionModel):
         html(pipeline(model.var.scales.sides, model.image_size), elem_id="pipeline")
-    gr.Markdown(theme.read("learn.md"), latex_delimiters=LATEX, elem_id="learn")
+    gr.Markdown(theme.read(TEXT[model.kind]), latex_delimiters=LATEX, elem_id="learn")
     html(glossary.as_html())
     return start
 

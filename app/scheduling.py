@@ -28,7 +28,10 @@ class DeviceQueue:
         return self._newest.get(visitor, ticket) != ticket
 
     def forget(self, visitor: str) -> None:
-        self._newest.pop(visitor, None)
+        """Their tickets, and those of what else they asked for ("visitor/study")."""
+        for name in list(self._newest):
+            if name == visitor or name.startswith(f"{visitor}/"):
+                self._newest.pop(name, None)
 
     def leave(self, visitor: str) -> None:
         """Forget a visitor, and what they asked for under names of its own (visitor/name)."""

@@ -119,7 +119,7 @@ STOPS = (
     Stop(
         "Where it looks",
         "The network is asked twice at each step, with the class and without. M is how far the class moves each "
-        "position, averaged over the steps so far and over neighbours.",
+        "position, averaged over the steps so far.",
         "How is M spread?",
         ("Over all positions about alike", "Some positions get much more than others"),
         "off",

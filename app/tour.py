@@ -112,6 +112,7 @@ class Tour:
         label, seed = values["class_name"], values["seed"]
         label = label if isinstance(label, int) else fresh["class_name"]
         seed = seed if isinstance(seed, int) and seed >= 0 else fresh["seed"]
+        yield {self.card.column: gr.Column(visible=True), self.tabs: gr.Tabs(selected="explore")}
         yield from self._look(request, Place(label=label, seed=seed), 0, 1)
 
     def back(self, request: gr.Request, here: Place) -> Iterator[Shown]:
@@ -140,15 +141,16 @@ class Tour:
         return gr.Button(interactive=False)
 
     def end(self, request: gr.Request) -> tuple[gr.Column, str]:
-        self.context.scheduling.take(_visitor(request))
+        for what in (_visitor(request), _presence(request)):
+            self.context.scheduling.take(what)
         return gr.Column(visible=False), OVER
 
     # The search
 
     def _look(self, request: gr.Request, here: Place, at: int, step: int) -> Iterator[Shown]:
         """The first stop from `at` on in this direction that a pair bears out; past the last one the end."""
-        visitor, left_out = _visitor(request), list[str]()
-        ticket = self.context.scheduling.take(visitor)
+        visitor, left_out, scheduling = _visitor(request), list[str](), self.context.scheduling
+        ticket, presence = scheduling.take(visitor), scheduling.take(_presence(request))
         with sentences():
             while 0 <= at < len(self.stops):
                 latest = Search(0, 0)
@@ -157,7 +159,8 @@ class Tour:
                         if latest.pair is None:
                             yield self._looking(at, latest)
                 except StoppedError:
-                    yield self._stopped(replace(here, at=at, found=None), latest)
+                    if not scheduling.is_stale(_presence(request), presence):
+                        yield self._stopped(replace(here, at=at, found=None), latest)
                     return
                 if latest.pair is not None:
                     yield self._asking(_moved(here, at, latest.pair), left_out)
@@ -188,7 +191,9 @@ class Tour:
             return shares
 
         judge = ask if has_classifier(self.model) else None
-        yield from search(self.model, self.stops[at], here.label, here.seed, draw, judge)
+        for found in search(self.model, self.stops[at], here.label, here.seed, draw, judge):
+            check()
+            yield found
 
     # What is shown
 
@@ -196,15 +201,13 @@ class Tour:
         """What stands there before stays, out of reach, with how far the search has come below it."""
         still = (self.card.show, self.card.back, self.card.onward)
         return {
-            self.tabs: gr.Tabs(selected="explore"),
-            self.card.column: gr.Column(visible=True),
             self.card.guess: gr.Radio(interactive=False),
             self.card.progress: tour_words.progress_html(self.stops[at], at, len(self.stops), latest),
             self.card.stop: gr.Button(visible=True, interactive=True),
         } | {button: gr.Button(interactive=False) for button in still}
 
     def _stopped(self, here: Place, latest: Search) -> Shown:
-        """Without a pair: there is the way back, on and out. Whoever ended the tour meanwhile is not called back."""
+        """Without a pair: there is the way back, on and out."""
         return self._without_question(here, tour_words.stopped_html(self.stops[here.at], latest))
 
     def _asking(self, here: Place, left_out: list[str]) -> Shown:
@@ -216,15 +219,14 @@ class Tour:
                 self.card.text: tour_words.question_html(stop, left_out),
                 self.card.guess: gr.Radio(options, value=None, label=stop.question, visible=True, interactive=True),
                 self.card.show: gr.Button(interactive=False, visible=True),
-                self.card.column: gr.Column(visible=True),
                 self.view: _view(asking=True),
             }
             | self._settings(asked_of(self.model, here.label, here.seed))
         )
 
     def _the_end(self, here: Place, left_out: list[str]) -> Shown:
-        shown = {self.card.column: gr.Column(visible=True), self.card.onward: gr.Button(interactive=False)}
-        return self._without_question(here, tour_words.end_html(here.right, left_out, self.model.kind)) | shown
+        text = tour_words.end_html(here.right, left_out, self.model.kind)
+        return self._without_question(here, text) | {self.card.onward: gr.Button(interactive=False)}
 
     def _without_question(self, here: Place, text: str) -> Shown:
         return self._bare(here) | {
@@ -250,7 +252,13 @@ class Tour:
 
 
 def _visitor(request: gr.Request) -> str:
+    """Whose search it is: a newer ticket ends it."""
     return f"{request.session_hash}/tour"
+
+
+def _presence(request: gr.Request) -> str:
+    """Whether they are still on the tour: whoever ended it is not called back."""
+    return f"{request.session_hash}/on-tour"
 
 
 def _moved(here: Place, at: int, pair: Pair) -> Place:

@@ -21,9 +21,10 @@ def progress_html(stop: Stop, at: int, num_stops: int, latest: Search) -> str:
 
 
 def stopped_html(stop: Stop, latest: Search) -> str:
+    tried = " None of them bears this stop out." if latest.tried else ""
     words = (
-        f"Stopped: {latest.tried} of at most {latest.of} pairs were tried, and none of them bears this stop out. Next "
-        "looks for one for the stop after it."
+        f"Stopped: {latest.tried} of at most {latest.of} pairs were tried.{tried} Next looks for one for the stop after "
+        "this."
     )
     return f'<h2 tabindex="-1">{escape(stop.title)}</h2><p role="status">{escape(words)}</p>'
 

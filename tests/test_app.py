@@ -332,6 +332,9 @@ def test_a_newer_ticket_makes_the_older_stale() -> None:
     first, other, second = scheduling.take("ann"), scheduling.take("bob"), scheduling.take("ann")
     assert scheduling.is_stale("ann", first)
     assert not scheduling.is_stale("ann", second) and not scheduling.is_stale("bob", other)
+    scheduling.take("ann/tour")
+    scheduling.forget("ann")  # and what else she asked for
+    assert scheduling._newest == {"bob": 1}
 
 
 def test_drawings_go_before_jobs_but_not_for_ever() -> None:

@@ -53,8 +53,8 @@ def test_the_classifiers_verdict_and_its_map(browser: Any, address: str, dit: Di
             line = tab.locator(f'[data-verdict="{side}"]')
             line.get_by_text(f"classifier: {name} {said(share)}").wait_for()
             assert name == "b" or f"b {said(view['asked'][side])}" in line.inner_text()
-        choice = tab.get_by_label("Map", exact=True)
-        assert choice.locator("option").all_inner_texts() == [
+        choice = tab.locator('[data-part="map"]')
+        assert choice.locator("option").all_text_contents() == [
             "M, what the class moves", "occlusion of the classifier",
         ]  # fmt: skip
         painted = "document.querySelector('.map').toDataURL()"
@@ -77,7 +77,7 @@ def test_the_classifiers_verdict_and_its_map(browser: Any, address: str, dit: Di
         tab.wait_for_url("**map=occlusion**")
         link = tab.url
     with opened(browser, link, "Explore") as tab:
-        assert tab.get_by_label("Map", exact=True).input_value() == "occlusion"
+        assert tab.locator('[data-part="map"]').input_value() == "occlusion"
         tab.locator('[data-part="agreement"]').get_by_text("Rank correlation").wait_for()
 
 
@@ -203,13 +203,15 @@ def test_a_search_shows_how_far_it_is_and_can_be_stopped(
             tab.get_by_role("heading", name=second.title).wait_for()
             assert tab.locator("#tour-guess").is_visible()
             tab.get_by_role("button", name="Back", exact=True).click()
-            progress.get_by_text(words.format(0)).wait_for()
+            stop.wait_for()
+            assert f"“{first.title}”: looking for a pair" in progress.inner_text()
             tab.get_by_role("button", name="End the tour").click()  # while it is looked for
             tab.locator("#tour").wait_for(state="hidden")
             for _ in range(9):
                 gates["one"].release()
             tab.wait_for_timeout(1500)
             assert not tab.locator("#tour").is_visible()  # nobody is called back
+            assert tab.evaluate("!document.documentElement.matches('.asking, .touring')")
     finally:
         next(pages, None)
 

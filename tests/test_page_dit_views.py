@@ -93,7 +93,7 @@ def test_dose_and_response(browser: Any, address: str, dit: DiffusionModel) -> N
         tab.get_by_role("button", name="Draw the curves").click()
         tab.get_by_text("9 of 9 doses, 8 seeds each").wait_for()
         name, data = downloaded(tab, ".csv")
-        assert name == "b-mid-strength-seed3.csv"
+        assert name == "b-seed3-n8-dose-mid-strength.csv"
         lines = [line for line in data.decode().splitlines() if not line.startswith("#")]
         rows = list(csv.DictReader(io.StringIO("\n".join(lines))))
         view_request, classifier = (

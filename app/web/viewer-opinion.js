@@ -38,7 +38,7 @@ function renderOpinion() {
   part("agreement").hidden = !wantsOcclusion();
   if (!wantsOcclusion()) return;
   if (!occlusionOf(scale, 0)) { part("agreement").textContent = "Blurring one position after another …"; return; }
-  const said = (what, values) => `${what} ${values.map(r => (r === null ? "–" : r.toFixed(2).replace("-", "−"))).join(" and ")}`;
+  const said = (what, values) => `${what} ${values.map(r => (r === null ? "–" : (r.toFixed(2) === "-0.00" ? "0.00" : r.toFixed(2)).replace("-", "−"))).join(" and ")}`;
   const n = sideOf(scale) ** 2;
   part("agreement").textContent = `How much less likely ${view.model.name} is to the classifier, in nats, when a position of the finished picture is blurred. ` +
     (n < 9 ? `${n} position${n > 1 ? "s are" : " is"} too few to rank.` :

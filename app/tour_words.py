@@ -23,8 +23,8 @@ def progress_html(stop: Stop, at: int, num_stops: int, latest: Search) -> str:
 def stopped_html(stop: Stop, latest: Search) -> str:
     tried = " None of them bears this stop out." if latest.tried else ""
     words = (
-        f"Stopped: {latest.tried} of at most {latest.of} pairs were tried.{tried} Next looks for one for the stop after "
-        "this."
+        f"Stopped: {latest.tried} of at most {latest.of} pairs were tried.{tried} Next looks for one for the stop "
+        "after this."
     )
     return f'<h2 tabindex="-1">{escape(stop.title)}</h2><p role="status">{escape(words)}</p>'
 

@@ -64,7 +64,7 @@ def test_the_classifiers_verdict_and_its_map(browser: Any, address: str, dit: Di
         told.get_by_text("with the map M of this step").wait_for()
         for step in (3, 1):
             tab.locator(f'[data-scale="{step}"]').click()
-            numbers = " and ".join(f"{r:.2f}".replace("-", "−") for r in view["agreement"][step])
+            numbers = " and ".join(f"{r:z.2f}".replace("-", "−") for r in view["agreement"][step])
             assert (
                 f"Rank correlation with the map M of this step: {numbers} (baseline and amplified" in told.inner_text()
             )

@@ -41,13 +41,15 @@ function renderOpinion() {
   part("agreement").hidden = !wantsOcclusion();
   if (!wantsOcclusion()) return;
   if (!occlusionOf(scale, 0)) { part("agreement").textContent = occluding; return; }
-  const said = (what, values) => `${what} ${values.map(r => (r === null ? "–" : r.toFixed(2).replace("-", "−"))).join(" and ")}`;
+  const said = (what, values) => `${what} ${values.map(ranked).join(" and ")}`;
   const n = sideOf(scale) ** 2;
   part("agreement").textContent = `How much less likely ${view.model.name} is to the classifier, in nats, when a position of the finished picture is blurred. ` +
     (n < 9 ? `${n} position${n > 1 ? "s are" : " is"} too few to rank.` :
       `${said(`Rank correlation with the ${props.kind === "var" ? "saliency of this scale" : "map M of this step"}:`, view.opinion.agreement[scale])} (baseline and amplified, ${n} positions). ` +
       `${said("A map that is only brightest in the middle has", view.opinion.centre[scale])}.`);
 }
+
+const ranked = r => (r === null ? "–" : (r.toFixed(2) === "-0.00" ? "0.00" : r.toFixed(2)).replace("-", "−"));
 
 // A number stays on one line with its sign, and with the name that it is of.
 const share = p => (p > 0.995 ? ">99\u00a0%" : p < 0.005 ? "<1\u00a0%" : `${(100 * p).toFixed(0)}\u00a0%`);

@@ -194,6 +194,8 @@ def test_what_amplification_did_is_said_of_pairs_of_one_seed(
             assert picture.width > 700
         inside = read_settings(tmp_path / "o" / f"{name}.png")
         assert set(inside) == {"plain", "amplified"} and inside["amplified"]["stages"]["fine"] == [0.5, 5.0]
+    assert text_of(tmp_path / "o" / "tokens.svg").endswith("plain amplified")  # colours as on the page
+    assert text_of(tmp_path / "o" / "risen.svg").count("1×1 2×2 3×3 4×4 6×6 8×8 coarse mid fine") == 1
     sides, vqvae = model.var.scales.sides, load_vqvae(judge)
     lines = (tmp_path / "o" / "changed.csv").read_text().splitlines()
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))

@@ -19,7 +19,7 @@ Bar = tuple[float, float, float]  # a value, and the ends of its interval
 def titled(figure: Figure, title: str, note: str = "") -> Figure:
     """With a title above, and a note beneath it that says how to read the plot; both are wrapped."""
     width = int(figure.get_figwidth() * 15)
-    lines = textwrap.wrap(title, width) + textwrap.wrap(note, width)
+    lines = [line for text in (title, note) for line in textwrap.wrap(text, width, break_on_hyphens=False)]
     figure.suptitle("\n".join(lines), fontsize=8.5, x=0.01, ha="left")
     return figure
 

@@ -21,6 +21,7 @@ from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages
 from hieramp.figures import save_figure
 from hieramp.files import atomic, csv_text, with_settings, write_text
+from hieramp.scales import STAGES
 from hieramp.settings import Settings
 
 SHOWN = 10  # closest pairs
@@ -112,7 +113,8 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, again
     about, words = {s.name: s.held.settings for s in subjects}, " ".join(filter(None, map(_in_words, subjects)))
     count, classes = len(subjects[0].usage.tokens[0][0]), len(subjects[0].usage.labels)
     title = f"Tokens of images as the VQ-VAE encodes them, {count} images a class, mean of {classes} classes. {words}"
-    _save(usage_figure({s.name: s.usage.levels() for s in subjects}, title), out / "tokens", about)
+    plain_first = subjects[::-1]  # as on the page
+    _save(usage_figure({s.name: s.usage.levels() for s in plain_first}, title), out / "tokens", about)
     if against:
         _write_differences(out, against, about, words)
     confidences = {s.name: s.judged.confidence_N for s in subjects}
@@ -148,13 +150,18 @@ def _in_words(subject: Subject) -> str:
     return f"{subject.name}: {in_words(settings, 'dit' if 'solver' in stored else 'var')}" if settings else ""
 
 
+def _is_stage(place: tuple[str, Any]) -> bool:
+    """By which scales come before the stages."""
+    return place[0] in STAGES
+
+
 def _write_differences(out: Path, against: Pair, about: dict[str, Any], words: str) -> None:
     """The plots that the page's What changed has, and their figures; a CSV begins with the settings, after a #."""
     shares = risen(against.baseline.usage, against.ours.usage)
     sides = {f"scale {i}": f"{side}×{side}" for i, side in enumerate(against.ours.usage.scales.sides)}
     over = f"{against.ours.name} over {against.baseline.name}"
     title = f"In how many of {len(against.classes)} classes entropy and coverage rose, {against.title} {words}"
-    grouped = {sides.get(place, place): {over: share} for place, share in shares.items()}
+    grouped = {sides.get(place, place): {over: share} for place, share in sorted(shares.items(), key=_is_stage)}
     _save(risen_figure(grouped, title, "scales, and the stages they make up"), out / "risen", about)
     head = {**about, "images_of_a_class": against.count, "is_paired": against.is_paired}
     if against.is_paired:

@@ -200,11 +200,9 @@ def test_results_of_another_form_are_marked(browser: Any, address: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def without_data(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def without_data(model: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page whose verdicts are there at once: it trains no student."""
-    demo = page.build(
-        hieramp.load(model_folder, "cpu"), VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs")
-    )
+    demo = page.build(model, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
     page.launch(demo, prevent_thread_lock=True, quiet=True)
     yield demo.local_url
     demo.close()

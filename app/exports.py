@@ -239,7 +239,7 @@ def figure(model: AnyModel, view_request: ViewRequest, shown: Shown, drawn: Grow
     labels = [*SIDES, "difference, twice as bright"][: 3 if shown.compare else 2]
     size = (WIDTH - EDGE * (len(labels) + 1)) // len(labels)
     has_legend = bool(shown.overlay) and not shown.compare
-    words = f"{caption(view_request, model.kind)} Model {model.name}, hieramp {__version__}."
+    words = f"{caption(one_sample(view_request, shown), model.kind)} Model {model.name}, hieramp {__version__}."
     lines = textwrap.wrap(words, 100)
     top, foot = EDGE + 44, 40 + 40 * has_legend + 24 * len(lines) + EDGE
     canvas = Image.new("RGB", (WIDTH, top + size + foot), PAPER)

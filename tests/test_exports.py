@@ -61,6 +61,16 @@ def test_a_figure_shows_the_pictures_and_brings_the_settings_back(served: hieram
             assert np.array_equal(np.asarray(pane), np.asarray(drawn))
 
 
+def test_a_figure_names_only_the_seed_that_it_shows(served: hieramp.Model) -> None:
+    def foot(count: int, seed: int, sample: int) -> bytes:
+        found = saved(served, request_of(served, seed=seed, count=count), {"what": "figure", "sample": sample})
+        with Image.open(io.BytesIO(found["bytes"])) as picture:
+            size = (exports.WIDTH - 3 * exports.EDGE) // 2
+            return picture.crop((0, 2 * exports.EDGE + 44 + size, *picture.size)).tobytes()
+
+    assert foot(count=2, seed=4, sample=1) == foot(count=1, seed=5, sample=0) != foot(count=1, seed=4, sample=0)
+
+
 def test_maps_are_saved_as_the_model_has_them(served: hieramp.Model) -> None:
     view_request = request_of(served)
     steps = list(served.steps(*view_request.batch, return_attention=True))

@@ -201,6 +201,8 @@ class Tour:
         """What stands there before stays, out of reach, with how far the search has come below it."""
         still = (self.card.show, self.card.back, self.card.onward)
         return {
+            # again, as everywhere below: of two answers that come at once Gradio's page may take the later one alone
+            self.card.column: gr.Column(visible=True),
             self.card.guess: gr.Radio(interactive=False),
             self.card.progress: tour_words.progress_html(self.stops[at], at, len(self.stops), latest),
             self.card.stop: gr.Button(visible=True, interactive=True),
@@ -238,6 +240,7 @@ class Tour:
     def _bare(self, here: Place) -> Shown:
         """What all of these have in common: nothing is being looked for."""
         return {
+            self.card.column: gr.Column(visible=True),
             self.place: here,
             self.card.progress: "",
             self.card.stop: gr.Button(visible=False),

@@ -222,3 +222,15 @@ def test_dose_takes_another_models_classifier(
     assert "has no classifier" in capsys.readouterr().err
     main([*common, "--doses", "0", "8", "--classifier", str(judged_folder)])
     assert (tmp_path / "cat-seed0-n2-dose-fine-strength.png").exists()
+
+
+def test_several_doses_may_be_negative_and_what_rounds_to_nothing_has_no_sign(
+    judged_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["dose", "--class", "cat", "--model", str(judged_folder), "--out", str(tmp_path), "--count", "2"]
+    main([*common, "--stages", "off", "--stage", "mid", "--doses", "-1", "-0.5", "0"])
+    said = capsys.readouterr().out
+    assert "mid, strength 0:" in said and "paired difference 0.000 (0.000 to 0.000" in said
+    (table,) = tmp_path.glob("*.csv")
+    rows = list(csv.DictReader(line for line in table.read_text().splitlines() if not line.startswith("#")))
+    assert {row["dose"] for row in rows} == {"", "-1", "-0.5", "0"}

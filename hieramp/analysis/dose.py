@@ -265,9 +265,15 @@ def in_words(found: Sweep, measure: str = "probability") -> str:
     change, letter = last.change(found.plain, measure), "ρ" if found.knob == "rho" else "strength"
     return (
         f"{found.stage}, {letter} {last.dose:g}: {MEASURES[measure]} {found.plain.estimate(measure).mean:.3f} → "
-        f"{last.estimate(measure).mean:.3f}, paired difference {change.mean:+.3f} "
-        f"({change.low:+.3f} to {change.high:+.3f}, 95 % by Student's t, n = {n} seeds)."
+        f"{last.estimate(measure).mean:.3f}, paired difference {_signed(change.mean)} "
+        f"({_signed(change.low)} to {_signed(change.high)}, 95 % by Student's t, n = {n} seeds)."
     )
+
+
+def _signed(x: float) -> str:
+    """With its sign, which 0 has not."""
+    text = f"{x:+.3f}"
+    return "0.000" if float(text) == 0 else text
 
 
 def summary(found: Sweep) -> dict[str, Any]:

@@ -83,10 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _with_negatives(arguments: Sequence[str]) -> list[str]:
-    """A value like -5m joined to its option by "=": argparse would take it for an option, and say nothing useful."""
+    """A value like -5m joined to its option by "=": argparse would take it for an option, and say nothing useful.
+
+    Plain negative numbers it knows, and takes several of them.
+    """
     joined: list[str] = []
     for argument in arguments:
-        if re.match(r"-\.?\d", argument) and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+        is_value = re.match(r"-\.?\d", argument) and not re.fullmatch(r"-\d+|-\d*\.\d+", argument)
+        if is_value and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)

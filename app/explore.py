@@ -147,7 +147,7 @@ def connect(
     channel.connect_ends(context, viewer)
 
     def leave(request: gr.Request) -> None:
-        context.scheduling.leave(str(request.session_hash))
+        context.scheduling.forget(str(request.session_hash))
 
     demo.unload(leave)
 

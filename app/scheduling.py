@@ -33,11 +33,6 @@ class DeviceQueue:
             if name == visitor or name.startswith(f"{visitor}/"):
                 self._newest.pop(name, None)
 
-    def leave(self, visitor: str) -> None:
-        """Forget a visitor, and what they asked for under names of its own (visitor/name)."""
-        for name in [name for name in list(self._newest) if name.split("/")[0] == visitor]:
-            self.forget(name)
-
 
 class Device:
     """The one processor that draws. A job takes it between drawings, and waits at most `patience` seconds for a gap."""

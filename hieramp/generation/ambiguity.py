@@ -32,7 +32,7 @@ from hieramp.vqvae.model import VQVAE
 # saliency relative to it. Most models need more.
 LOGIT_ERROR = 1.5e-5
 SALIENCY_ERROR = 2e-5
-PILOT_IMAGES, RIVALS, MARGIN = 8, 8, 2.0
+PILOT_IMAGES, RIVALS, MARGIN = 8, 8, 3.0
 # A kept code of more mass, further above the cut than logits err, stays kept whatever they do to the tail.
 SAFE_MASS = 1e-4
 

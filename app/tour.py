@@ -159,8 +159,11 @@ class Tour:
                         if latest.pair is None:
                             yield self._looking(at, latest)
                 except StoppedError:
-                    if not scheduling.is_stale(_presence(request), presence):
-                        yield self._stopped(replace(here, at=at, found=None), latest)
+                    has_left = scheduling.is_stale(_presence(request), presence)
+                    # at the end Gradio sends the last answer once more: to who has left, one that changes nothing
+                    yield (
+                        {self.place: gr.skip()} if has_left else self._stopped(replace(here, at=at, found=None), latest)
+                    )
                     return
                 if latest.pair is not None:
                     yield self._asking(_moved(here, at, latest.pair), left_out)

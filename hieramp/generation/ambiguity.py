@@ -32,7 +32,7 @@ from hieramp.vqvae.model import VQVAE
 # saliency relative to it. Most models need more.
 LOGIT_ERROR = 1.5e-5
 SALIENCY_ERROR = 2e-5
-PILOT_IMAGES, RIVALS, MARGIN = 8, 8, 3.0
+PILOT_IMAGES, RIVALS = 8, 8
 # A kept code of more mass, further above the cut than logits err, stays kept whatever they do to the tail.
 SAFE_MASS = 1e-4
 
@@ -42,6 +42,9 @@ class Tolerances(NamedTuple):
 
     logit: float  # of the difference of two logits, before guidance
     saliency: float  # relative
+
+
+MARGIN = Tolerances(logit=2.0, saliency=3.0)  # on the largest errors of the pilot; those of saliencies vary more
 
 
 def is_unambiguous(vqvae: VQVAE, settings: ScaleSettings, result: ScaleResult, is_drawn: bool) -> Tensor:
@@ -112,7 +115,7 @@ def tolerances(vqvae: VQVAE, var: VAR) -> Tolerances:
         known = _measured.setdefault(var, {})
         if key not in known:
             worst = pilot_errors(vqvae, var, range(PILOT_IMAGES))
-            known[key] = Tolerances(MARGIN * worst.logit, MARGIN * worst.saliency)
+            known[key] = Tolerances(MARGIN.logit * worst.logit, MARGIN.saliency * worst.saliency)
         return known[key]
 
 

@@ -33,7 +33,7 @@ def test_one_drag_is_one_step_of_back_however_late_the_answers(
         tab.get_by_label("range slider for mid β (scales 2–3)").focus()
         for _ in range(6):
             tab.keyboard.press("ArrowLeft")
-            tab.wait_for_timeout(600)
+            tab.wait_for_timeout(400)
         tab.wait_for_url("**mid_strength=4.4**")
         assert tab.evaluate("history.length") == before + 1
         monkeypatch.undo()

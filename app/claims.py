@@ -71,13 +71,26 @@ def few_places(whose: str) -> Callable[[ViewModel, Shares], Found | None]:
     return judge
 
 
-def surer(view_model: ViewModel, shares: Shares) -> Found | None:
+def _surer(view_model: ViewModel, shares: Shares) -> Found | None:
     """How sure a classifier is of both pictures: either way."""
     return Found(
         compared(shares),
         f"The plain picture is {shares[0]:.1%} {view_model['name']} to the classifier, the amplified one "
         f"{shares[1]:.1%}. That is one pair; Dose and response (in Ablate) has eight seeds and an interval.",
         None,
+    )
+
+
+def is_it_more_itself(text: str) -> Stop:
+    """The last stop of a tour, which the classifier decides."""
+    return Stop(
+        "Is it more itself?",
+        text,
+        "How sure will it be of the amplified picture?",
+        SURER,
+        "all",
+        _surer,
+        asks_classifier=True,
     )
 
 

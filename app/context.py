@@ -172,3 +172,10 @@ def stale_note(query: Mapping[str, str | None], text: str = STALE) -> str:
 def html(value: Any = "", **options: Any) -> gr.HTML:
     """Plain HTML, without Gradio's own looks or listeners."""
     return gr.HTML(value, js_on_load=None, apply_default_css=False, **options)
+
+
+def progress_bar(share: float, label: str) -> str:
+    """HTML of a bar that a share from 0 to 1 of the work is done; a screen reader calls it by the label."""
+    percent = 100 * share
+    told = f'aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}"'
+    return f'<div class="bar" role="progressbar" {told}><i style="width:{percent:.1f}%"></i></div>'

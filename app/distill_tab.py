@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import distill_requests, estimate_tab, set_pictures, theme, verdict_tab, visitors
-from app.context import ASKING, CHEAP, AppContext, as_given, html, sentences, slider
+from app.context import ASKING, CHEAP, AppContext, as_given, html, progress_bar, sentences, slider
 from app.controls import Controls
 from app.jobs import Job
 from app.names import full_names
@@ -258,6 +258,5 @@ def job_html(job: Job | None, others: int = 0) -> str:
 
 
 def _panel(words: str, more: str, share: float, state: str) -> str:
-    label = f'role="progressbar" aria-label="The set" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0%}"'
-    bar = f'<div class="bar" {label.replace("%", "")}><i style="width:{100 * share:.1f}%"></i></div>'
+    bar = progress_bar(share, "The set")
     return f'<section class="job" data-state="{state}"><p>{escape(words)}</p>{bar}<p>{escape(more)}</p></section>'

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hieramp import Settings
-from hieramp.analysis.bootstrap import Interval, Level, UsageDifference, direction, level, over_classes
+from hieramp.analysis.bootstrap import Interval, MeanUsage, UsageDifference, direction, mean_usage, over_classes
 from hieramp.analysis.plotting import ACCENT, PLAIN, STAGE_COLORS
 from hieramp.analysis.schedules import Comparison, Count
 from hieramp.analysis.tokens import Risen, Usage, changed_rows
@@ -63,12 +63,12 @@ def _rows(count: Count, sides: Sequence[int]) -> Iterable[tuple[str, Usage, Usag
         yield stage, before, count.per_stage[1][stage]
 
 
-def levels(count: Count, sides: Sequence[int]) -> dict[str, dict[str, Level]]:
+def levels(count: Count, sides: Sequence[int]) -> dict[str, dict[str, MeanUsage]]:
     """The usage of the baseline and amplified, as what is saved is drawn from."""
     rows = list(_rows(count, sides))
     return {
-        "baseline": {name: level([before]) for name, before, _ in rows},
-        "amplified": {name: level([after]) for name, _, after in rows},
+        "baseline": {name: mean_usage([before]) for name, before, _ in rows},
+        "amplified": {name: mean_usage([after]) for name, _, after in rows},
     }
 
 

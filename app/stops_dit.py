@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.claims import SURER, Found, Shares, Stop, ViewModel, compared, few_places, moved, pixels, surer
+from app.claims import SURER, Found, Shares, Stop, ViewModel, compared, few_places, is_it_more_itself, moved, pixels
 
 SQUARES = 8  # a side, of the layout
 Pixels = NDArray[np.float64]
@@ -154,13 +154,7 @@ STOPS = (
         asks_classifier=True,
         changes={"guidance": 0.0},
     ),
-    Stop(
-        "Is it more itself?",
-        f"All three stages, by {_STRENGTH}. The classifier judges both pictures.",
-        "How sure will it be of the amplified picture?",
-        SURER,
-        "all",
-        surer,
-        asks_classifier=True,
+    is_it_more_itself(
+        f"All three stages, by {_STRENGTH}. The classifier judges both pictures."
     ),
 )  # fmt: skip

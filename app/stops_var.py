@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.claims import SURER, Found, Shares, Stop, ViewModel, few_places, moved, pixels, surer
+from app.claims import Found, Shares, Stop, ViewModel, few_places, is_it_more_itself, moved, pixels
 
 FLAT = 0.25  # a picture with less than this share of the finished one's contrast is one colour
 
@@ -98,13 +98,7 @@ STOPS = (
         "fine",
         _fine_keeps_layout,
     ),
-    Stop(
-        "Is it more itself?",
-        "All three stages, as the paper distills. A classifier that was trained on real images judges both pictures.",
-        "How sure will it be of the amplified picture?",
-        SURER,
-        "all",
-        surer,
-        asks_classifier=True,
+    is_it_more_itself(
+        "All three stages, as the paper distills. A classifier that was trained on real images judges both pictures."
     ),
 )  # fmt: skip

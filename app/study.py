@@ -15,7 +15,7 @@ from gradio.components.plot import PlotData
 from matplotlib.figure import Figure
 
 from app import plots
-from app.context import CHEAP, STUDYING, AppContext, stale_note
+from app.context import CHEAP, STUDYING, AppContext, progress_bar, stale_note
 from app.distill_requests import time_words
 from hieramp import figures
 from hieramp.analysis.plotting import on_page
@@ -99,12 +99,8 @@ def progress(done: int, wanted: int, seconds: float) -> str:
     """A bar and the time left, by what has passed; nothing once all is done."""
     if done >= wanted or not done:
         return ""
-    left, share = time_words(seconds / done * (wanted - done)), 100 * done / wanted
-    label = (
-        f'role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"'
-    )
-    words = f"{done} of {wanted}, about {left} left."
-    return f'<div class="study"><div class="bar" {label}><i style="width:{share:.1f}%"></i></div><p>{words}</p></div>'
+    words = f"{done} of {wanted}, about {time_words(seconds / done * (wanted - done))} left."
+    return f'<div class="study">{progress_bar(done / wanted, "Progress")}<p>{words}</p></div>'
 
 
 def said(words: str, links: str = "", of: Mapping[str, str | None] | None = None, more: Sequence[str] = ()) -> str:

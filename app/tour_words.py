@@ -4,19 +4,17 @@ from collections.abc import Mapping
 from html import escape
 
 from app.claims import Found, Stop
-from app.context import stale_note
+from app.context import progress_bar, stale_note
 from app.stops import Search
 
 
 def progress_html(stop: Stop, at: int, num_stops: int, latest: Search) -> str:
     """Which stop a pair is looked for, and how many were tried."""
-    share = 100 * latest.tried / latest.of
-    label = f'role="progressbar" aria-label="Search" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}"'
     words = (
         f"Stop {at + 1} of {num_stops}, “{stop.title}”: looking for a pair that bears it out, {latest.tried} of at "
         f"most {latest.of} tried."
     )
-    bar = f'<div class="bar" {label}><i style="width:{share:.1f}%"></i></div>'
+    bar = progress_bar(latest.tried / latest.of, "Search")
     return f'<div class="study">{bar}<p role="status">{escape(words)}</p></div>'
 
 

@@ -43,6 +43,12 @@ def in_words(settings: Settings, model_kind: str = "var", off: str = OFF, swept:
     return f"{start} {greek_of(how.mode, model_kind)}: {said} of the positions{more}.{place}{painted}"
 
 
+def signed(x: float, digits: int = 3) -> str:
+    """With its sign; what rounds to nothing has none."""
+    text = f"{x:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
 def greek_of(mode: str, model_kind: str) -> str:
     """The letter of a strength."""
     return "α" if model_kind == "dit" else GREEK[mode]

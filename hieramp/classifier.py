@@ -101,6 +101,16 @@ def load_classifier(folder: Path) -> Classifier:
     return found if home == folder else in_order(found, ids_of(read_config(home)), ids_of(config), str(home))
 
 
+def load_classifier_for(folder: Path, class_ids: Sequence[str], device: torch.device) -> Classifier:
+    """The classifier of a folder for a model that has classes of these names or ids: in their order, on its device.
+
+    Raises:
+        UserError: the folder has none, or it knows other classes.
+    """
+    found = load_classifier(folder)
+    return in_order(found, ids_of(read_config(folder)), class_ids, str(folder)).to(device)
+
+
 def in_order(classifier: Classifier, names: Sequence[str], wanted: Sequence[str], whose: str) -> Classifier:
     """The classifier with its logits in the order of `wanted`; `names` are its classes in its own order.
 

@@ -1,5 +1,6 @@
 """Tiny models and images made on the spot: nothing here needs a download or a trained model."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 import hieramp
 from hieramp.checkpoints import save_part, write_config
-from hieramp.config import VARConfig, VQVAEConfig, to_json
+from hieramp.classifier import Classifier
+from hieramp.config import ClassifierConfig, VARConfig, VQVAEConfig, to_json
 from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
@@ -74,6 +76,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, model: hieramp.Model)
     plain = replace(TINY_VAR, class_token_scales=())
     about = {"read_only": False, "condition": "dropped", "with_backbone": False}
     write_config(folder, vqvae=to_json(TINY_VQVAE), var=to_json(plain), class_tokens=about, class_names=list(CLASSES))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def judged_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a classifier beside it."""
+    folder = tmp_path_factory.mktemp("judged") / "tiny"
+    shutil.copytree(model_folder, folder)
+    torch.manual_seed(0)
+    config = ClassifierConfig(32, len(CLASSES), (1, 1, 1, 1), (8, 8, 8, 8), "half")
+    save_part(folder, "classifier", Classifier(config).state_dict())
+    write_config(folder, classifier=to_json(config))
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
 import hieramp
 from app import glossary, page
@@ -59,10 +60,7 @@ def test_the_script_holds_the_words() -> None:
 
 @pytest.fixture(scope="module")
 def address(model: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    demo = page.build(model, job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(model, job_root=tmp_path_factory.mktemp("jobs")))
 
 
 def test_labels_of_the_page_explain_themselves(address: str) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
+from serving import serving
 
 import hieramp
 from app import handlers, page, view_requests
@@ -40,10 +41,7 @@ def served(model_folder: Path) -> hieramp.Model:
 
 @pytest.fixture(scope="module")
 def address(served: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    demo = page.build(served, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(served, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs")))
 
 
 # Endpoints

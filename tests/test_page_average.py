@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 from test_average_map import looking_model, random_maps
 from test_page import FINISHED, opened
 
@@ -22,10 +23,7 @@ def looking(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> hie
 
 @pytest.fixture(scope="module")
 def address(looking: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    demo = page.build(looking, job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(looking, job_root=tmp_path_factory.mktemp("jobs")))
 
 
 def test_a_map_is_read_against_the_average(browser: Any, address: str, looking: hieramp.Model) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from serving import serving
 from test_diffusion import build
 from test_page_figures import downloaded, opened
 
@@ -112,10 +113,7 @@ def test_the_endpoints_answer(dit: DiffusionModel, tmp_path: Any) -> None:
 
 @pytest.fixture(scope="module")
 def address(dit: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    demo = page.build(dit, job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(dit, job_root=tmp_path_factory.mktemp("jobs")))
 
 
 def test_the_viewer_shows_no_part_that_only_a_var_has(browser: Any, address: str) -> None:

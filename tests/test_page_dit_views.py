@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from judged_dit import judged_dit
+from serving import serving
 from test_page import AXE
 from test_page_figures import FINISHED, downloaded, opened
 
@@ -24,16 +25,9 @@ def dit(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
     return judged_dit(tmp_path_factory.mktemp("judged"))
 
 
-def served(model: DiffusionModel, jobs: Any) -> Iterator[str]:
-    demo = page.build(model, job_root=jobs)
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
-
-
 @pytest.fixture(scope="module")
 def address(dit: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from served(dit, tmp_path_factory.mktemp("jobs"))
+    yield from serving(page.build(dit, job_root=tmp_path_factory.mktemp("jobs")))
 
 
 def said(share: float) -> str:
@@ -176,7 +170,7 @@ def test_a_search_shows_how_far_it_is_and_can_be_stopped(
 
     first, second = stops_dit.STOPS[0], stops_dit.STOPS[-1]
     monkeypatch.setattr(stops_dit, "STOPS", (replace(first, judge=patient), second))
-    pages = served(dit, tmp_path)
+    pages = serving(page.build(dit, job_root=tmp_path))
     try:
         with opened(browser, f"{next(pages)}?class=b&seed=3&steps=2", "Learn") as tab:
             tab.get_by_role("button", name="Start the tour").click()

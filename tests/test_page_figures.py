@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import serving
 
 import hieramp
 from app import page
@@ -62,10 +63,9 @@ def real_images(root: Path) -> Path:
 def address(judged_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = hieramp.load(judged_folder, "cpu")
     data = real_images(tmp_path_factory.mktemp("real"))
-    demo = page.build(model, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"), data=str(data))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(
+        page.build(model, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"), data=str(data))
+    )
 
 
 @contextmanager

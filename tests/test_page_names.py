@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import build_model
+from serving import serving
 from test_class_tokens import OWN
 from test_page import FINISHED, opened, sources
 
@@ -42,10 +43,7 @@ def test_two_classes_of_one_name_are_told_apart(model: hieramp.Model) -> None:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     odd = replace(build_model(OWN), class_names=NAMES)  # its class tokens show what they believe
-    demo = page.build(odd, VisitorLimits(), job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(odd, VisitorLimits(), job_root=tmp_path_factory.mktemp("jobs")))
 
 
 @pytest.mark.parametrize("width", [1280, 390])

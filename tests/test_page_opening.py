@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
 import hieramp
 from app import curated, page
@@ -26,10 +27,7 @@ def address(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("curated") / "tiny"
     shutil.copytree(model_folder, folder)
     (folder / curated.FILE).write_text(json.dumps(PAIRS))
-    demo = page.build(hieramp.load(folder, "cpu"), job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(hieramp.load(folder, "cpu"), job_root=tmp_path_factory.mktemp("jobs")))
 
 
 @contextmanager

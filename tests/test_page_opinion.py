@@ -1,6 +1,5 @@
 """What the page says of the classifier's opinion and of a sweep: the numbers of the library, of the pair shown."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,11 @@ from app import dose, view_requests
 from app import verdicts as views
 from hieramp.analysis.dose import sweep
 from hieramp.analysis.opinion import occlusion, rank_correlation, verdicts
-from hieramp.checkpoints import save_part, write_config
-from hieramp.classifier import Classifier
-from hieramp.config import ClassifierConfig, to_json
 
 
 @pytest.fixture(scope="module")
-def judged_model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> hieramp.Model:
-    """The tiny model with a classifier beside it."""
-    folder = tmp_path_factory.mktemp("judged") / "tiny"
-    shutil.copytree(model_folder, folder)
-    torch.manual_seed(0)
-    config = ClassifierConfig(32, len(CLASSES), (1, 1, 1, 1), (8, 8, 8, 8), "half")
-    save_part(folder, "classifier", Classifier(config).state_dict())
-    write_config(folder, classifier=to_json(config))
-    return hieramp.load(folder, "cpu")
+def judged_model(judged_folder: Path) -> hieramp.Model:
+    return hieramp.load(judged_folder, "cpu")
 
 
 def test_verdicts_and_agreement_are_of_the_pair_on_screen(judged_model: hieramp.Model) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 from test_page_figures import address, judged_folder, opened  # noqa: F401
 
 import hieramp
@@ -202,10 +203,7 @@ def test_results_of_another_form_are_marked(browser: Any, address: str) -> None:
 @pytest.fixture(scope="module")
 def without_data(model: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page whose verdicts are there at once: it trains no student."""
-    demo = page.build(model, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs"))
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(model, VisitorLimits(ipc=50), job_root=tmp_path_factory.mktemp("jobs")))
 
 
 def test_a_verdict_on_another_set_is_marked(browser: Any, without_data: str, gate: Gate) -> None:

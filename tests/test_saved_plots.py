@@ -2,15 +2,12 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
-from conftest import CLASSES
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -26,23 +23,9 @@ from hieramp.analysis.schedules import compare_schedules, count_tokens
 from hieramp.analysis.tokenplots import changed_figure, risen_figure, usage_figure
 from hieramp.analysis.tokens import Risen, Usage, share_interval
 from hieramp.captions import caption
-from hieramp.checkpoints import save_part, write_config
-from hieramp.classifier import Classifier, load_classifier
+from hieramp.classifier import load_classifier
 from hieramp.commands.main import main
-from hieramp.config import ClassifierConfig, to_json
 from hieramp.figures import STUDY, figure_bytes, read_settings, save_figure
-
-
-@pytest.fixture(scope="module")
-def judged_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a classifier beside it."""
-    folder = tmp_path_factory.mktemp("judged") / "tiny"
-    shutil.copytree(model_folder, folder)
-    torch.manual_seed(0)
-    config = ClassifierConfig(32, len(CLASSES), (1, 1, 1, 1), (8, 8, 8, 8), "half")
-    save_part(folder, "classifier", Classifier(config).state_dict())
-    write_config(folder, classifier=to_json(config))
-    return folder
 
 
 def heights(figure: Figure, panel: int) -> list[float]:

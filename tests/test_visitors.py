@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from serving import serving
 
 import hieramp
 from app import handlers, page, visitors
@@ -22,10 +23,7 @@ from hieramp.errors import UserError
 @pytest.fixture
 def address(model: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(VisitorLimits, "waiting", 3)
-    demo = page.build(model, VisitorLimits(jobs_each=1), job_root=tmp_path / "jobs")
-    page.launch(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
+    yield from serving(page.build(model, VisitorLimits(jobs_each=1), job_root=tmp_path / "jobs"))
 
 
 def asked(address: str, name: str, client: str, values: dict[str, Any]) -> httpx.Response:

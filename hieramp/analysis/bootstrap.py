@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hieramp.analysis.tokens import Usage
+from hieramp.captions import signed
 
 LEVEL = 0.95
 ROUNDING = 1e-6  # less is none
@@ -50,7 +51,8 @@ class Interval:
 
     def text(self, unit: str, of: str) -> str:
         """ "+0.031 nats (95 % interval +0.010 to +0.052, n = 8 classes)"."""
-        return f"{self.value:+.3f} {unit} (95 % interval {self.low:+.3f} to {self.high:+.3f}, n = {self.count} {of})"
+        ends = f"95 % interval {signed(self.low)} to {signed(self.high)}"
+        return f"{signed(self.value)} {unit} ({ends}, n = {self.count} {of})"
 
 
 def mean_interval(values: Sequence[float], draws: int = 10_000, seed: int = 0) -> Interval:
@@ -83,21 +85,21 @@ class UsageDifference:
 
 
 @dataclass(frozen=True)
-class Level:
+class MeanUsage:
     """Entropy (nats) and coverage (share of the codebook) themselves, on average over classes."""
 
     entropy: Interval
     coverage: Interval
 
 
-def level(usages: Sequence[Usage]) -> Level:
+def mean_usage(usages: Sequence[Usage]) -> MeanUsage:
     """Of classes; of a single one, the interval is the value itself.
 
     Raises:
         ValueError: there is no class.
     """
     values = [[getattr(usage, what) for usage in usages] for what in ("entropy", "coverage")]
-    return Level(*(Interval(v[0], v[0], v[0], 1) if len(v) == 1 else mean_interval(v) for v in values))
+    return MeanUsage(*(Interval(v[0], v[0], v[0], 1) if len(v) == 1 else mean_interval(v) for v in values))
 
 
 def code_counts(tokens_NL: Tensor, num_codes: int) -> Tensor:

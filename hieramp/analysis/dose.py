@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hieramp.amplification.settings import OUTPUT_SCHEDULES, SCHEDULES, Amplification
+from hieramp.captions import signed
 from hieramp.class_names import slug
 from hieramp.classifier import Classifier
 from hieramp.diffusion.latents import vqvae_of
@@ -265,15 +266,9 @@ def in_words(found: Sweep, measure: str = "probability") -> str:
     change, letter = last.change(found.plain, measure), "ρ" if found.knob == "rho" else "strength"
     return (
         f"{found.stage}, {letter} {last.dose:g}: {MEASURES[measure]} {found.plain.estimate(measure).mean:.3f} → "
-        f"{last.estimate(measure).mean:.3f}, paired difference {_signed(change.mean)} "
-        f"({_signed(change.low)} to {_signed(change.high)}, 95 % by Student's t, n = {n} seeds)."
+        f"{last.estimate(measure).mean:.3f}, paired difference {signed(change.mean)} "
+        f"({signed(change.low)} to {signed(change.high)}, 95 % by Student's t, n = {n} seeds)."
     )
-
-
-def _signed(x: float) -> str:
-    """With its sign, which 0 has not."""
-    text = f"{x:+.3f}"
-    return "0.000" if float(text) == 0 else text
 
 
 def summary(found: Sweep) -> dict[str, Any]:

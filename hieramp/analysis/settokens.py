@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hieramp.analysis.bootstrap import Level, UsageDifference, code_counts, level, usage_difference
+from hieramp.analysis.bootstrap import MeanUsage, UsageDifference, code_counts, mean_usage, usage_difference
 from hieramp.analysis.fidelity import in_batches
 from hieramp.analysis.tokens import CodeCounts, Risen, Usage, changed_tokens, share_that_rose
 from hieramp.errors import UserError
@@ -33,10 +33,15 @@ class SetUsage:
         count = len(usages)
         return sum(u.entropy for u in usages) / count, sum(u.coverage for u in usages) / count
 
-    def levels(self) -> dict[str, Level]:
+    def means(self) -> dict[str, MeanUsage]:
         """The same with intervals over classes, by what plots call the places: "8×8", "fine"."""
-        sides = {f"scale {i}": f"{side}×{side}" for i, side in enumerate(self.scales.sides)}
-        return {sides.get(place, place): level(usages) for place, usages in self.places.items()}
+        return {place_name(place, self.scales): mean_usage(usages) for place, usages in self.places.items()}
+
+
+def place_name(place: str, scales: Scales) -> str:
+    """What a plot calls a place: "8×8" for "scale 5"; a stage by its name."""
+    sides = {f"scale {i}": f"{side}×{side}" for i, side in enumerate(scales.sides)}
+    return sides.get(place, place)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from hieramp.analysis.bootstrap import Interval, Level
+from hieramp.analysis.bootstrap import Interval, MeanUsage
 from hieramp.analysis.plotting import SERIES, STAGE_COLORS, bars, legend, titled
 from hieramp.analysis.tokens import Grid, Risen
 from hieramp.scales import STAGES
@@ -19,7 +19,7 @@ CLASSES = "Lines: 95 % bootstrap interval of the mean over classes."
 WILSON = "Lines: 95 % interval of the share over classes (Wilson). Dashed: half of the classes."
 
 
-def usage_figure(found: Mapping[str, Mapping[str, Level]], title: str) -> Figure:
+def usage_figure(found: Mapping[str, Mapping[str, MeanUsage]], title: str) -> Figure:
     """Entropy and coverage of each set at each place, the stages set apart: they hold the tokens of their scales.
 
     `found` has a set's levels by its name, and all sets the same places: scales ("8×8") and stages ("fine").

@@ -13,7 +13,7 @@ from hieramp.analysis.bootstrap import UsageDifference, direction, over_classes
 from hieramp.analysis.differenceplots import classes_figure
 from hieramp.analysis.judged import Closeness, Judged
 from hieramp.analysis.setplots import histogram_figure
-from hieramp.analysis.settokens import SetUsage, changed, differences, risen
+from hieramp.analysis.settokens import SetUsage, changed, differences, place_name, risen
 from hieramp.analysis.tokenplots import changed_figure, risen_figure, usage_figure
 from hieramp.analysis.tokens import changed_rows
 from hieramp.captions import in_words
@@ -114,7 +114,7 @@ def write_files(out: Path, subjects: Sequence[Subject], real: Real | None, again
     count, classes = len(subjects[0].usage.tokens[0][0]), len(subjects[0].usage.labels)
     title = f"Tokens of images as the VQ-VAE encodes them, {count} images a class, mean of {classes} classes. {words}"
     plain_first = subjects[::-1]  # as on the page
-    _save(usage_figure({s.name: s.usage.levels() for s in plain_first}, title), out / "tokens", about)
+    _save(usage_figure({s.name: s.usage.means() for s in plain_first}, title), out / "tokens", about)
     if against:
         _write_differences(out, against, about, words)
     confidences = {s.name: s.judged.confidence_N for s in subjects}
@@ -158,10 +158,10 @@ def _is_stage(place: tuple[str, Any]) -> bool:
 def _write_differences(out: Path, against: Pair, about: dict[str, Any], words: str) -> None:
     """The plots that the page's What changed has, and their figures; a CSV begins with the settings, after a #."""
     shares = risen(against.baseline.usage, against.ours.usage)
-    sides = {f"scale {i}": f"{side}×{side}" for i, side in enumerate(against.ours.usage.scales.sides)}
     over = f"{against.ours.name} over {against.baseline.name}"
     title = f"In how many of {len(against.classes)} classes entropy and coverage rose, {against.title} {words}"
-    grouped = {sides.get(place, place): {over: share} for place, share in sorted(shares.items(), key=_is_stage)}
+    scales, ordered = against.ours.usage.scales, sorted(shares.items(), key=_is_stage)
+    grouped = {place_name(place, scales): {over: share} for place, share in ordered}
     _save(risen_figure(grouped, title, "scales, and the stages they make up"), out / "risen", about)
     head = {**about, "images_of_a_class": against.count, "is_paired": against.is_paired}
     if against.is_paired:

@@ -7,9 +7,9 @@ from pathlib import Path
 from hieramp.analysis import dose
 from hieramp.analysis.doseplot import dose_figure, dose_title
 from hieramp.captions import caption
-from hieramp.checkpoints import model_folder, read_config
-from hieramp.class_names import ids_of, short_name
-from hieramp.classifier import Classifier, in_order, load_classifier
+from hieramp.checkpoints import model_folder
+from hieramp.class_names import short_name
+from hieramp.classifier import Classifier, load_classifier_for
 from hieramp.commands import arguments as shared
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
@@ -76,5 +76,4 @@ def _classifier(model: Model | DiffusionModel, other: Path | None) -> Classifier
     folder = other or model.folder
     if folder is None:
         raise UserError(f"{model.name} has no classifier of its own: name a model that has one, --classifier MODEL")
-    judge = load_classifier(folder)
-    return in_order(judge, ids_of(read_config(folder)), model.class_ids, str(folder)).to(model.device)
+    return load_classifier_for(folder, model.class_ids, model.device)

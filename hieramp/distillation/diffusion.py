@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from hieramp.diffusion.model import GROUP, DiffusionModel
-from hieramp.distillation.maker import BatchRequest, Drawer, _full_float32, parallel_map
+from hieramp.distillation.maker import BatchRequest, Drawer, full_float32, parallel_map
 from hieramp.distillation.plan import Item
 from hieramp.settings import Settings
 
@@ -34,7 +34,7 @@ class DiffusionDrawer(Drawer):
         self.candidates, self.soft_labels = candidates, soft_labels
 
     def _shares(self, request: BatchRequest) -> "list[Share]":  # type: ignore[override]
-        with _full_float32():
+        with full_float32():
             if self.model.device.type != "cpu":
                 return [self._drawn(request.items)]
             groups = [request.items[i : i + GROUP["cpu"]] for i in range(0, len(request.items), GROUP["cpu"])]

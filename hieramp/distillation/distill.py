@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hieramp.amplification.settings import CLASS_TOKEN, Amplification
-from hieramp.checkpoints import fingerprint, read_config
-from hieramp.class_names import ids_of
-from hieramp.classifier import Classifier, in_order, load_classifier
+from hieramp.checkpoints import fingerprint
+from hieramp.classifier import Classifier, load_classifier_for
 from hieramp.data import DataSource
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer
@@ -121,7 +120,7 @@ def distill(
     model.check(drawn_with)
     labels = None if classes is None else [model.label_of(name) for name in classes]
     chosen_of = candidates if method is None else _pool(method, candidates)
-    judge = _judge(model, classifier) if soft_labels or chosen_of > 1 else None
+    judge = judge_of(model, classifier) if soft_labels or chosen_of > 1 else None
     batch_size = BATCH_SIZE.get(model.device.type, 32) if batch_size is None else batch_size
     plan = Plan(
         out=Path(out),
@@ -140,7 +139,7 @@ def distill(
         weighs=method is not None and method.weighs,
     )
     how = plan.image_size, judge, candidates, soft_labels
-    drawer: Drawer | Preparation = _drawer(model, drawn_with, *how)
+    drawer: Drawer | Preparation = drawer_of(model, drawn_with, *how)
     if method is not None:
         drawer = Preparation(method, model, drawn_with, plan, *how, data, prepared or plan.out.parent / "prepared")
         drawer.check()
@@ -158,7 +157,7 @@ def _pool(method: Method, candidates: int) -> int:
     return max(method.pool, candidates)
 
 
-def _drawer(
+def drawer_of(
     model: Model | DiffusionModel,
     settings: Settings,
     image_size: int,
@@ -201,7 +200,7 @@ def _map_of(model: Model | DiffusionModel, settings: Settings) -> dict[str, str]
     return {CLASS_TOKEN: fingerprint(model.class_token.state_dict())}
 
 
-def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifier:
+def judge_of(model: Model | DiffusionModel, folder: str | Path | None) -> Classifier:
     """The classifier of soft labels and candidates, its classes being the model's, put into the model's order.
 
     Raises:
@@ -212,5 +211,4 @@ def _judge(model: Model | DiffusionModel, folder: str | Path | None) -> Classifi
         raise UserError(
             f"soft labels and candidates need a classifier, and {model.name} has none: name the folder of one"
         )
-    judge = load_classifier(folder)
-    return in_order(judge, ids_of(read_config(folder)), model.class_ids, str(folder)).to(model.device)
+    return load_classifier_for(folder, model.class_ids, model.device)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +22,11 @@ from hieramp.checkpoints import fingerprint, read_safetensors, save_safetensors
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, decode, read_image
 from hieramp.devices import supports_fast_bf16
-from hieramp.distillation import production
 from hieramp.distillation.distill import SOFT
 from hieramp.distillation.images import Collector, Shuffled, plan_of_images
 from hieramp.distillation.parts import PartFolder
 from hieramp.distillation.plan import Item, Plan
-from hieramp.distillation.production import Progress, Queue, produce_with
+from hieramp.distillation.production import Progress, Queue, make_here, produce_with
 from hieramp.distillation.siamese import changed, draw
 from hieramp.errors import UserError
 from hieramp.figures import to_picture
@@ -259,8 +257,9 @@ def match(
         "device": device.type,
         SOFT: fingerprint(classifier.state_dict()) if soft_labels and classifier else None,
     }
-    how: dict[str, Any] = {"classes": classes, "ipc": ipc, "size": size, "seed": seed, "format": format}
-    plan = plan_of_images(METHOD, source, Path(out), settings, **how)
+    plan = plan_of_images(
+        METHOD, source, Path(out), settings, classes=classes, ipc=ipc, size=size, seed=seed, format=format
+    )
     shuffled = Shuffled(source, plan)
     shuffled.check(ipc, "the set")
     judge = classifier.to(device) if soft_labels and classifier else None
@@ -274,7 +273,7 @@ def match(
         def picture(item: Item) -> Image.Image:
             return pictures[item.index]
 
-        yield from production._make_here(queue, folder, Collector(picture, judge))
+        yield from make_here(queue, folder, Collector(picture, judge))
 
     return produce_with(plan, work, batch_size or 64)
 

@@ -11,7 +11,7 @@ import torch
 
 from hieramp.classifier import Classifier
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.distill import _drawer, _judge
+from hieramp.distillation.distill import drawer_of, judge_of
 from hieramp.distillation.maker import BatchRequest
 from hieramp.distillation.plan import Item
 from hieramp.generation.model import Model
@@ -94,7 +94,7 @@ def estimating(
     if kind in known:
         yield Estimating(1, 1, _cost(known[kind], num_images))
         return
-    judge = _judge(model, classifier) if soft_labels or candidates > 1 else None
+    judge = judge_of(model, classifier) if soft_labels or candidates > 1 else None
     for done, of, an_image in _pilot(model, settings, judge, soft_labels, candidates):
         if done == of and an_image:
             known[kind] = an_image
@@ -110,7 +110,7 @@ def _pilot(
     model: Model | DiffusionModel, settings: Settings, judge: Classifier | None, soft_labels: bool, candidates: int
 ) -> Iterator[tuple[int, int, tuple[float, float] | None]]:
     """After every batch: images drawn, of how many, and seconds and bytes an image of the set so far."""
-    drawer = _drawer(model, settings, model.image_size, judge, candidates, soft_labels)
+    drawer = drawer_of(model, settings, model.image_size, judge, candidates, soft_labels)
     batches = _batches(model.device.type, candidates)
     done, of = 0, sum(size for size, _ in batches)
     elapsed, num_bytes, num_made, num_timed = 0.0, 0, 0, 0

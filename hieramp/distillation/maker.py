@@ -124,9 +124,9 @@ class Drawer:
     def _shares(self, request: BatchRequest) -> "list[_Share]":
         model = in_float64(self.model) if request.exact else self.model
         if model.device.type != "cpu":
-            with _full_float32() if model.var.pos_start.dtype.itemsize >= 4 else nullcontext():
+            with full_float32() if model.var.pos_start.dtype.itemsize >= 4 else nullcontext():
                 return [self._draw(model, request)]
-        with _full_float32():
+        with full_float32():
             num_shares = torch.get_num_threads() if model.var.pos_start.dtype.itemsize >= 4 else 1
             cuts = [request.items[i::num_shares] for i in range(num_shares)]
             return parallel_map(
@@ -239,7 +239,7 @@ def logits_of(classifier: nn.Module, picture: Image.Image) -> Tensor:
     """The classifier's logits of one picture, float32 on the CPU."""
     device = next(classifier.parameters()).device
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.uint8).copy()).permute(2, 0, 1)
-    with _full_float32():  # a drawing beside it may have it on or off
+    with full_float32():  # a drawing beside it may have it on or off
         logits: Tensor = classifier(pixels[None].to(device).float() / 255)[0]
     return logits.float().cpu()
 
@@ -264,7 +264,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """No TF32 in convolutions: it errs a thousand times more than float32. The setting is the whole process's."""
     with _TF32.lock:
         if not _TF32.users:

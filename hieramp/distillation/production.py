@@ -100,7 +100,7 @@ def produce(plan: Plan, maker: Maker, batch_size: int) -> Iterator[Progress]:
         UserError: the place holds other settings.
         OSError: the disk is full, or the place not writable; what is done is kept.
     """
-    return produce_with(plan, lambda queue, folder: _make_here(queue, folder, maker), batch_size)
+    return produce_with(plan, lambda queue, folder: make_here(queue, folder, maker), batch_size)
 
 
 def produce_with(
@@ -153,7 +153,7 @@ def explain_os_errors(plan: Plan) -> Iterator[None]:
         raise OSError(f"{error.strerror or error} while writing {plan.out}: {kept}") from error
 
 
-def _make_here(queue: Queue, folder: PartFolder, maker: Maker) -> Iterator[None]:
+def make_here(queue: Queue, folder: PartFolder, maker: Maker) -> Iterator[None]:
     """Draw on this thread; compress and write on another, one batch behind."""
     with ThreadPoolExecutor(1, "writer") as writer:
         writing: Future[Batch] | None = None

@@ -78,8 +78,9 @@ def collect(
         settings |= {"factor": factor, "crops": 2, **({"mosaic": 2} if factor > 1 else {})}
         settings |= {"classifier": fingerprint(classifier.state_dict())} if classifier else {}
     settings[SOFT] = fingerprint(classifier.state_dict()) if soft_labels and classifier else None
-    how: dict[str, Any] = {"classes": classes, "ipc": ipc, "size": size, "seed": seed, "format": format}
-    plan = plan_of_images(method, source, Path(out), settings, **how)
+    plan = plan_of_images(
+        method, source, Path(out), settings, classes=classes, ipc=ipc, size=size, seed=seed, format=format
+    )
     chooser: Callable[[Item], Image.Image] = RandomReal(source, plan)
     if method == "rded" and classifier is not None:
         chooser = Rded(source, plan, classifier, factor)

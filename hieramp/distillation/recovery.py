@@ -16,7 +16,7 @@ from hieramp.checkpoints import fingerprint
 from hieramp.data import DataSpec, to_square
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.distillation.diffusion import DiffusionDrawer, Share
-from hieramp.distillation.distill import BATCH_SIZE, SOFT, Distillation, _judge
+from hieramp.distillation.distill import BATCH_SIZE, SOFT, Distillation, judge_of
 from hieramp.distillation.diver import METHOD, Diver, recovered
 from hieramp.distillation.given import GivenSet, open_given
 from hieramp.distillation.plan import MAX_IPC, Item, Plan
@@ -112,7 +112,7 @@ def recover(
     diver.levels(model.denoiser)
     found = open_given(given, model.class_names, model.wnids, classes=classes, pixels=pixels, experiment=experiment)
     _tell_sizes(found, model)
-    judge = _judge(model, classifier) if soft_labels else None
+    judge = judge_of(model, classifier) if soft_labels else None
     counts = [found.labels.count(label) for label in sorted(set(found.labels))]
     dtype = str(model.dtype).removeprefix("torch.")
     plan = _GivenPlan(

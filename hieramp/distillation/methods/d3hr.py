@@ -24,7 +24,7 @@ from hieramp.checkpoints import fingerprint
 from hieramp.devices import to_device_async
 from hieramp.diffusion.model import GROUP, DiffusionModel
 from hieramp.diffusion.sampler import invert
-from hieramp.distillation.maker import _full_float32
+from hieramp.distillation.maker import full_float32
 from hieramp.distillation.methods.anchors import AnchorsOf
 from hieramp.distillation.methods.images import CHUNK
 from hieramp.distillation.methods.method import DIT, OfImages, Parts, Work, first_at
@@ -136,7 +136,7 @@ class D3HR(OfImages):
 
     def _back(self, work: Work, first: int, label: int, z: Tensor) -> Tensors:
         model, at_once = work.diffusion, GROUP.get(work.diffusion.device.type, 4) * 8
-        with _full_float32():
+        with full_float32():
             parts = [self._back_some(model, work, first, label, some) for some in z.split(at_once)]
         return {"z": torch.cat(parts)}
 

@@ -15,7 +15,7 @@ from hieramp.checkpoints import fingerprint
 from hieramp.data import DataSource, read_image, to_square
 from hieramp.devices import to_device_async
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.maker import _full_float32
+from hieramp.distillation.maker import full_float32
 from hieramp.distillation.methods.store import Stage, Store, Tensors
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
@@ -88,7 +88,7 @@ class RealImages:
         size, latents = model.image_size, []
         for start in range(0, len(indices), ENCODED_AT_ONCE):
             pixels = self.pixels(indices[start : start + ENCODED_AT_ONCE], size)
-            with _full_float32():
+            with full_float32():
                 latents.append(model.latents.encode(to_device_async(pixels, model.device).float() / 255).float().cpu())
         return {"z": torch.cat(latents)}
 

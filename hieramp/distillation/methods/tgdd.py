@@ -26,7 +26,7 @@ from hieramp.checkpoints import fingerprint
 from hieramp.devices import to_device_async
 from hieramp.diffusion.latents import VQLatents
 from hieramp.diffusion.model import DiffusionModel
-from hieramp.distillation.maker import _full_float32
+from hieramp.distillation.maker import full_float32
 from hieramp.distillation.methods.anchors import AnchorsOf, k_means, nearest_to, projected
 from hieramp.distillation.methods.images import ENCODED_AT_ONCE
 from hieramp.distillation.methods.method import EITHER, VAR, Parts, Work
@@ -225,7 +225,7 @@ class TGDD(Pulled):
         model, vqvae, tokens, latents = work.model, _vqvae_of(work.model), [], []
         for some in torch.tensor(indices).split(ENCODED_AT_ONCE):
             pixels = to_device_async(work.real.pixels(some.tolist(), vqvae.config.image_size), model.device)
-            with _full_float32():
+            with full_float32():
                 f = vqvae.latent(pixels.float() / 127.5 - 1)
                 tokens.append(torch.cat(vqvae.quantize.quantize(f).tokens, 1).int().cpu())
                 z = model.latents.basis.project(f) if isinstance(model, DiffusionModel) else f  # type: ignore[attr-defined]

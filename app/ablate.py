@@ -48,7 +48,7 @@ def build(context: AppContext, controls: Controls) -> None:
     sheet = html("", elem_id="sheet")
     asked = {"columns": columns, "column_values": column_values, "rows": rows, "row_values": row_values}
 
-    def drawn(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def drawn(given: dict[Any, Any]) -> Iterator[study.Answer]:
         with sentences():
             view_request = view_requests.read_request(model, controls.values(given))
             wanted = {name: given[component] for name, component in asked.items()}

@@ -19,7 +19,7 @@ from hieramp.captions import caption, in_words, seeds_in_words
 from hieramp.class_names import slug
 from hieramp.figures import STUDY
 
-Study = Callable[[dict[Any, Any]], Iterator[study.Found]]
+Study = Callable[[dict[Any, Any]], Iterator[study.Answer]]
 ABOUT = (
     "<h2>What changed</h2><p>Samples of the class are drawn as the controls say, plain and amplified from the "
     "same seeds, and their tokens are counted: entropy H = −Σ p log p of the codes used, coverage the share of the "
@@ -67,7 +67,7 @@ def _plot(text: str) -> gr.Plot:
 def _counting(context: AppContext, controls: Controls, samples: gr.Slider) -> Study:
     model, sides = context.model, context.model.var.scales.sides
 
-    def count(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def count(given: dict[Any, Any]) -> Iterator[study.Answer]:
         with sentences():
             view_request = view_requests.read_request(model, controls.values(given))
             wanted = view_requests.whole("the number of samples", given[samples], 1, context.limits.samples)
@@ -106,7 +106,7 @@ def _comparing(context: AppContext, controls: Controls, classes: gr.Slider, per_
     model = context.model
     sampled = [part.name for row in Settings.table().values() if row.group == "sampling" for part in row.parts]
 
-    def compare(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def compare(given: dict[Any, Any]) -> Iterator[study.Answer]:
         with sentences():
             view_request = view_requests.read_request(model, controls.values(given))
             most = min(context.limits.classes, len(model.class_names))

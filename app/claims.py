@@ -23,7 +23,7 @@ SURER = ("Surer than of the plain one", "Less sure", "About as sure")
 
 
 @dataclass(frozen=True)
-class Found:
+class Claim:
     """What a pair bears out: which option was right, in words why, and the step at which it is seen."""
 
     answer: int
@@ -40,16 +40,16 @@ class Stop:
     question: str
     options: tuple[str, ...]
     schedule: str
-    judge: Callable[[ViewModel, Shares], Found | None]
+    judge: Callable[[ViewModel, Shares], Claim | None]
     overlay: float = 0.0  # of the saliency, once it is shown
     asks_classifier: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)  # other values that are shown then, by their names
 
 
-def few_places(whose: str) -> Callable[[ViewModel, Shares], Found | None]:
+def few_places(whose: str) -> Callable[[ViewModel, Shares], Claim | None]:
     """That a map is far from even; `whose` is what it shares out."""
 
-    def judge(view_model: ViewModel, _: Shares) -> Found | None:
+    def judge(view_model: ViewModel, _: Shares) -> Claim | None:
         found = brightest(view_model)
         if found is None:
             return None
@@ -61,7 +61,7 @@ def few_places(whose: str) -> Callable[[ViewModel, Shares], Found | None]:
                 break
             so_far, count = so_far + value, count + 1
         where = f"{view_model['unit']} {view_model['numbers'][scale]} ({view_model['titles'][scale]})"
-        return Found(
+        return Claim(
             1,
             f"At {where} {count} of {len(values)} positions get half of {whose}. Most goes to row {row + 1}, column "
             f"{column + 1} of the baseline: {times:.1f} times an even share, of {side}×{side} positions.",
@@ -71,9 +71,9 @@ def few_places(whose: str) -> Callable[[ViewModel, Shares], Found | None]:
     return judge
 
 
-def _surer(view_model: ViewModel, shares: Shares) -> Found | None:
+def _surer(view_model: ViewModel, shares: Shares) -> Claim | None:
     """How sure a classifier is of both pictures: either way."""
-    return Found(
+    return Claim(
         compared(shares),
         f"The plain picture is {shares[0]:.1%} {view_model['name']} to the classifier, the amplified one "
         f"{shares[1]:.1%}. That is one pair; Dose and response (in Ablate) has eight seeds and an interval.",

@@ -57,7 +57,7 @@ def build(context: AppContext, controls: Controls) -> None:
         elem_id="dose",
     )
 
-    def drawn(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def drawn(given: dict[Any, Any]) -> Iterator[study.Answer]:
         with sentences():
             model, view_request = context.model, view_requests.read_request(context.model, controls.values(given))
             for one in context.study("dose", view_request, given[stage], given[knob]):

@@ -36,7 +36,7 @@ def connect(
     """Estimate the set that `recipe` reads from the controls and the form; `others` are fields that do not matter."""
     button, end, words = parts
 
-    def timed(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def timed(given: dict[Any, Any]) -> Iterator[study.Answer]:
         with sentences():
             asked = recipe(given)
             of = stale_of(context.model, asked)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import stops_dit, stops_var
-from app.claims import Found, Shares, Stop, ViewModel
+from app.claims import Claim, Shares, Stop, ViewModel
 from app.curated import examples_of
 from app.kinds import AnyModel, with_schedule
 from app.view_requests import ViewRequest, read_request
@@ -19,21 +19,21 @@ Ask = Callable[[ViewRequest], Shares]  # the classifier's probability of the cla
 
 
 @dataclass(frozen=True)
-class Pair:
+class ChosenPair:
     """A pair that bears a stop out."""
 
     label: int
     seed: int
-    found: Found
+    found: Claim
 
 
 @dataclass(frozen=True)
-class Search:
+class PairSearch:
     """How far the search for a pair has come."""
 
     tried: int
     of: int
-    pair: Pair | None = None  # once there is one
+    pair: ChosenPair | None = None  # once there is one
 
 
 def stops_of(model: AnyModel) -> tuple[Stop, ...]:
@@ -66,7 +66,7 @@ def pairs(model: AnyModel, stop: Stop, label: int, seed: int) -> list[tuple[int,
     return list(dict.fromkeys(found))[:TRIES]
 
 
-def search(model: AnyModel, stop: Stop, label: int, seed: int, draw: Draw, ask: Ask | None) -> Iterator[Search]:
+def search(model: AnyModel, stop: Stop, label: int, seed: int, draw: Draw, ask: Ask | None) -> Iterator[PairSearch]:
     """How far it has come before each pair that is tried, and at last the first pair that bears the stop out.
 
     Nothing where the model has not what the stop is about: a classifier (`ask` is None), maps.
@@ -75,14 +75,14 @@ def search(model: AnyModel, stop: Stop, label: int, seed: int, draw: Draw, ask: 
         return
     candidates = pairs(model, stop, label, seed)
     for tried, one in enumerate(candidates):
-        yield Search(tried, len(candidates))
+        yield PairSearch(tried, len(candidates))
         try:
             asked, shown = asked_of(model, *one), shown_of(model, *one, stop)
         except UserError:  # the visitor's seed field may hold anything
             continue
         found = stop.judge(draw(shown), _shares(stop, asked, shown, ask))
         if found:
-            yield Search(tried + 1, len(candidates), Pair(*one, found))
+            yield PairSearch(tried + 1, len(candidates), ChosenPair(*one, found))
             return
 
 

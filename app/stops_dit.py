@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.claims import SURER, Found, Shares, Stop, ViewModel, compared, few_places, is_it_more_itself, moved, pixels
+from app.claims import SURER, Claim, Shares, Stop, ViewModel, compared, few_places, is_it_more_itself, moved, pixels
 
 SQUARES = 8  # a side, of the layout
 Pixels = NDArray[np.float64]
@@ -29,12 +29,12 @@ def _half_way(pictures: Sequence[Pixels]) -> int | None:
     return next((i for i, left in enumerate(apart) if 2 * left <= apart[0]), None) if apart[0] else None
 
 
-def _layout_first(view_model: ViewModel, _: Shares) -> Found | None:
+def _layout_first(view_model: ViewModel, _: Shares) -> Claim | None:
     layouts, details = zip(*(_parts(pixels(step["images"][0])) for step in view_model["steps"]), strict=True)
     layout, detail = _half_way(layouts), _half_way(details)
     if layout is None or detail is None or layout >= detail:
         return None
-    return Found(
+    return Claim(
         0,
         f"Half of the way to the finished layout (8×8 squares) is gone at {_named(view_model, layout)}, half of the "
         f"way to the details at {_named(view_model, detail)}. Step through them with the arrows above the pictures.",
@@ -46,14 +46,14 @@ def _named(view_model: ViewModel, step: int) -> str:
     return f"step {view_model['numbers'][step]} ({view_model['titles'][step]})"
 
 
-def _coarse_lasts(view_model: ViewModel, _: Shares) -> Found | None:
+def _coarse_lasts(view_model: ViewModel, _: Shares) -> Claim | None:
     """What becomes of a difference that the coarse stage made, either way."""
     apart = _apart(view_model)
     first, coarse = _first(apart), _last_of(view_model, "coarse")
     if first is None or coarse is None or first > coarse:
         return None
     then, end = apart[coarse], apart[-1]
-    return Found(
+    return Claim(
         0 if not end else 1 if end < then else 2,
         f"After the coarse stage, at {_named(view_model, coarse)}, the pictures that the model foresees are "
         f"{moved(view_model, coarse)} apart; the finished ones are {moved(view_model)} apart, though nothing is "
@@ -62,12 +62,12 @@ def _coarse_lasts(view_model: ViewModel, _: Shares) -> Found | None:
     )
 
 
-def _fine_is_details(view_model: ViewModel, _: Shares) -> Found | None:
+def _fine_is_details(view_model: ViewModel, _: Shares) -> Claim | None:
     first = _first(_apart(view_model))
     share = _layout_share(view_model)
     if not first or view_model["stages"][first] != "fine" or share >= 0.5:
         return None
-    return Found(
+    return Claim(
         1,
         f"Up to step {view_model['numbers'][first - 1]} the two are the same. At the end "
         f"{1 - share:.0%} of their difference, squared, is details, and {share:.0%} layout. The pixels end "
@@ -83,9 +83,9 @@ def _layout_share(view_model: ViewModel) -> float:
     return layout / (layout + details) if layout + details else 0.0
 
 
-def _unguided(view_model: ViewModel, shares: Shares) -> Found | None:
+def _unguided(view_model: ViewModel, shares: Shares) -> Claim | None:
     """How sure a classifier is of the picture without guidance: either way."""
-    return Found(
+    return Claim(
         compared(shares),
         f"With guidance the picture was {shares[0]:.1%} {view_model['name']} to the classifier, without it is "
         f"{shares[1]:.1%}. That is one seed; a sheet in Ablate has guidance across and eight seeds down.",

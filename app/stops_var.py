@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from app.claims import Found, Shares, Stop, ViewModel, few_places, is_it_more_itself, moved, pixels
+from app.claims import Claim, Shares, Stop, ViewModel, few_places, is_it_more_itself, moved, pixels
 
 FLAT = 0.25  # a picture with less than this share of the finished one's contrast is one colour
 
 
-def _one_colour(view_model: ViewModel, _: Shares) -> Found | None:
+def _one_colour(view_model: ViewModel, _: Shares) -> Claim | None:
     contrasts = [_contrast(step["images"][0]) for step in view_model["steps"]]
     first, whole = contrasts[0], contrasts[-1]
     if whole == 0 or first >= FLAT * whole:
         return None
     middle = len(contrasts) // 2
-    return Found(
+    return Claim(
         0,
         f"The contrast of the picture after scale 0 is {first / whole:.0%} of the finished one’s; after scale {middle} "
         f"it is {contrasts[middle] / whole:.0%}. Step through the scales with the arrows above the pictures.",
@@ -26,7 +26,7 @@ def _contrast(uri: str) -> float:
     return float(pixels(uri).std((0, 1)).mean())
 
 
-def _coarse_moves_all(view_model: ViewModel, _: Shares) -> Found | None:
+def _coarse_moves_all(view_model: ViewModel, _: Shares) -> Claim | None:
     changed = [len(step["changed"][0]) for step in view_model["steps"]]
     first = _first(changed)
     if first is None or view_model["stages"][first] != "coarse":
@@ -35,7 +35,7 @@ def _coarse_moves_all(view_model: ViewModel, _: Shares) -> Found | None:
     later, count = sum(changed[coarse[-1] + 1 :]), sum(n * n for n in view_model["sides"][coarse[-1] + 1 :])
     if not later:
         return None
-    return Found(
+    return Claim(
         1 if 2 * later < count else 2,
         f"{later} of the {count} tokens after the coarse stage differ, though nothing is amplified there: each scale "
         f"is drawn given the ones before. The pixels end {moved(view_model)} apart on average.",
@@ -43,13 +43,13 @@ def _coarse_moves_all(view_model: ViewModel, _: Shares) -> Found | None:
     )
 
 
-def _fine_keeps_layout(view_model: ViewModel, _: Shares) -> Found | None:
+def _fine_keeps_layout(view_model: ViewModel, _: Shares) -> Claim | None:
     changed = [len(step["changed"][0]) for step in view_model["steps"]]
     first = _first(changed)
     if not first or view_model["stages"][first] != "fine":
         return None
     before = sum(n * n for n in view_model["sides"][:first])
-    return Found(
+    return Claim(
         1,
         f"The {before} tokens of the first {first} scales are the same; the first difference comes at scale {first}. "
         f"The pixels end {moved(view_model)} apart on average: look for it in Compare.",

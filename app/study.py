@@ -23,14 +23,14 @@ from hieramp.files import with_settings
 
 NOTHING = "Nothing is counted until you ask."
 BEGUN = "Counting: the first samples are being drawn …"
-Found = tuple[int, int, str, tuple[Any, ...]]  # done, of how many, the words as HTML, the other outputs
+Answer = tuple[int, int, str, tuple[Any, ...]]  # done, of how many, the words as HTML, the other outputs
 
 
 def run(
     context: AppContext,
     name: str,
     buttons: tuple[gr.Button, gr.Button],
-    study: Callable[[dict[Any, Any]], Iterator[Found]],
+    study: Callable[[dict[Any, Any]], Iterator[Answer]],
     inputs: set[Any],
     form: Sequence[Any],
     outputs: list[Any],

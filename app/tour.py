@@ -12,19 +12,19 @@ from typing import Any
 import gradio as gr
 
 from app import tour_words, view_requests
-from app.claims import Found, Shares, ViewModel
+from app.claims import Claim, Shares, ViewModel
 from app.context import ASKING, CHEAP, PRIVATE, AppContext, html, sentences
 from app.controls import Controls
 from app.distill_requests import has_classifier
 from app.explore import DrawChain
-from app.stops import Pair, Search, asked_of, search, shown_of, stops_of
+from app.stops import ChosenPair, PairSearch, asked_of, search, shown_of, stops_of
 from app.view_requests import ViewRequest
 
 SHOW = "view => window.hieramp.tour(JSON.parse(view))"  # web/lecture.js
 OVER = '{"asking": false, "over": true}'  # what the card's end tells the page
 # A search takes the device drawing by drawing, so that those of others go between; two visitors search at once.
 SEARCHING: dict[str, Any] = {"concurrency_id": "tour", "concurrency_limit": 2, **PRIVATE}
-Shown = dict[Any, Any]  # what components get
+Updates = dict[Any, Any]  # what components get
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Place:
     at: int = 0
     label: int = 0
     seed: int = 0
-    found: Found | None = None  # what will be shown; None at the end, and where the search was stopped
+    found: Claim | None = None  # what will be shown; None at the end, and where the search was stopped
     right: dict[int, bool] = field(default_factory=dict)  # predictions, by stop
 
 
@@ -106,7 +106,7 @@ class Tour:
 
     # The buttons
 
-    def begin(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[Shown]:
+    def begin(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[Updates]:
         """From the first stop, with the class and seed of the controls where they hold some."""
         values, fresh = self.controls.values(given), view_requests.defaults(self.model)
         label, seed = values["class_name"], values["seed"]
@@ -115,13 +115,13 @@ class Tour:
         yield {self.card.column: gr.Column(visible=True), self.tabs: gr.Tabs(selected="explore")}
         yield from self._look(request, Place(label=label, seed=seed), 0, 1)
 
-    def back(self, request: gr.Request, here: Place) -> Iterator[Shown]:
+    def back(self, request: gr.Request, here: Place) -> Iterator[Updates]:
         yield from self._look(request, here, here.at - 1, -1)
 
-    def onward(self, request: gr.Request, here: Place) -> Iterator[Shown]:
+    def onward(self, request: gr.Request, here: Place) -> Iterator[Updates]:
         yield from self._look(request, here, here.at + 1, 1)
 
-    def reveal(self, here: Place, guess: int | None) -> Shown:
+    def reveal(self, here: Place, guess: int | None) -> Updates:
         """What comes, beside what was guessed."""
         if here.found is None or guess is None:
             return {self.view: gr.skip()}
@@ -147,13 +147,13 @@ class Tour:
 
     # The search
 
-    def _look(self, request: gr.Request, here: Place, at: int, step: int) -> Iterator[Shown]:
+    def _look(self, request: gr.Request, here: Place, at: int, step: int) -> Iterator[Updates]:
         """The first stop from `at` on in this direction that a pair bears out; past the last one the end."""
         visitor, left_out, scheduling = _visitor(request), list[str](), self.context.scheduling
         ticket, presence = scheduling.take(visitor), scheduling.take(_presence(request))
         with sentences():
             while 0 <= at < len(self.stops):
-                latest = Search(0, 0)
+                latest = PairSearch(0, 0)
                 try:
                     for latest in self._search(visitor, ticket, here, at):
                         if latest.pair is None:
@@ -175,7 +175,7 @@ class Tour:
                 return
             yield self._the_end(replace(here, at=len(self.stops), found=None), left_out)
 
-    def _search(self, visitor: str, ticket: int, here: Place, at: int) -> Iterator[Search]:
+    def _search(self, visitor: str, ticket: int, here: Place, at: int) -> Iterator[PairSearch]:
         def check() -> None:
             if self.context.scheduling.is_stale(visitor, ticket):
                 raise StoppedError
@@ -200,7 +200,7 @@ class Tour:
 
     # What is shown
 
-    def _looking(self, at: int, latest: Search) -> Shown:
+    def _looking(self, at: int, latest: PairSearch) -> Updates:
         """What stands there before stays, out of reach, with how far the search has come below it."""
         still = (self.card.show, self.card.back, self.card.onward)
         return {
@@ -211,11 +211,11 @@ class Tour:
             self.card.stop: gr.Button(visible=True, interactive=True),
         } | {button: gr.Button(interactive=False) for button in still}
 
-    def _stopped(self, here: Place, latest: Search) -> Shown:
+    def _stopped(self, here: Place, latest: PairSearch) -> Updates:
         """Without a pair: there is the way back, on and out."""
         return self._without_question(here, tour_words.stopped_html(self.stops[here.at], latest))
 
-    def _asking(self, here: Place, left_out: list[str]) -> Shown:
+    def _asking(self, here: Place, left_out: list[str]) -> Updates:
         stop = self.stops[here.at]
         options = [(option, i) for i, option in enumerate(stop.options)]
         return (
@@ -229,18 +229,18 @@ class Tour:
             | self._settings(asked_of(self.model, here.label, here.seed))
         )
 
-    def _the_end(self, here: Place, left_out: list[str]) -> Shown:
+    def _the_end(self, here: Place, left_out: list[str]) -> Updates:
         text = tour_words.end_html(here.right, left_out, self.model.kind)
         return self._without_question(here, text) | {self.card.onward: gr.Button(interactive=False)}
 
-    def _without_question(self, here: Place, text: str) -> Shown:
+    def _without_question(self, here: Place, text: str) -> Updates:
         return self._bare(here) | {
             self.card.text: text,
             self.card.guess: gr.Radio(visible=False),
             self.card.show: gr.Button(visible=False),
         }
 
-    def _bare(self, here: Place) -> Shown:
+    def _bare(self, here: Place) -> Updates:
         """What all of these have in common: nothing is being looked for."""
         return {
             self.card.column: gr.Column(visible=True),
@@ -253,7 +253,7 @@ class Tour:
             self.tabs: gr.Tabs(selected="explore"),
         }
 
-    def _settings(self, view_request: ViewRequest) -> Shown:
+    def _settings(self, view_request: ViewRequest) -> Updates:
         return self.controls.updates(view_requests.values_on_page(self.model, view_request))
 
 
@@ -267,7 +267,7 @@ def _presence(request: gr.Request) -> str:
     return f"{request.session_hash}/on-tour"
 
 
-def _moved(here: Place, at: int, pair: Pair) -> Place:
+def _moved(here: Place, at: int, pair: ChosenPair) -> Place:
     return replace(here, at=at, label=pair.label, seed=pair.seed, found=pair.found)
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from html import escape
 
-from app.claims import Found, Stop
+from app.claims import Claim, Stop
 from app.context import progress_bar, stale_note
-from app.stops import Search
+from app.stops import PairSearch
 
 
-def progress_html(stop: Stop, at: int, num_stops: int, latest: Search) -> str:
+def progress_html(stop: Stop, at: int, num_stops: int, latest: PairSearch) -> str:
     """Which stop a pair is looked for, and how many were tried."""
     words = (
         f"Stop {at + 1} of {num_stops}, “{stop.title}”: looking for a pair that bears it out, {latest.tried} of at "
@@ -18,7 +18,7 @@ def progress_html(stop: Stop, at: int, num_stops: int, latest: Search) -> str:
     return f'<div class="study">{bar}<p role="status">{escape(words)}</p></div>'
 
 
-def stopped_html(stop: Stop, latest: Search) -> str:
+def stopped_html(stop: Stop, latest: PairSearch) -> str:
     tried = " None of them bears this stop out." if latest.tried else ""
     words = (
         f"Stopped: {latest.tried} of at most {latest.of} pairs were tried.{tried} Next looks for one for the stop "
@@ -40,7 +40,7 @@ def question_html(stop: Stop, left_out: list[str]) -> str:
     return f'{_left_out_html(left_out)}{heading}<p role="status">{escape(stop.text)}</p>'
 
 
-def answer_html(stop: Stop, found: Found, guess: int, query: dict[str, str | None]) -> str:
+def answer_html(stop: Stop, found: Claim, guess: int, query: dict[str, str | None]) -> str:
     """What it says once it is; `query` are the settings that this is of."""
     verdict = "You were right." if guess == found.answer else f"It is another: {stop.options[found.answer]}."
     return (

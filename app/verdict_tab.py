@@ -39,7 +39,7 @@ def connect(
     """Judge the set on screen when the button is pressed, or when `finished` says that it has come to its end."""
     button, end, words = parts
 
-    def judged(given: dict[Any, Any]) -> Iterator[study.Found]:
+    def judged(given: dict[Any, Any]) -> Iterator[study.Answer]:
         with sentences():
             job = job_of(given)
             if job is None or job.state != "done":

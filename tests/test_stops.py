@@ -12,7 +12,7 @@ from PIL import Image
 
 import hieramp
 from app import handlers, stops_dit, stops_var, verdicts, view_requests
-from app.claims import SURER, Found, Stop
+from app.claims import SURER, Claim, Stop
 from app.denoising import RecentGrowth
 from app.distill_requests import has_classifier
 from app.stops import TRIES, asked_of, pairs, search, shown_of, stops_of
@@ -130,7 +130,7 @@ def test_every_stop_of_a_diffusion_transformer_is_judged_by_its_own_pictures(dit
 def test_the_search_tells_how_far_it_is_and_passes_over_what_cannot_be_drawn(dit: DiffusionModel) -> None:
     drawn = []
 
-    def never(view_model: Any, shares: Any) -> Found | None:
+    def never(view_model: Any, shares: Any) -> Claim | None:
         return None
 
     def draw(view_request: view_requests.ViewRequest) -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from app import average_map, channel, curated, examples, kinds, restoring, theme, view_models, view_requests
-from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences
+from app.context import ASKING, CHEAP, DRAWING, AppContext, html, sentences, warn
 from app.controls import Controls, setting_events, user_triggers
 from app.distill_requests import has_classifier
 from app.restoring import Restoring
 from hieramp import figures
+from hieramp.errors import UserError
 
 PARTS = (
     "",
@@ -29,8 +30,8 @@ PARTS = (
     "-present",
     "-link",
 )  # of the viewer, in order
-SET_ADDRESS = "query => window.hieramp.address(JSON.parse(query))"
-MARK = "wrong => window.hieramp.mark(JSON.parse(wrong))"
+TELL = "(query, wrong) => window.hieramp.asked(JSON.parse(query), JSON.parse(wrong))"
+NOT_DRAWN = -1  # a ticket that is never anybody's turn
 # What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
 HIDDEN = (
     "The likeliest classes by what this scale’s class token looks at in the picture so far. It was trained with the "
@@ -78,47 +79,56 @@ class DrawChain:
         self.context, self.controls, self.viewer, self.place = context, controls, viewer, place
         self.ticket = gr.Number(0, visible=False, precision=0)
         self.address = gr.Textbox("{}", visible=False)
-        self.wrong = gr.Textbox("[]", visible=False)
+        self.wrong = gr.Textbox("null", visible=False)
 
     def after(self, *triggers: Any) -> None:
         """Draw when one of these happens; the newest request of a visitor ends the one before."""
-        outputs = [self.ticket, self.address, self.controls.schedule]
-        self._go_on(gr.on(triggers, self._ask, self.controls.inputs, outputs, trigger_mode="always_last", **ASKING))
+        self._go_on(gr.on(triggers, self._ask, *self._asked_with(), trigger_mode="always_last", **ASKING))
 
     def then_after(self, event: Any) -> None:
         """Draw when an event of the page has set the fields."""
-        outputs = [self.ticket, self.address, self.controls.schedule]
-        self._go_on(event.success(self._ask, self.controls.inputs, outputs, **ASKING))
+        self._go_on(event.success(self._ask, *self._asked_with(), **ASKING))
+
+    def _asked_with(self) -> tuple[set[Any], list[Any]]:
+        """What `_ask` takes and sets."""
+        schedule = self.controls.schedule
+        return {schedule, *self.controls.inputs}, [self.ticket, self.address, schedule, self.wrong]
 
     def _go_on(self, asked: Any) -> None:
-        asked.success(None, self.address, None, js=SET_ADDRESS, api_visibility="private")
-        blamed = asked.failure(self._blame, self.controls.inputs, self.wrong, **CHEAP)
-        blamed.then(None, self.wrong, None, js=MARK, api_visibility="private")
+        asked.success(None, [self.address, self.wrong], None, js=TELL, api_visibility="private")
         given = {self.ticket, *self.controls.inputs}
         how = {**DRAWING, "show_progress": "minimal", "show_progress_on": self.place}
         asked.success(self._draw, given, self.viewer, trigger_mode="always_last", **how)
 
-    def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[int, str, str | None]:
-        with sentences():  # a request that cannot be drawn ends no other
-            view_request = view_requests.read_request(self.context.model, self.controls.values(given))
-            view_requests.values_on_page(self.context.model, view_request)  # else its link would be refused
-        ticket = self.context.scheduling.take(str(request.session_hash))
-        return (
-            ticket,
-            json.dumps(view_requests.address(self.context.model, view_request) | self.context.named),
-            kinds.schedule_name(view_request.settings, self.context.model.kind),
-        )
+    def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[Any, Any, Any, str]:
+        """A ticket, the address, the schedule to mark, and the fields of what cannot be drawn (null where it can).
 
-    def _blame(self, given: dict[Any, Any]) -> str:
-        """The fields that hold what cannot be drawn, for the page to mark."""
-        return json.dumps(view_requests.wrong_names(self.context.model, self.controls.values(given)))
+        What cannot be drawn ends no other drawing, and is an answer, not an error: after an error Gradio 6.31 forgets
+        what was set while it waited ("always_last"), so a number mended at once would not be drawn.
+        """
+        model, values = self.context.model, self.controls.values(given)
+        with sentences():
+            try:
+                view_request = view_requests.read_request(model, values)
+                view_requests.values_on_page(model, view_request)  # else its link would be refused
+            except UserError as error:
+                warn(f"{error}.", title="Not drawn")
+                return NOT_DRAWN, gr.skip(), gr.skip(), json.dumps(view_requests.wrong_names(model, values))
+        schedule = kinds.schedule_name(view_request.settings, model.kind)
+        is_chosen = given[self.controls.schedule] == schedule  # one chosen since stays chosen
+        address = json.dumps(view_requests.address(model, view_request) | self.context.named)
+        ticket = self.context.scheduling.take(str(request.session_hash))
+        return ticket, address, gr.skip() if is_chosen else schedule, "null"
 
     def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[view_models.ViewModel]:
         visitor, number = str(request.session_hash), given[self.ticket]
-        if self.context.scheduling.is_stale(visitor, number):
+        if number == NOT_DRAWN or self.context.scheduling.is_stale(visitor, number):
             return
         with sentences():
-            view_request = view_requests.read_request(self.context.model, self.controls.values(given))
+            try:
+                view_request = view_requests.read_request(self.context.model, self.controls.values(given))
+            except UserError:  # set while this waited, and told as it was asked
+                return
             with closing(self.context.grow(view_request)) as drawn:
                 for view_model in drawn:
                     yield view_model
@@ -173,9 +183,13 @@ def _connect_tabs(controls: Controls, tabs: gr.Tabs, tab_of: dict[str, Any]) -> 
 def _connect_looks(context: AppContext, controls: Controls, viewer: gr.HTML, closer: gr.HTML) -> None:
     """A closer look: the maps of one block of one sample."""
 
-    def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> dict[str, Any]:
+    def look(request: gr.Request, event: gr.EventData, given: dict[Any, Any]) -> Any:
         with sentences():
-            view_request, asked = view_requests.read_request(context.model, controls.values(given)), event._data
+            try:
+                view_request, asked = view_requests.read_request(context.model, controls.values(given)), event._data
+            except UserError as error:  # no error, as in `_ask`
+                warn(f"{error}.", title="Not drawn")
+                return gr.skip()
             found = context.answer("block_view", view_request, asked.get("sample"), asked.get("block"))
         return {**found, "key": view_requests.address(context.model, view_request)}
 

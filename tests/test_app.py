@@ -192,10 +192,12 @@ def test_schedules_are_recognised_wherever_they_apply(model: hieramp.Model) -> N
 def test_the_page_shows_the_schedule_of_what_is_asked(model: hieramp.Model, tmp_path: Path) -> None:
     """The very chain of the page: what its controls hold goes in, the chip to be marked comes out."""
     asked = page_functions(model, tmp_path)["_ask"]
+    controls = asked.__self__.controls
     for name in SCHEDULES:
         values = {**view_requests.defaults(model), **view_requests.schedule_values(name)}
-        given = {component: values[key] for key, component in asked.__self__.controls.named.items()}
-        assert asked(gr.Request(session_hash="ann"), given)[2] == name
+        given = {component: values[key] for key, component in controls.named.items()}
+        assert asked(gr.Request(session_hash="ann"), given | {controls.schedule: None})[2] == name
+        assert asked(gr.Request(session_hash="ann"), given | {controls.schedule: name})[2] == gr.skip()  # as it is
 
 
 def page_functions(model: hieramp.Model, folder: Path) -> dict[str, Any]:

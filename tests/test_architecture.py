@@ -19,7 +19,7 @@ ALLOWED = {
         "settings",
         "class_conditional",
     },  # shares the latents, settings and maths, not the VAR
-    "analysis": {"vqvae", "var", "amplification", "generation", "diffusion", "settings"},
+    "analysis": {"vqvae", "var", "amplification", "generation", "diffusion", "settings", "captions"},
     "training": {"vqvae", "var", "amplification", "generation", "diffusion"},
     "imageset": set(),
     "distillation": {"vqvae", "amplification", "generation", "diffusion", "imageset", "settings"},

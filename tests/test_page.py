@@ -385,6 +385,32 @@ def test_generate_and_random_draw_something_new_and_back_undoes(browser: Any, ad
         tab.get_by_text("The seed is locked, so this is the same picture.").wait_for()
 
 
+def test_a_late_answer_takes_no_schedule_back(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, begun, go_on = view_requests.read_request, threading.Event(), threading.Event()
+
+    def first_waits(*given: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(60)
+        return read(*given)
+
+    monkeypatch.setattr(view_requests, "read_request", first_waits)
+    with opened(browser, address) as tab:  # its pictures are there before the page asks for them
+        assert begun.wait(60)
+        tab.get_by_label("weak mid").check(force=True)
+        tab.evaluate(
+            """() => {
+              const radio = document.querySelector('input[value="weak-mid"]');
+              window.lost = 0;
+              setInterval(() => { if (!radio.checked) window.lost += 1; }, 5);
+            }"""
+        )
+        tab.wait_for_url("**mode=attention**")
+        go_on.set()
+        tab.wait_for_timeout(1500)
+        assert tab.evaluate("window.lost") == 0
+
+
 def test_another_mode_keeps_what_is_off(browser: Any, address: str) -> None:
     with opened(browser, f"{address}?class=cat&coarse_strength=2&mid_strength=0&fine_strength=0") as tab:
         tab.wait_for_url("**mode=logit**")
@@ -448,6 +474,29 @@ def test_a_bad_number_is_marked_until_it_is_mended(browser: Any, address: str) -
         field.fill("12")
         tab.get_by_alt_text("Amplified picture of airplane, seed 12", exact=True).wait_for()
         assert field.get_attribute("aria-invalid") is None
+
+
+def test_a_number_mended_at_once_is_drawn(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, refused = view_requests.read_request, threading.Event()
+
+    def slowly_refused(*given: Any) -> Any:
+        try:
+            return read(*given)
+        except hieramp.errors.UserError:
+            refused.wait(20)
+            raise
+
+    monkeypatch.setattr(view_requests, "read_request", slowly_refused)
+    with opened(browser, address) as tab:
+        tab.wait_for_url("**class=airplane**")
+        field = tab.get_by_label("number input for Number of images", exact=True)
+        field.fill("99")
+        tab.wait_for_timeout(500)  # it is being refused
+        field.fill("2")
+        tab.wait_for_timeout(500)
+        refused.set()
+        tab.get_by_text("The number of images is 99; give a whole number from 1 to").first.wait_for()
+        tab.get_by_alt_text("Amplified picture of airplane, seed 1", exact=True).first.wait_for()
 
 
 def test_a_study_begins_at_once_and_stops(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,12 +236,20 @@ def slowly(found: Iterator[Any], told: list[Any], seconds: float = 0.7) -> Itera
         yield one
 
 
+def held(found: Iterator[Any], told: list[Any], go_on: threading.Event) -> Iterator[Any]:
+    """The same, each noted as it is asked for, and none before `go_on` is set."""
+    for one in found:
+        told.append(one)
+        go_on.wait(60)
+        yield one
+
+
 def test_a_long_drawing_tells_how_long_it_takes_and_stops(
     browser: Any,
     address: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    grow, drawn = handlers.grow, list[Any]()
+    grow, drawn, go_on = handlers.grow, list[Any](), threading.Event()
     with opened(browser, f"{address}?class=cat", "Explore") as tab:
         status, end = tab.locator('[data-part="status"]'), tab.get_by_role("button", name="Stop drawing")
         number(tab, "Number of images").fill("3")
@@ -261,9 +269,12 @@ def test_a_long_drawing_tells_how_long_it_takes_and_stops(
         before = len(drawn)
         tab.wait_for_timeout(2500)
         assert len(drawn) == before < 6 and status.inner_text().startswith("Stopped before scale")
+        monkeypatch.setattr(handlers, "grow", lambda *given: held(grow(*given), drawn, go_on))
         tab.get_by_label("Seed", exact=True).fill("42")  # ended before its first scale is there
         end.click()
-        tab.wait_for_timeout(2500)
+        tab.wait_for_timeout(1500)  # until the server knows
+        go_on.set()
+        tab.wait_for_timeout(1500)
         assert len(drawn) <= before + 1 and status.inner_text().startswith("Stopped")
         monkeypatch.setattr(handlers, "grow", grow)
         tab.get_by_label("Seed", exact=True).fill("43")

@@ -16,7 +16,7 @@ import hieramp
 from app import dose as page_dose
 from app import plots, view_requests
 from hieramp import SCHEDULES
-from hieramp.analysis.bootstrap import level, mean_interval
+from hieramp.analysis.bootstrap import mean_interval, mean_usage
 from hieramp.analysis.dose import file_start, in_words, sweep, swept
 from hieramp.analysis.doseplot import dose_figure, dose_title
 from hieramp.analysis.schedules import compare_schedules, count_tokens
@@ -53,7 +53,7 @@ def test_bars_of_usage_are_the_counts(model: hieramp.Model) -> None:
 
 def test_levels_of_several_classes_have_their_intervals() -> None:
     usages = [Usage(entropy, entropy / 10, 40) for entropy in (1.0, 2.0, 4.0)]
-    found = level(usages)
+    found = mean_usage(usages)
     assert found.entropy == mean_interval([1.0, 2.0, 4.0]) and found.coverage.value == pytest.approx(0.7 / 3)
     figure = usage_figure({"a set": {"8×8": found, "fine": found}}, "3 classes")
     drawn = [line.get_ydata() for line in figure.axes[0].get_lines()]

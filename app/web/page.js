@@ -47,8 +47,10 @@ function show(url, isStep) {
 }
 
 window.hieramp = {
-  // The settings as the address, null for one that is not in it; what others put there (?__theme=dark) stays.
-  address(query) {
+  // What was asked for last: the settings as the address, null for one that is not in it (what others put there,
+  // ?__theme=dark, stays), or the fields that hold what cannot be drawn.
+  asked(query, wrong) {
+    if (wrong) { mark(wrong); return; }
     if (!query || !query.class) return;
     const url = changedAddress(query), isChange = isSet && url.href !== location.href;
     if (!restoring) show(url, isChange && isStep); // Back has set the address; an older answer must not
@@ -71,16 +73,16 @@ window.hieramp = {
     forms[study] = JSON.stringify(values);
     markStale();
   },
-  // Fields that hold what cannot be drawn.
-  mark(names) {
-    for (const name of names) {
-      const block = document.getElementById(name);
-      if (!block) continue;
-      block.dataset.wrong = "";
-      for (const input of block.querySelectorAll("input, textarea")) input.setAttribute("aria-invalid", "true");
-    }
-  },
 };
+
+function mark(names) {
+  for (const name of names) {
+    const block = document.getElementById(name);
+    if (!block) continue;
+    block.dataset.wrong = "";
+    for (const input of block.querySelectorAll("input, textarea")) input.setAttribute("aria-invalid", "true");
+  }
+}
 
 function unmark(block) {
   delete block.dataset.wrong;

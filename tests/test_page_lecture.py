@@ -169,7 +169,7 @@ def test_the_tour_asks_before_it_shows(browser: Any, address: str, served: hiera
             shown.append(title)
             if title == "That was the tour":
                 break
-            assert not tab.locator(".viewer .strip").is_visible()  # the answer is not to be seen
+            tab.locator(".viewer .strip").wait_for(state="hidden")  # the answer is not to be seen
             tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Amplification is off")')
             assert tab.get_by_role("button", name="Show it").is_disabled()
             tab.locator("#tour-guess label").first.click()

@@ -72,9 +72,7 @@ class SetVerdict:
         return self.done >= self.of
 
 
-def judge_set(
-    path: Path, classifier: Classifier | None, vqvae: VQVAE | None, data: str | None, seconds: float = STUDENT_SECONDS
-) -> Iterator[SetVerdict]:
+def judge_set(path: Path, classifier: Classifier | None, vqvae: VQVAE | None, data: str | None) -> Iterator[SetVerdict]:
     """The verdict after every part of it, on the classifier's device.
 
     `data` names real images (train/ and test/), without which there are neither neighbours nor students; the students
@@ -107,7 +105,7 @@ def judge_set(
     if classifier is None:
         yield replace(found, done=found.of)
         return
-    yield from _students(found, classifier, held, random_real, test, seconds)
+    yield from _students(found, classifier, held, random_real, test)
 
 
 def _tokens(vqvae: VQVAE, held: LabeledImages, per_class: int) -> dict[str, tuple[float, float]]:
@@ -146,7 +144,6 @@ def _students(
     held: LabeledImages,
     random_real: LabeledImages,
     test: LabeledImages,
-    seconds: float,
 ) -> Iterator[SetVerdict]:
     """Both students by RDED's protocol, so many of its epochs as fit the time."""
     device, size, num_classes = classifier.mean.device, held.image_size, len(held.class_names)
@@ -158,7 +155,7 @@ def _students(
 
     whole = training_of(protocol, STUDENT, len(held.images), num_classes, size, last_alone=True)
     expected = 2 * expected_seconds(build, classifier, held, test, whole)
-    epochs = max(FEWEST_EPOCHS, min(whole.epochs, int(whole.epochs * seconds / expected)))
+    epochs = max(FEWEST_EPOCHS, min(whole.epochs, int(whole.epochs * STUDENT_SECONDS / expected)))
     training = replace(whole, epochs=epochs)
     students = Students("ConvNet", epochs, whole.epochs, protocol.name, len(test.images))
     found = replace(found, students=students, of=3 + 2 * epochs)

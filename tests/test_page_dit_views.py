@@ -18,11 +18,13 @@ from app.denoising import RecentGrowth
 from app.stops import search, stops_of
 from hieramp.analysis.dose import sweep
 from hieramp.diffusion.model import DiffusionModel
+from hieramp.settings import DEFAULTS, Settings
 
 
 @pytest.fixture(scope="module")
 def dit(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
-    return judged_dit(tmp_path_factory.mktemp("judged"))
+    """One that draws in nine steps where nothing is said."""
+    return replace(judged_dit(tmp_path_factory.mktemp("judged")), defaults=Settings.of(DEFAULTS["dit"], steps=9))
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +141,15 @@ def test_the_tour_of_a_diffusion_transformer(browser: Any, address: str, dit: Di
             stop, found = wanted[title]
             named += tab.locator("#tour-text").inner_text()
             tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Amplification is off")')
-            assert not tab.locator(".viewer .strip").is_visible() and not tab.locator("#tour-progress").inner_text()
+            tab.locator(".viewer .strip").wait_for(state="hidden")  # it follows the heading
+            assert not tab.locator("#tour-progress").inner_text()
             tab.locator("#tour-guess label").nth(found.answer).click()
             tab.get_by_role("button", name="Show it").click()
             told = tab.locator("#tour-text .found")
             told.wait_for()
             assert told.inner_text() == f"You were right. {found.text}"
             if stop.changes:
-                tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Guidance 0, 25 steps")')
+                tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("Guidance 0, 9 steps")')
             if stop.schedule == "all":
                 tab.wait_for_selector(f'{FINISHED} [data-part="status"]:has-text("α: coarse 1 on 50%, mid 1 on 50%")')
             overlay = tab.locator('[data-part="opacity"]')

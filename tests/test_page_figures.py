@@ -21,7 +21,7 @@ from PIL import Image
 from serving import serving
 
 import hieramp
-from app import page
+from app import page, set_verdict
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import save_part, write_config
@@ -258,7 +258,10 @@ def test_a_study_tells_its_progress(browser: Any, address: str, monkeypatch: pyt
         assert not tab.locator(".study").count()
 
 
-def test_a_set_fills_a_grid_is_judged_and_opens_in_explore(browser: Any, address: str) -> None:
+def test_a_set_fills_a_grid_is_judged_and_opens_in_explore(
+    browser: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_verdict, "STUDENT_SECONDS", 5.0)
     with opened(browser, f"{address}?mid_strength=2", "Distill") as tab:
         for name in ("cat", "dog"):
             tab.get_by_label("Classes (none chosen: all)").fill(name)

@@ -289,14 +289,24 @@ def test_training_is_in_bfloat16_where_the_cpu_has_it(
 ) -> None:
     monkeypatch.setattr(loop, "supports_fast_bf16", lambda device: half)
     AcceleratorState._reset_state(True)  # it is one for the whole process, its precision as well
-    seen = []
     decode = VQVAE.decode
-    monkeypatch.setattr(VQVAE, "decode", lambda self, f: seen.append(decode(self, f)) or seen[-1])
+
+    class SeenError(Exception):
+        pass
+
+    def decode_once(self: VQVAE, f_BCHW: torch.Tensor) -> torch.Tensor:
+        images = decode(self, f_BCHW)
+        if images.requires_grad:  # a step of training: the first says it
+            raise SeenError(images.dtype)
+        return images
+
+    monkeypatch.setattr(VQVAE, "decode", decode_once)
     try:
-        runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae"))
+        with pytest.raises(SeenError) as seen:
+            runs.train_vqvae(str(image_folder), PRESET, RunSettings(tmp_path, "vqvae"))
     finally:
         AcceleratorState._reset_state(True)
-    assert {x.dtype for x in seen if x.requires_grad} == {torch.bfloat16 if half else torch.float32}
+    assert seen.value.args == (torch.bfloat16 if half else torch.float32,)
 
 
 @pytest.mark.parametrize("read_only", [True, False])

@@ -321,7 +321,10 @@ def test_an_occlusion_map_tells_how_far_it_is_and_stops(
     with opened(browser, f"{address}?class=cat&seed=4", "Explore") as tab:
         said, end = tab.locator('[data-part="agreement"]'), tab.get_by_role("button", name="Stop blurring")
         monkeypatch.setattr(verdicts, "occlusion_parts", lambda *given: slowly(parts(*given), blurred, 1.0))
+        overlay = tab.locator('[data-part="opacity"]')
+        assert overlay.input_value() == "0"
         tab.locator('[data-part="map"]').select_option("occlusion")
+        assert overlay.input_value() == "0.5"  # who chooses a map sees it
         tab.get_by_text(
             re.compile(r"^Blurring one position after another: \d+ of 260, about \d+ (s|min) left …$")
         ).wait_for()

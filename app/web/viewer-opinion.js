@@ -56,7 +56,12 @@ const share = p => (p > 0.995 ? ">99\u00a0%" : p < 0.005 ? "<1\u00a0%" : `${(100
 
 part("map").closest("label").hidden = !props.classifier;
 part("map").options[0].textContent = props.map;
-part("map").addEventListener("input", () => { askOpinion(); if (view.model) { renderStrip(); renderStage(); } renderOpinion(); });
+part("map").addEventListener("input", () => {
+  if (view.model && Number(part("opacity").value) === 0) toggleSaliency(); // who chooses a map wants to see it
+  askOpinion();
+  if (view.model) { renderStrip(); renderStage(); }
+  renderOpinion();
+});
 function showOpinion(opinion) {
   view.opinion = opinion;
   if (view.model && numDrawn()) { renderStrip(); renderStage(); renderOpinion(); }

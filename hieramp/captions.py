@@ -44,9 +44,9 @@ def in_words(settings: Settings, model_kind: str = "var", off: str = OFF, swept:
 
 
 def signed(x: float, digits: int = 3) -> str:
-    """With its sign; what rounds to nothing has none."""
+    """With its sign, a minus as wide as the plus; what rounds to nothing has none."""
     text = f"{x:+.{digits}f}"
-    return text if float(text) else text[1:]
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def greek_of(mode: str, model_kind: str) -> str:

@@ -93,7 +93,7 @@ def test_noise_is_called_noise() -> None:
         ("coarse", 0.1, 0.3, "In the paper coarse entropy rises; that holds here: +0.200 nats"),
         ("coarse", -0.3, -0.1, "that does not hold here: it is the other way round"),
         ("coarse", -0.1, 0.3, "that can be neither confirmed nor ruled out here"),
-        ("fine", -0.3, -0.1, "In the paper fine entropy falls; that holds here: -0.200 nats"),
+        ("fine", -0.3, -0.1, "In the paper fine entropy falls; that holds here: −0.200 nats"),
         ("fine", 0.1, 0.3, "it is the other way round"),
         ("coarse", 1e-9, 1e-9, "coarse entropy rises; nothing changes here: 0.000 nats"),  # rounding is no rise
     ],

@@ -163,11 +163,16 @@ def main() -> None:
     found: dict[str, Any] = {}
     if args.visitors:
         found |= _under_load(args)
+        if not args.json:
+            print(_words(args.model, found), flush=True)  # the memory takes a quarter of an hour yet
     if args.memory:
         first, last = args.memory
         seen = measure_memory(args.model, args.device, (first, last))
         found["memory"] = {**seen, "ratio": seen[last] / seen[first]}
-    print(json.dumps(found, indent=1) if args.json else _words(args.model, found))
+        if not args.json:
+            print(_words(args.model, {"memory": found["memory"]}))
+    if args.json:
+        print(json.dumps(found, indent=1))
 
 
 def _under_load(args: argparse.Namespace) -> dict[str, Any]:

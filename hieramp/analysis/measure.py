@@ -41,7 +41,7 @@ def draw_set(
 ) -> SampleSet:
     """`per_class` images of every class, seeds `first_seed`, ….
 
-    `given` are tokens of the first scales of all these images, per scale (N, n²).
+    `prefix_tokens` are those of the first scales of all these images, per scale (N, n²).
     """
     labels = torch.arange(model.var.config.num_classes).repeat_interleave(per_class)
     seeds = (first_seed + torch.arange(per_class)).repeat(model.var.config.num_classes)

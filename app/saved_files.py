@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app import exports, view_models
+from app import exports, grown_pair, view_models
 from app.handlers import Memory
 from app.kinds import AnyModel
 from app.pieces import Piece
@@ -30,8 +30,8 @@ def saving(
     if what not in KINDS:
         raise UserError(f"{what[:40]!r} cannot be saved: choose {', '.join(KINDS)}")
     ending, media = KINDS[what]
-    shown = exports.read_shown(model, view_request, asked)
-    drawn = yield from exports.draw(model, view_request, shown, memory)
+    shown = grown_pair.read_shown(model, view_request, asked)
+    drawn = yield from grown_pair.draw(model, view_request, shown, memory)
     if what == "growth":
         frames = []
         for frame in exports.frames(model, view_request, shown, drawn):

@@ -13,7 +13,7 @@ from PIL import Image
 from test_diffusion import build as build_dit
 
 import hieramp
-from app import exports, saved_files, view_requests
+from app import exports, grown_pair, saved_files, view_requests
 from hieramp import figures
 from hieramp.errors import UserError
 
@@ -110,8 +110,8 @@ def test_the_growth_has_a_frame_for_each_scale(served: hieramp.Model) -> None:
             frames.append(np.asarray(film.convert("RGB")).copy())
             assert film.info["duration"] == (exports.LAST_MS if i == 5 else exports.FRAME_MS)
     # the last frame is the finished pair under the last map, as the figure has it but for 256 colours
-    shown = exports.read_shown(served, view_request, {"overlay": 0.4, "scale": 5})
-    drawn = returned(exports.draw(served, view_request, shown))
+    shown = grown_pair.read_shown(served, view_request, {"overlay": 0.4, "scale": 5})
+    drawn = returned(grown_pair.draw(served, view_request, shown))
     size = (exports.WIDTH - 3 * exports.EDGE) // 2
     pane = np.asarray(exports._panes(drawn, 5, shown, size)[0]).astype(int)
     top = exports.EDGE + 44

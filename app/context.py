@@ -108,9 +108,9 @@ class AppContext:
         return self.device.in_gaps(lent.study(self.served, what, asked, *more))
 
 
-def warn(text: str, title: str = "Warning") -> None:
+def warn(text: str) -> None:
     """A toast that is read at leisure."""
-    gr.Warning(shown(text), duration=20, title=title)
+    gr.Warning(shown(text), duration=20)
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class DrawChain:
                 view_request = view_requests.read_request(model, values)
                 view_requests.values_on_page(model, view_request)  # else its link would be refused
             except UserError as error:
-                warn(f"{error}.", title="Not drawn")
+                warn(f"{error}.")
                 return NOT_DRAWN, gr.skip(), gr.skip(), json.dumps(view_requests.wrong_names(model, values))
         schedule = kinds.schedule_name(view_request.settings, model.kind)
         is_chosen = given[self.controls.schedule] == schedule  # one chosen since stays chosen
@@ -188,7 +188,7 @@ def _connect_looks(context: AppContext, controls: Controls, viewer: gr.HTML, clo
             try:
                 view_request, asked = view_requests.read_request(context.model, controls.values(given)), event._data
             except UserError as error:  # no error, as in `_ask`
-                warn(f"{error}.", title="Not drawn")
+                warn(f"{error}.")
                 return gr.skip()
             found = context.answer("block_view", view_request, asked.get("sample"), asked.get("block"))
         return {**found, "key": view_requests.address(context.model, view_request)}

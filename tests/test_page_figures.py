@@ -162,6 +162,7 @@ def test_studies_show_paired_differences_and_say_whether_the_paper_holds(browser
         said = tab.locator("#usage-words .finding").all_inner_texts()
         assert [line.split()[3] for line in said] == ["coarse", "fine"]  # mid is not amplified
         value, low, high = (f"{float(fine[k]):+.3f}" for k in ("entropy_nats", "entropy_low", "entropy_high"))
+        value, low, high = (one.replace("-", "−") for one in (value, low, high))
         assert f"{value} nats (95 % interval {low} to {high}, n = 4 pairs)" in said[1]
         picture = tab.locator("#usage-difference img")
         assert "4 pairs. Seeds 3–6." in (picture.get_attribute("alt") or "") and picture.bounding_box()["width"] > 500

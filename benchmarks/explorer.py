@@ -164,7 +164,7 @@ def main() -> None:
     if args.visitors:
         found |= _under_load(args)
         if not args.json:
-            print(_words(args.model, found), flush=True)  # the memory takes a quarter of an hour yet
+            print(_words(args.model, found), flush=True)  # the memory takes many minutes yet
     if args.memory:
         first, last = args.memory
         seen = measure_memory(args.model, args.device, (first, last))

@@ -4,7 +4,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -228,20 +228,16 @@ def test_a_verdict_on_another_set_is_marked(browser: Any, without_data: str, gat
 # Explore
 
 
-def slowly(found: Iterator[Any], told: list[Any], seconds: float = 0.7) -> Iterator[Any]:
-    """The same, each after a while, and noted as it is asked for."""
+def paced(found: Iterator[Any], told: list[Any], pause: Callable[[], Any]) -> Iterator[Any]:
+    """The same, each noted as it is asked for, and handed on after a pause."""
     for one in found:
         told.append(one)
-        time.sleep(seconds)
+        pause()
         yield one
 
 
-def held(found: Iterator[Any], told: list[Any], go_on: threading.Event) -> Iterator[Any]:
-    """The same, each noted as it is asked for, and none before `go_on` is set."""
-    for one in found:
-        told.append(one)
-        go_on.wait(60)
-        yield one
+def seconds(count: float) -> Callable[[], None]:
+    return lambda: time.sleep(count)
 
 
 def test_a_long_drawing_tells_how_long_it_takes_and_stops(
@@ -257,7 +253,7 @@ def test_a_long_drawing_tells_how_long_it_takes_and_stops(
         tab.wait_for_selector(".viewer[aria-busy=false] .gallery button:nth-child(3)")
         tab.wait_for_timeout(1500)
         assert not end.is_visible()
-        monkeypatch.setattr(handlers, "grow", lambda *given: slowly(grow(*given), drawn, 1.2))
+        monkeypatch.setattr(handlers, "grow", lambda *given: paced(grow(*given), drawn, seconds(1.2)))
         tab.get_by_label("Seed", exact=True).fill("41")
         tab.get_by_text("Drawing the first scale …").wait_for()
         tab.get_by_text(re.compile(r"^Drawing scale [23], \d×\d: about \d+ s left$")).wait_for()
@@ -269,7 +265,7 @@ def test_a_long_drawing_tells_how_long_it_takes_and_stops(
         before = len(drawn)
         tab.wait_for_timeout(2500)
         assert len(drawn) == before < 6 and status.inner_text().startswith("Stopped before scale")
-        monkeypatch.setattr(handlers, "grow", lambda *given: held(grow(*given), drawn, go_on))
+        monkeypatch.setattr(handlers, "grow", lambda *given: paced(grow(*given), drawn, lambda: go_on.wait(60)))
         tab.get_by_label("Seed", exact=True).fill("42")  # ended before its first scale is there
         end.click()
         tab.wait_for_timeout(1500)  # until the server knows
@@ -291,7 +287,7 @@ def test_a_long_file_tells_how_far_it_is_and_stops(
     frames, made = exports.frames, list[Any]()
     with opened(browser, f"{address}?class=cat&seed=4", "Explore") as tab:
         said, end = tab.locator('[data-part="copied"]'), tab.get_by_role("button", name="Stop saving")
-        monkeypatch.setattr(exports, "frames", lambda *given: slowly(frames(*given), made, 1.2))
+        monkeypatch.setattr(exports, "frames", lambda *given: paced(frames(*given), made, seconds(1.2)))
         tab.get_by_role("button", name="Save growth").click()
         tab.get_by_text(re.compile(r"^Making the frames: [23] of 6, about \d+ s left …$")).wait_for()
         end.click()
@@ -320,7 +316,7 @@ def test_an_occlusion_map_tells_how_far_it_is_and_stops(
     parts, blurred = verdicts.occlusion_parts, list[Any]()
     with opened(browser, f"{address}?class=cat&seed=4", "Explore") as tab:
         said, end = tab.locator('[data-part="agreement"]'), tab.get_by_role("button", name="Stop blurring")
-        monkeypatch.setattr(verdicts, "occlusion_parts", lambda *given: slowly(parts(*given), blurred, 1.0))
+        monkeypatch.setattr(verdicts, "occlusion_parts", lambda *given: paced(parts(*given), blurred, seconds(1.0)))
         overlay = tab.locator('[data-part="opacity"]')
         assert overlay.input_value() == "0"
         tab.locator('[data-part="map"]').select_option("occlusion")

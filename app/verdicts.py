@@ -74,7 +74,7 @@ def occlusion_view(
     view |= {"maps": [], "agreement": [], "centre": []}
     for step in steps:
         found, saliency = maps[step.side], step.saliency[rows].flatten(1).cpu()
-        view["maps"].append([[round(x, 5) for x in row.tolist()] for row in found])
+        view["maps"].append([[float(f"{x:.4g}") for x in row.tolist()] for row in found])
         view["agreement"].append([rank_correlation(m, f) for m, f in zip(saliency, found, strict=True)])
         view["centre"].append([rank_correlation(centre_prior(step.side), f) for f in found])
     yield Piece(BLURRING, of, of, view)

@@ -1,6 +1,7 @@
 """What the page says of the classifier's opinion and of a sweep: the numbers of the library, of the pair shown."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,24 @@ def test_verdicts_and_agreement_are_of_the_pair_on_screen(judged_model: hieramp.
     wanted = rank_correlation(drawing.saliency[3][3].flatten(), found[1])
     assert wanted is not None and view["agreement"][3][1] == pytest.approx(wanted, abs=0.05)
     assert view["agreement"][0] == [None, None]  # one position has no ranks
+
+
+def test_a_classifier_that_is_sure_still_has_a_map(
+    judged_model: hieramp.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Effects of a millionth of a nat are shown."""
+    parts = views.occlusion_parts
+
+    def tiny(*given: Any) -> Any:
+        return (1e-6 * part for part in parts(*given))
+
+    view_request = view_requests.from_query(judged_model, {"class": "dog", "seed": "3"})
+    *_, last = views.occlusion_view(judged_model, view_request, {"sample": 0})
+    monkeypatch.setattr(views, "occlusion_parts", tiny)
+    *_, sure = views.occlusion_view(judged_model, view_request, {"sample": 0})
+    for known, found in zip(last.answer["maps"], sure.answer["maps"], strict=True):
+        for side in (0, 1):
+            assert any(found[side]) and found[side] == pytest.approx([1e-6 * x for x in known[side]], rel=0.02)
 
 
 def test_the_curves_of_the_page_are_those_of_the_sweep(judged_model: hieramp.Model) -> None:

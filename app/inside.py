@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,12 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from app import handlers
+from app.pieces import Piece
 from app.view_models import data_uri
 from app.view_requests import ViewRequest, address, whole
 from hieramp import Model, figures
-from hieramp.analysis.mechanism import SIDES, AttentionRow, Mechanism, look
+from hieramp.analysis.mechanism import SIDES, AttentionRow, Mechanism, looking
 from hieramp.generation.memory import RecentDrawings
 
+AGAIN = "drawing it again, position by position"
 KEPT = 4  # scales that were looked into last: another position of the same scale is then there at once
 SHOWN = 8  # a difference of pictures is shown so many times as strong
 
@@ -36,22 +38,30 @@ class Looks:
         scale: int,
         block: int | None,
         memory: RecentDrawings | None,
-    ) -> Mechanism:
-        """One scale of a sample's pair of pictures, looked into anew where it is not at hand."""
+    ) -> Iterator[Piece | Mechanism]:
+        """One scale of a sample's pair of pictures, at last, looked into anew where it is not at hand."""
         key = json.dumps([address(model, view_request), sample, scale, block])
         with self._lock:
             found = self._kept.get(key)
         if found is None:
-            steps, count = list(handlers.steps_of(model, view_request, memory)), len(view_request.seeds)
-            plain, amplified = ([step.tokens[row] for step in steps] for row in (sample, count + sample))
-            seed = view_request.seeds[sample]
-            found = look(model, view_request.label, seed, view_request.settings, scale, block, (plain, amplified))
+            steps = []
+            for step in handlers.steps_of(model, view_request, memory):
+                steps.append(step)
+                yield Piece("drawing", len(steps), len(model.var.scales))
+            rows = (sample, len(view_request.seeds) + sample)
+            plain, amplified = ([step.tokens[row] for step in steps] for row in rows)
+            what = (view_request.label, view_request.seeds[sample], view_request.settings)
+            for so_far in looking(model, *what, scale, block, (plain, amplified)):
+                found = so_far.found
+                if found is None:
+                    yield Piece(AGAIN, so_far.done, so_far.of)
+        assert found is not None
         with self._lock:
             self._kept[key] = found
             self._kept.move_to_end(key)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return found
+        yield found
 
 
 def position_view(
@@ -60,8 +70,10 @@ def position_view(
     asked: Mapping[str, Any],
     looks: Looks,
     memory: RecentDrawings | None = None,
-) -> dict[str, Any]:
-    """Everything about one position; `asked` names sample, scale, position, head (0: the mean) and perhaps a block.
+) -> Iterator[Piece]:
+    """Everything about one position, piece by piece.
+
+    `asked` names sample, scale, position, head (0: the mean) and perhaps a block.
 
     Raises:
         UserError: one of them is not there.
@@ -71,22 +83,33 @@ def position_view(
     scale = whole("the scale", asked.get("scale"), 0, len(config.sides) - 1)
     block = None if asked.get("block") is None else whole("the block", asked["block"], 0, config.depth - 1)
     head = whole("the head", asked.get("head", 0), 0, config.num_heads)
-    found = looks.find(model, view_request, sample, scale, block, memory)
-    position = whole("the position", asked.get("position"), 0, found.side**2 - 1)
+    position = whole("the position", asked.get("position"), 0, config.sides[scale] ** 2 - 1)
+    for found in looks.find(model, view_request, sample, scale, block, memory):
+        if isinstance(found, Piece):
+            yield found
+        else:
+            view = _view_of(found, position, head)
+            about = {
+                "key": address(model, view_request),
+                "sample": sample,
+                "sides": list(config.sides[: scale + 1]),
+                "mode": view_request.settings.mode,
+            }
+            of = model.var.scales.spans[scale].stop
+            yield Piece(AGAIN, of, of, about | view)
+
+
+def _view_of(found: Mechanism, position: int, head: int) -> dict[str, Any]:
     codes, added = found.likeliest(position), found.added(position)
     shares = {side: found.sides[side].probabilities(position)[codes] for side in SIDES}
     patches = found.patches(position, codes)
     left, top, wide = found.box(position)
     return {
-        "key": address(model, view_request),
-        "sample": sample,
-        "scale": scale,
+        "scale": found.scale,
         "position": position,
         "block": found.block,
         "head": head,
-        "sides": list(config.sides[: scale + 1]),
         "amplified": found.is_amplified,
-        "mode": view_request.settings.mode,
         "row": row_view(found.sides["amplified"].row(position), head),
         "plain": [round(x, 6) for x in _of_head(found.sides["baseline"].row(position).after, head).tolist()],
         "codes": [
@@ -110,7 +133,7 @@ def position_view(
             "without": data_uri(figures.to_picture(added.without)),
             "difference": data_uri(_stronger(added.image - added.without)),
             "rms": added.rms,
-            "box": [x / model.image_size for x in (left, top, wide)],
+            "box": [x / found.vqvae.config.image_size for x in (left, top, wide)],
         },
     }
 

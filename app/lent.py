@@ -114,10 +114,6 @@ def _block_view(served: Served, view_request: ViewRequest, sample: Any, block: A
     return handlers.block_view(served.model, view_request, sample, block, served.memory)
 
 
-def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return position_view(served.model, view_request, asked, served.looks, served.memory)
-
-
 def _opinion(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> dict[str, Any]:
     return opinion_view(served.model, view_request, asked, served.recent)
 
@@ -126,7 +122,6 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "generate": lambda served, view_request: handlers.generate(served.model, view_request),
     "saliency": lambda served, view_request: handlers.saliency(served.model, view_request),
     "block_view": _block_view,
-    "position": _position,
     "opinion": _opinion,
 }
 
@@ -144,7 +139,7 @@ def _answer(key: int, what: str, asked: ViewRequest, *more: Any) -> Any:
 
 
 def answer(served: Served, what: str, asked: ViewRequest, *more: Any) -> Any:
-    """generate, saliency, block_view, position or opinion of a request (as in `handlers`).
+    """generate, saliency, block_view or opinion of a request (as in `handlers`).
 
     Raises:
         UserError: what these raise.
@@ -194,6 +189,10 @@ def _occlusion(served: Served, view_request: ViewRequest, asked: Mapping[str, An
     return occlusion_view(served.model, view_request, asked, served.recent)
 
 
+def _position(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> Iterator[Piece]:
+    return position_view(served.model, view_request, asked, served.looks, served.memory)
+
+
 def _saved(served: Served, view_request: ViewRequest, asked: Mapping[str, Any]) -> Iterator[Piece]:
     return saving(served.model, view_request, asked, served.recent)
 
@@ -206,6 +205,7 @@ _STUDIES: dict[str, tuple[Callable[..., Iterator[Any]], Callable[..., int]]] = {
     "verdict": (_verdict, lambda path, data: _AS_LONG_AS_CAN_BE if data else 1000),
     "estimate": (_estimate, lambda: 4 * PILOT_IMAGES),
     "occlusion": (_occlusion, lambda asked: 2 * MAX_COUNT),
+    "position": (_position, lambda asked: 2 * MAX_COUNT),
     "saved": (_saved, lambda asked: 2 * MAX_COUNT),
 }
 _AS_LONG_AS_CAN_BE = 10**9  # images: a student trains for a minute
@@ -225,8 +225,8 @@ def _study(key: int, what: str, asked: ViewRequest | DistillRequest, *more: Any)
 
 def study(served: Served, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
     """count_tokens (samples), compare_schedules (samples of each, labels), ablate (an empty sheet), dose (stage, knob)
-    or, of a set, estimate or verdict (its file, real images): what is found so far. occlusion and saved (what is asked
-    for): the pieces of an answer.
+    or, of a set, estimate or verdict (its file, real images): what is found so far. occlusion, position and saved (what
+    is asked for): the pieces of an answer.
 
     Raises:
         UserError: what these raise.

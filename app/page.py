@@ -69,7 +69,7 @@ def build_on(context: AppContext) -> gr.Blocks:
                 saved = channel.build(saving.NAME)
                 judged = opinion.build()
                 if is_var:
-                    inside = mechanism.build(context)
+                    inside = mechanism.build()
             with gr.Tab("What changed", id="changed", visible=is_var) as second:
                 if is_var:
                     changed.build(context, controls)
@@ -87,7 +87,7 @@ def build_on(context: AppContext) -> gr.Blocks:
         saving.connect(context, controls, viewer, saved)
         opinion.connect(context, controls, viewer, judged)
         if is_var:
-            mechanism.connect(context, controls, inside)
+            channel.connect(context, controls, viewer.position, inside)
         tour.connect(context, controls, drawing, tabs, card, start_tour)
     return demo
 

@@ -154,6 +154,12 @@ def test_tokens_given_are_looked_into_without_drawing(model: hieramp.Model) -> N
         assert torch.equal(found.sides[side].filtered_LV, again.sides[side].filtered_LV)
 
 
+def test_a_look_tells_after_every_scale_how_far_it_is(model: hieramp.Model) -> None:
+    parts = list(mechanism.looking(model, LABEL, SEED, settings(), 3))
+    assert [(part.done, part.of) for part in parts] == [(1, 30), (5, 30), (14, 30), (30, 30)]
+    assert [part.found is None for part in parts] == [True, True, True, False]
+
+
 def test_the_likeliest_codes_hold_both_that_were_drawn(model: hieramp.Model) -> None:
     found = mechanism.look(model, LABEL, SEED, settings(), 4)
     for position in range(36):

@@ -11,6 +11,13 @@ from app import handlers, inside, view_requests
 from app.inside import Looks
 
 
+def seen(*asked: Any) -> dict[str, Any]:
+    """What is shown when all pieces are there."""
+    *_, last = inside.position_view(*asked)
+    assert last.answer is not None
+    return last.answer
+
+
 def test_a_view_is_that_of_the_pair_on_screen(model: hieramp.Model) -> None:
     """Of a sample among several, in the batch that the page drew."""
     view_request = view_requests.from_query(model, {"class": "cat", "seed": "4", "count": "3", "mode": "logit"})
@@ -18,7 +25,7 @@ def test_a_view_is_that_of_the_pair_on_screen(model: hieramp.Model) -> None:
     looks = Looks()
     for scale, position, head in ((0, 0, 0), (3, 9, 0), (5, 63, 2)):
         asked = {"sample": 1, "scale": scale, "position": position, "head": head}
-        view = inside.position_view(model, view_request, asked, looks)
+        view = seen(model, view_request, asked, looks)
         assert view["drawn"]["baseline"] == steps[scale].tokens[1, position]
         assert view["drawn"]["amplified"] == steps[scale].tokens[4, position]
         assert abs(sum(view["row"]["after"]) - 1) < 1e-3 and view["sides"] == [1, 2, 3, 4, 6, 8][: scale + 1]
@@ -38,7 +45,7 @@ def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: st
         tab.get_by_role("button", name="4×4").click()
         tab.locator(".map").nth(1).click(position={"x": 3, "y": 3})
         place.get_by_text("Scale 3 (4×4), row 1, column 1;").wait_for()
-        view = inside.position_view(served, view_request, {"sample": 0, "scale": 3, "position": 0}, Looks())
+        view = seen(served, view_request, {"sample": 0, "scale": 3, "position": 0}, Looks())
         codes = [int(text) for text in place.locator(".codes .code").all_inner_texts()]
         assert codes == [one["code"] for one in view["codes"]]
         assert place.locator(".codes li.drawn .code").inner_text() == str(view["drawn"]["amplified"])
@@ -51,13 +58,13 @@ def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: st
         place.get_by_text("Scale 3 (4×4), row 2, column 1;").wait_for()
         place.get_by_label(re.compile("Attention after the softmax over scale 3")).focus()
         tab.keyboard.press("ArrowRight")
-        view = inside.position_view(served, view_request, {"sample": 0, "scale": 3, "position": 4}, Looks())
+        view = seen(served, view_request, {"sample": 0, "scale": 3, "position": 4}, Looks())
         logit = view["row"]["logits"][served.var.scales.spans[3].start + 1]
         said = place.locator('[data-part="key"]').inner_text()
         assert said.startswith(f"scale 3, row 1, column 2: mean logit {logit:.2f}")
         # another seed: the same position of the new picture
         tab.get_by_label("Seed", exact=True).fill("5")
-        after = inside.position_view(
+        after = seen(
             served,
             view_requests.from_query(served, {"class": "cat", "seed": "5", "mode": "logit"}),
             {"sample": 0, "scale": 3, "position": 4},
@@ -67,6 +74,21 @@ def test_a_position_is_looked_into_by_click_and_by_key(browser: Any, address: st
         tab.get_by_label("Block").select_option("0")
         place.get_by_text("Nothing is amplified in this block at this scale").wait_for()
         assert tab.locator(FINISHED).count() == 1
+
+
+def test_the_position_looked_into_is_the_one_read_under_the_pointer(browser: Any, address: str) -> None:  # noqa: F811
+    """Between two positions too: a click tells its place in whole pixels, a pointer in parts of them."""
+    with opened(browser, f"{address}?class=cat", "light", 375) as tab:
+        canvas = tab.locator(".map").nth(1)
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        edges = [box["x"] + i * box["width"] / 8 for i in range(1, 8)]
+        edge = max(edges, key=lambda x: x % 1)
+        assert edge % 1 > 0.1
+        tab.mouse.click(edge + 0.01, box["y"] + 5)
+        read = re.match(r"Row 1, (column \d)", tab.locator('[data-part="readout"]').inner_text())
+        assert read
+        tab.get_by_text(re.compile(rf"^Scale 5 \(8×8\), row 1, {read[1]};")).wait_for()
 
 
 def test_the_view_fits_a_phone(browser: Any, address: str) -> None:  # noqa: F811

@@ -14,7 +14,7 @@ from serving import serving
 from test_page_figures import address, judged_folder, opened  # noqa: F401
 
 import hieramp
-from app import context, estimate_tab, exports, handlers, page, verdicts, view_requests
+from app import context, estimate_tab, exports, handlers, inside, page, verdicts, view_requests
 from app.distill_requests import read_distill_request
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
@@ -336,3 +336,42 @@ def test_an_occlusion_map_tells_how_far_it_is_and_stops(
         tab.locator('[data-part="map"]').select_option("occlusion")
         tab.get_by_text(re.compile("Rank correlation with the saliency of this scale")).wait_for()
         assert not end.is_visible()
+
+
+def test_a_look_inside_tells_how_far_it_is_and_stops(
+    browser: Any,
+    address: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looking, told = inside.looking, list[Any]()
+    with opened(browser, f"{address}?class=cat&seed=4", "Explore") as tab:
+        said, end = tab.locator('[data-part="looking"]'), tab.get_by_role("button", name="Stop looking inside")
+        place, codes = tab.locator("#mechanism"), tab.locator("#mechanism .codes li")
+        invitation = place.get_by_text(re.compile("^Click a position of a picture"))
+        tab.locator(".map").nth(1).click(position={"x": 3, "y": 3})
+        place.get_by_text("Scale 5 (8×8), row 1, column 1;").wait_for()
+        assert said.inner_text() == "" and not end.is_visible() and codes.count()
+        monkeypatch.setattr(inside, "looking", lambda *given: paced(looking(*given), told, seconds(1.2)))
+        tab.get_by_role("button", name="6×6").click()
+        tab.locator(".map").nth(1).click(position={"x": 3, "y": 3})
+        said.get_by_text(
+            re.compile(r"^Drawing it again, position by position: \d+ of 66, about \d+ s left …$")
+        ).wait_for()
+        assert place.locator('[data-part="body"][aria-busy=true]').count()  # what is there is of another position
+        end.click()
+        assert said.inner_text() == "Stopped: click the position again to look inside." and not end.is_visible()
+        assert invitation.is_visible() and not codes.first.is_visible()
+        tab.wait_for_timeout(2500)  # what was in hand
+        count = len(told)
+        tab.wait_for_timeout(2500)
+        assert count == len(told) < 5
+        monkeypatch.setattr(inside, "looking", looking)
+        tab.locator(".map").nth(1).click(position={"x": 3, "y": 3})
+        place.get_by_text("Scale 4 (6×6), row 1, column 1;").wait_for()
+        assert said.inner_text() == "" and codes.first.is_visible() and not place.locator("[aria-busy=true]").count()
+        monkeypatch.setattr(inside, "looking", lambda *given: 1 / 0)  # what goes wrong leaves nothing waiting
+        tab.get_by_role("button", name="4×4").click()
+        tab.locator(".map").nth(1).click(position={"x": 3, "y": 3})
+        tab.get_by_text("Something went wrong on the server").first.wait_for()
+        tab.wait_for_timeout(1500)
+        assert said.inner_text() == "" and not end.is_visible() and invitation.is_visible()

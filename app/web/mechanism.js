@@ -5,6 +5,7 @@ const part = name => element.querySelector(`[data-part="${name}"]`);
 const palette = Uint8Array.from(atob(props.palette), c => c.charCodeAt(0));
 const percent = p => (p >= 0.1 ? `${(100 * p).toFixed(0)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "<0.1 %" : "0 %");
 const NAMES = { baseline: "plain", spared: "amplified, but not at this scale", amplified: "amplified" };
+const invitation = part("words").textContent;
 let found = null;
 
 // Keys: those of the scales so far in their order, and behind them perhaps the class token.
@@ -116,17 +117,18 @@ function renderAdded() {
   part("added").innerHTML = one("without", "without the code") + one("image", "with it") + one("difference", "difference");
 }
 
-function render() {
-  found = props.value;
+// Of another position until the new one is there; nothing where that was stopped.
+function show({ isWaiting, found: seen }) {
+  if (isWaiting) { part("body").setAttribute("aria-busy", "true"); return; }
+  found = seen;
+  part("body").removeAttribute("aria-busy");
   part("body").hidden = !found;
-  if (!found) return;
+  if (!found) { part("words").textContent = invitation; return; }
   renderWords();
   renderRows();
   renderCodes();
   renderAdded();
   part("key").textContent = "Point at a map, or use the arrow keys in it, to read a weight.";
-  window.dispatchEvent(new CustomEvent("hieramp-looked", { detail: found }));
 }
 
-window.addEventListener("hieramp-position", event => trigger("look", event.detail));
-watch("value", render);
+window.addEventListener("hieramp-inside", event => show(event.detail));

@@ -52,7 +52,7 @@ maps.forEach((canvas, side) => {
   });
   canvas.addEventListener("pointerleave", event => { if (event.pointerType !== "mouse") return; view.cursor = null; if (view.model) renderStage(); });
   canvas.addEventListener("pointerdown", event => {
-    if (event.pointerType !== "mouse" && view.model && numDrawn()) { view.cursor = cellAt(canvas, event); renderStage(); }
+    if (view.model && numDrawn()) { view.cursor = cellAt(canvas, event); renderStage(); }
     if (side !== 1 || !canPaint()) return;
     canvas.setPointerCapture(event.pointerId);
     event.preventDefault();

@@ -14,8 +14,18 @@ function askInside() {
   const block = isAmplifiedBlock() ? null : Number(part("block").value), head = isAmplifiedBlock() ? 0 : Number(part("head").value);
   view.lookedFor = `${keyOf(view.model)}/${view.sample}`;
   markLooked();
-  window.dispatchEvent(new CustomEvent("hieramp-position", { detail: { ...view.looked, sample: view.sample, block, head } }));
+  tellLooking("Looking inside …");
+  insideOne.ask({ ...view.looked, sample: view.sample, block, head });
 }
+
+// How far it is stands where values are read; mechanism.js is told what to show.
+function tellLooking(words, found) {
+  const isWaiting = !["", "Stopped."].includes(words);
+  part("looking").textContent = words === "Stopped." ? "Stopped: click the position again to look inside." : words;
+  part("looking").parentElement.setAttribute("aria-busy", String(isWaiting));
+  window.dispatchEvent(new CustomEvent("hieramp-inside", { detail: { isWaiting, found } }));
+}
+const insideOne = inPieces("position", "halt-looking", tellLooking, found => tellLooking("", found));
 
 // The ring around the position, on both pictures while its scale is shown.
 function markLooked() {
@@ -38,7 +48,7 @@ function markLooked() {
 maps.forEach((canvas, side) => {
   canvas.addEventListener("click", event => {
     if (view.painting || !view.model || !isFinished()) return;
-    lookInside(cellAt(canvas, event));
+    lookInside(view.cursor ?? cellAt(canvas, event)); // a click is told in whole pixels
   });
   canvas.addEventListener("keydown", event => {
     if (event.key !== "Enter" || (side === 1 && canPaint()) || !view.model || !isFinished()) return;

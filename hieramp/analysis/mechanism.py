@@ -8,7 +8,7 @@ looked into.
 Letters: L positions of a scale, K keys that they see, H heads, D head width, V codes, C code width, N codes asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -183,6 +183,15 @@ class Mechanism:
         return Added(image, without, float((image - without).square().mean().sqrt()))
 
 
+@dataclass(frozen=True)
+class Looking:
+    """A look on its way: a picture is drawn again up to the scale that is looked into."""
+
+    done: int  # positions
+    of: int
+    found: Mechanism | None  # with the last one
+
+
 class _Watched:
     """A VAR whose runs over one scale are looked into at one block, while they draw."""
 
@@ -241,6 +250,24 @@ def look(
 ) -> Mechanism:
     """Look into one scale of a picture that `model` draws, at one block (None: the one whose saliency is reported).
 
+    As `looking`, without a word on the way.
+    """
+    *_, last = looking(model, label, seed, settings, scale, block, tokens)
+    assert last.found is not None
+    return last.found
+
+
+def looking(
+    model: Model,
+    label: int,
+    seed: int,
+    settings: Settings,
+    scale: int,
+    block: int | None = None,
+    tokens: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+) -> Iterator[Looking]:
+    """Look into one scale of a picture, telling after every scale how far it is.
+
     `tokens` are those of the plain and of the amplified picture, where they are known, per scale (L,): the picture is
     then not drawn first. What is found is what these very pictures were drawn by, but for float rounding.
 
@@ -271,9 +298,11 @@ def look(
         prefix_tokens=(plain, amplified, amplified),
     )
     watched = _Watched(model.var, scale, wanted)
+    of = scales.spans[scale].stop
     for step in draw(model.vqvae, cast(VAR, watched), request):
         if step.scale == scale:
             break
+        yield Looking(scales.spans[step.scale].stop, of, None)
     result, passes = step.rows.result, model.var.passes(scale)
     pass_L = model.var.pass_N if passes else torch.zeros(step.side**2, dtype=torch.long)
     temperature = settings.sampling.temperature_at(scale, scales)
@@ -290,7 +319,7 @@ def look(
         for side, row in zip(SIDES, step.row_of_image, strict=True)
     }
     is_amplified = amplification.at(scale, scales) is not None and wanted in amplification.resolved_blocks(depth)
-    return Mechanism(model.vqvae, scale, step.side, wanted, is_amplified, found)
+    yield Looking(of, of, Mechanism(model.vqvae, scale, step.side, wanted, is_amplified, found))
 
 
 def _spared(amplification: Amplification, scale: int, num_scales: int) -> Amplification:

@@ -136,7 +136,7 @@ def results_of(path: Path) -> Results:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_results_page_says_what_was_measured(path: Path) -> None:
-    """If this fails: python -m hieramp compare --study … --table --out docs/measured --write docs/results.md"""
+    """If this fails, a row is new: docs/measured/README.md says how all tables are written again."""
     table = summary(read_study(path), results_of(path))
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """The first tab: choose, watch, and where it looks."""
 
 import json
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,7 +31,7 @@ PARTS = (
     "-present",
     "-link",
 )  # of the viewer, in order
-TELL = "(query, wrong) => window.hieramp.asked(JSON.parse(query), JSON.parse(wrong))"
+TELL = "(query, told) => window.hieramp.asked(JSON.parse(query), JSON.parse(told))"
 NOT_DRAWN = -1  # a ticket that is never anybody's turn
 # What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
 HIDDEN = (
@@ -79,7 +80,7 @@ class DrawChain:
         self.context, self.controls, self.viewer, self.place = context, controls, viewer, place
         self.ticket = gr.Number(0, visible=False, precision=0)
         self.address = gr.Textbox("{}", visible=False)
-        self.wrong = gr.Textbox("null", visible=False)
+        self.told = gr.Textbox(json.dumps(_told(0)), visible=False)
 
     def after(self, *triggers: Any) -> None:
         """Draw when one of these happens; the newest request of a visitor ends the one before."""
@@ -92,33 +93,34 @@ class DrawChain:
     def _asked_with(self) -> tuple[set[Any], list[Any]]:
         """What `_ask` takes and sets."""
         schedule = self.controls.schedule
-        return {schedule, *self.controls.inputs}, [self.ticket, self.address, schedule, self.wrong]
+        return {schedule, *self.controls.inputs}, [self.ticket, self.address, schedule, self.told]
 
     def _go_on(self, asked: Any) -> None:
-        asked.success(None, [self.address, self.wrong], None, js=TELL, api_visibility="private")
+        asked.success(None, [self.address, self.told], None, js=TELL, api_visibility="private")
         given = {self.ticket, *self.controls.inputs}
         how = {**DRAWING, "show_progress": "minimal", "show_progress_on": self.place}
         asked.success(self._draw, given, self.viewer, trigger_mode="always_last", **how)
 
     def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[Any, Any, Any, str]:
-        """A ticket, the address, the schedule to mark, and the fields of what cannot be drawn (null where it can).
+        """A ticket, the address, the schedule to mark, and what the page is told of it (`_told`).
 
         What cannot be drawn ends no other drawing, and is an answer, not an error: after an error Gradio 6.31 forgets
         what was set while it waited ("always_last"), so a number mended at once would not be drawn.
         """
-        model, values = self.context.model, self.controls.values(given)
+        when, model, values = time.time(), self.context.model, self.controls.values(given)
         with sentences():
             try:
                 view_request = view_requests.read_request(model, values)
                 view_requests.values_on_page(model, view_request)  # else its link would be refused
             except UserError as error:
                 warn(f"{error}.")
-                return NOT_DRAWN, gr.skip(), gr.skip(), json.dumps(view_requests.wrong_names(model, values))
+                wrong = view_requests.wrong_names(model, values)
+                return NOT_DRAWN, gr.skip(), gr.skip(), json.dumps(_told(when, wrong))
         schedule = kinds.schedule_name(view_request.settings, model.kind)
         is_chosen = given[self.controls.schedule] == schedule  # one chosen since stays chosen
         address = json.dumps(view_requests.address(model, view_request) | self.context.named)
         ticket = self.context.scheduling.take(str(request.session_hash))
-        return ticket, address, gr.skip() if is_chosen else schedule, "null"
+        return ticket, address, gr.skip() if is_chosen else schedule, json.dumps(_told(when))
 
     def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[view_models.ViewModel]:
         visitor, number = str(request.session_hash), given[self.ticket]
@@ -134,6 +136,12 @@ class DrawChain:
                     yield view_model
                     if self.context.scheduling.is_stale(visitor, number):
                         return
+
+
+def _told(when: float, wrong: list[str] | None = None) -> dict[str, Any]:
+    """When something was asked for, in seconds, by which an older answer that comes late is known; and the fields of
+    what cannot be drawn, None where all can."""
+    return {"when": when, "wrong": wrong}
 
 
 def connect(

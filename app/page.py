@@ -1,5 +1,6 @@
 """The page: its tabs put together, and how it is served."""
 
+import os
 from typing import Any
 
 import gradio as gr
@@ -26,7 +27,7 @@ from app import (
 )
 from app import controls as column
 from app.context import AppContext, html
-from app.previews import Previews
+from app.page_head import PageHead
 from app.visitor_limits import VisitorLimits
 from hieramp import Model
 
@@ -108,14 +109,18 @@ def looks() -> dict[str, Any]:
 
 def launch(demo: gr.Blocks, **options: Any) -> None:
     """Serve the page with its looks; options as of `gr.Blocks.launch`."""
+    # Gradio 6.31 counts all events anew after each one (0.04 s, and nobody reads it), and an idle queue looks for
+    # events a thousand times a second (a tenth of a core).
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
     demo.queue(max_size=256)
+    demo._queue.sleep_when_free = 0.01
     visitors.limit_waiting(demo._queue, VisitorLimits.waiting)
     # the allowance of uploads is for all pages of a server together
     allowance = (visitors.UploadAllowance, (), {"most": VisitorLimits.uploads_each})
     given = dict(options.pop("app_kwargs", {}))
     given["middleware"] = [
         allowance,
-        Middleware(Previews),
+        Middleware(PageHead),
         *given.get("middleware", ()),
     ]
     demo.launch(app_kwargs=given, **looks(), **options)

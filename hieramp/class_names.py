@@ -13,6 +13,7 @@ from timm.data import ImageNetInfo
 from hieramp.errors import UserError
 
 WNID = re.compile(r"n\d{8}")
+imagenet_info = cache(ImageNetInfo)  # it reads its files anew every time
 
 
 def described_classes(folders: Sequence[str]) -> dict[str, list[str]]:
@@ -20,7 +21,7 @@ def described_classes(folders: Sequence[str]) -> dict[str, list[str]]:
     names = list(folders)
     if not all(WNID.fullmatch(name) for name in names):
         return {"class_names": names}
-    info = ImageNetInfo()
+    info = imagenet_info()
     known = set(info.label_names())
     words = [info.label_name_to_description(name) if name in known else name for name in names]
     return {"class_names": words, "wnids": names}
@@ -34,7 +35,7 @@ def composed(name: str) -> str:
 @cache
 def _imagenet() -> dict[str, str]:
     """ImageNet's 1,000 descriptions (and their synonyms, where only one class has it) to their ids."""
-    info = ImageNetInfo()
+    info = imagenet_info()
     wnids = info.label_names()
     found: dict[str, set[str]] = {}
     for wnid in wnids:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from timm.data import ImageNetInfo
 from torch import Tensor
 
 from hieramp.checkpoints import (
@@ -24,6 +23,7 @@ from hieramp.checkpoints import (
     read_safetensors,
     shipped,
 )
+from hieramp.class_names import imagenet_info
 from hieramp.config import DiTClassTokenConfig, DiTConfig, VARConfig, VQVAEConfig, from_json
 from hieramp.data import described_classes, open_source
 from hieramp.devices import resolve_device
@@ -102,7 +102,7 @@ def load(
     if name in OFFICIAL_DITS:
         if kind == "var":
             raise UserError(f"{name} is a diffusion transformer: name a VAR here")
-        named = described_classes(ImageNetInfo().label_names())
+        named = described_classes(imagenet_info().label_names())
         return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint, classes_from)
@@ -245,9 +245,7 @@ def _load_official(name: str, var_checkpoint: str | Path | None, classes_from: s
 def _class_folders(classes_from: str | Path | None, num_classes: int) -> list[str]:
     """Names of the classes by label: those given, ImageNet's ids for 1,000 classes, else numbers."""
     if classes_from is None:
-        from timm.data import ImageNetInfo
-
-        wnids = ImageNetInfo().label_names()
+        wnids = imagenet_info().label_names()
         return wnids if num_classes == len(wnids) else [str(label) for label in range(num_classes)]
     names = read_names(Path(classes_from))
     if len(names) > num_classes:

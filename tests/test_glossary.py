@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from serving import serving
 import hieramp
 from app import glossary, page
 
-CHROMIUM = Path("/usr/bin/chromium")
 # What the page and its tester could not be read without (VAR, …, as the issue names them).
 ASKED_FOR = {
     "VAR",
@@ -63,26 +61,21 @@ def address(model: hieramp.Model, tmp_path_factory: pytest.TempPathFactory) -> I
     yield from serving(page.build(model, job_root=tmp_path_factory.mktemp("jobs")))
 
 
-def test_labels_of_the_page_explain_themselves(address: str) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        tab: Any = browser.new_page()
-        tab.set_default_timeout(60_000)
-        tab.goto(address)
-        tab.wait_for_selector('.viewer[aria-busy="false"]')
-        tab.wait_for_function("document.querySelectorAll('[data-word]').length > 10")
-        for text, term in LABELS.items():
-            says = next(word.says for word in glossary.words() if word.term == term)
-            shown = tab.locator("[data-word]").filter(has_text=re.compile(f"^\\s*{text}")).first
-            assert shown.get_attribute("title") == says, text
-        tab.get_by_label("weak mid").check(force=True)  # γ instead of β: the label is another one
-        gamma = next(word.says for word in glossary.words() if word.term == "γ (gamma)")
-        tab.wait_for_function(
-            "says => [...document.querySelectorAll('[data-word]')].some(e => e.title === says)", arg=gamma
-        )
-        tab.get_by_role("tab", name="Learn").click()
-        assert tab.locator("#words dt").all_inner_texts() == [word.term for word in glossary.words()]
-        browser.close()
+def test_labels_of_the_page_explain_themselves(browser: Any, address: str) -> None:
+    tab = browser.new_page()
+    tab.set_default_timeout(60_000)
+    tab.goto(address)
+    tab.wait_for_selector('.viewer[aria-busy="false"]')
+    tab.wait_for_function("document.querySelectorAll('[data-word]').length > 10")
+    for text, term in LABELS.items():
+        says = next(word.says for word in glossary.words() if word.term == term)
+        shown = tab.locator("[data-word]").filter(has_text=re.compile(f"^\\s*{text}")).first
+        assert shown.get_attribute("title") == says, text
+    tab.get_by_label("weak mid").check(force=True)  # γ instead of β: the label is another one
+    gamma = next(word.says for word in glossary.words() if word.term == "γ (gamma)")
+    tab.wait_for_function(
+        "says => [...document.querySelectorAll('[data-word]')].some(e => e.title === says)", arg=gamma
+    )
+    tab.get_by_role("tab", name="Learn").click()
+    assert tab.locator("#words dt").all_inner_texts() == [word.term for word in glossary.words()]
+    tab.close()

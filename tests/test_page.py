@@ -478,6 +478,41 @@ def test_a_bad_number_is_marked_until_it_is_mended(browser: Any, address: str) -
         assert field.get_attribute("aria-invalid") is None
 
 
+def test_a_page_at_rest_asks_for_no_frames(browser: Any, address: str) -> None:
+    """Gradio's clocks would ask for sixty a second as long as it is open."""
+    count = "const frame = requestAnimationFrame; requestAnimationFrame = tick => { window.frames_asked++; frame(tick) }"
+    tab = browser.new_page()
+    tab.add_init_script(f"window.frames_asked = 0; {count}")
+    tab.goto(address)
+    tab.wait_for_selector(FINISHED)
+    tab.wait_for_timeout(6000)  # its first spinner runs out
+    assert tab.evaluate("window.frames_asked") > 0
+    tab.evaluate("window.frames_asked = 0")
+    tab.wait_for_timeout(2000)
+    assert tab.evaluate("window.frames_asked") < 20
+    tab.close()
+
+
+def test_an_answer_that_comes_late_takes_nothing_back(
+    browser: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer of a page is held up until a later one is there: what is wrong stays marked."""
+    shown, go_on, is_first = view_requests.values_on_page, threading.Event(), iter([True])
+
+    def slow_at_first(*given: Any) -> Any:
+        if next(is_first, False):
+            go_on.wait(30)
+        return shown(*given)
+
+    monkeypatch.setattr(view_requests, "values_on_page", slow_at_first)
+    with opened(browser, address) as tab:
+        tab.get_by_label("Seed", exact=True).fill("1.5")
+        tab.wait_for_selector("#seed[data-wrong]")
+        go_on.set()
+        tab.wait_for_timeout(2000)
+        assert tab.locator("#seed[data-wrong]").count()
+
+
 def test_a_number_mended_at_once_is_drawn(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read, refused = view_requests.read_request, threading.Event()
 

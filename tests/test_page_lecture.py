@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from test_page import AXE, FINISHED, opened
 
 import hieramp
-from app import curated, handlers, model_pages, page, previews, saved_files, view_requests
+from app import curated, handlers, model_pages, page, page_head, saved_files, view_requests
 from app.context import AppContext
 from app.models import Offered
 from app.scheduling import Device
@@ -204,7 +204,7 @@ def test_the_size_of_a_change_how_it_is_drawn_and_whose_page_it_is(
         moved = [f"pixels {100 * step['moved'][0]:.1f}\N{NO-BREAK SPACE}%" for step in view_model["steps"]]
         assert tab.locator(".strip .moved").all_inner_texts() == moved and moved[-1] != "pixels 0.0\N{NO-BREAK SPACE}%"
         titles = "[...document.head.querySelectorAll('meta[property=\"og:title\"]')].map(m => m.content)"
-        assert tab.evaluate(titles) == [previews.TITLE] and "Gradio" not in tab.evaluate(
+        assert tab.evaluate(titles) == [page_head.TITLE] and "Gradio" not in tab.evaluate(
             "[...document.head.querySelectorAll('meta')].map(m => m.content).join()"
         )
         tab.get_by_role("tab", name="Learn").click()

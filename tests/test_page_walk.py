@@ -50,7 +50,7 @@ def test_one_drag_is_one_step_of_back_however_late_the_answers(
 def test_a_phone_with_a_scrollbar_scrolls_no_room_sideways(browser: Any, address: str, level: str) -> None:  # noqa: F811
     """Playwright hides scrollbars, which take 15 of 375 pixels where they are classic."""
     flags = {"args": FLAGS, "ignore_default_args": ["--hide-scrollbars"]}
-    with_bars = browser.browser_type.launch(executable_path=str(CHROMIUM), **flags)
+    with_bars = browser.browser_type.launch(executable_path=CHROMIUM, **flags)
     tab = with_bars.new_page(viewport={"width": 375, "height": 760})
     tab.set_default_timeout(60_000)
     tab.goto(f"{address}?level={level}&count=8")

@@ -21,7 +21,7 @@ for (const name of ["localStorage", "sessionStorage"]) {
 // What a visitor does within this time, in ms, of what they did before, or while a pointer is down, is one step of Back,
 // however late the server answers.
 const SETTLED = 1000;
-let acted = 0, isDown = false, isStep = false, isSet = false, restoring = false, pending = null;
+let acted = 0, isDown = false, isStep = false, isSet = false, restoring = false, pending = null, lastAsked = 0;
 
 function act() {
   if (!isDown && Date.now() - acted > SETTLED) isStep = true;
@@ -48,8 +48,11 @@ function show(url, isStep) {
 
 window.hieramp = {
   // What was asked for last: the settings as the address, null for one that is not in it (what others put there,
-  // ?__theme=dark, stays), or the fields that hold what cannot be drawn.
-  asked(query, wrong) {
+  // ?__theme=dark, stays), or the fields that hold what cannot be drawn. What was asked for before that and is answered
+  // only now takes nothing back.
+  asked(query, { when, wrong }) {
+    if (when < lastAsked) return;
+    lastAsked = when;
     if (wrong) { mark(wrong); return; }
     if (!query || !query.class) return;
     const url = changedAddress(query), isChange = isSet && url.href !== location.href;

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm.data import ImageNetInfo
-
-from hieramp.class_names import keys_of
+from hieramp.class_names import imagenet_info, keys_of
 from hieramp.data.class_lists import CIFAR10, CIFAR100, IMAGENET100, IMAGENETTE, IMAGEWOOF, TINY_IMAGENET
 from hieramp.errors import UserError
 
@@ -89,7 +87,7 @@ KNOWN = {
     "imagenet": KnownSet(
         "ImageNet-1K",
         "ILSVRC/imagenet-1k",
-        tuple(ImageNetInfo().label_names()),
+        tuple(imagenet_info().label_names()),
         224,
         "imagenet256",
         "timm/resnet18.tv_in1k",

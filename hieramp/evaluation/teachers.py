@@ -8,11 +8,10 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from hieramp.checkpoints import fingerprint, load_strictly, model_folder, read_config
-from hieramp.class_names import keys_of_both
+from hieramp.class_names import imagenet_info, keys_of_both
 from hieramp.classifier import load_classifier
 from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages, align_classes
@@ -34,7 +33,7 @@ class Teacher:
         """The ImageNet ids of its classes, or their names where they have none."""
         if self.wnids or self.class_names != _imagenet_names():
             return self.wnids or self.class_names
-        return tuple(ImageNetInfo().label_names())
+        return tuple(imagenet_info().label_names())
 
     def for_classes(self, class_names: Sequence[str], whose: str, wnids: Sequence[str] = ()) -> "Teacher":
         """The same teacher with the logits of some of its classes alone, found by name or ImageNet id, in their order.
@@ -178,7 +177,7 @@ def _names_of(path: Path, state: dict[str, Tensor]) -> tuple[str, ...]:
 
 
 def _imagenet_names() -> tuple[str, ...]:
-    info = ImageNetInfo()
+    info = imagenet_info()
     return tuple(info.label_name_to_description(wnid) for wnid in info.label_names())
 
 

@@ -1,10 +1,13 @@
-"""What a link to the page looks like where it is shared: our title and sentence. Gradio puts its own first (6.31)."""
+"""What the head of a page says before anything of Gradio's runs: what a link to it looks like where it is shared, for
+Gradio 6.31 puts its own first, and a script that must be there first."""
 
 import re
 from html import escape
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import theme
 
 THEIRS = re.compile(rb'<meta\s+(?:property="og:[a-z]+"|name="twitter:[a-z]+")\s+content="[^"]*"\s*/?>')
 TITLE = "HierAmp: see how an image is drawn, plain and amplified"
@@ -17,9 +20,11 @@ OURS = "".join(
     for name, text in (("title", TITLE), ("description", ABOUT), ("type", "website"))
 )
 
+EARLY = f"<script>{{{theme.read('clocks.js')}}}</script>".encode()
 
-class Previews:
-    """ASGI: pages that the app within sends, with our tags in place of Gradio's."""
+
+class PageHead:
+    """ASGI: pages that the app within sends, with our tags in place of Gradio's, and our script before Gradio's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -43,7 +48,8 @@ class Previews:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            page = THEIRS.sub(b"", bytes(body)).replace(b"</head>", OURS.encode() + b"</head>", 1)
+            page = THEIRS.sub(b"", bytes(body)).replace(b"<head>", b"<head>" + EARLY, 1)
+            page = page.replace(b"</head>", OURS.encode() + b"</head>", 1)
             kept = [header for header in start["headers"] if header[0] != b"content-length"]
             await send({**start, "headers": [*kept, (b"content-length", str(len(page)).encode())]})
             await send({"type": "http.response.body", "body": page})

@@ -480,7 +480,7 @@ def test_a_bad_number_is_marked_until_it_is_mended(browser: Any, address: str) -
 
 def test_a_page_at_rest_asks_for_no_frames(browser: Any, address: str) -> None:
     """Gradio's clocks would ask for sixty a second as long as it is open."""
-    count = "const frame = requestAnimationFrame; requestAnimationFrame = tick => { window.frames_asked++; frame(tick) }"
+    count = "const f = requestAnimationFrame; requestAnimationFrame = tick => { window.frames_asked++; return f(tick) }"
     tab = browser.new_page()
     tab.add_init_script(f"window.frames_asked = 0; {count}")
     tab.goto(address)

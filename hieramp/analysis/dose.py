@@ -7,6 +7,7 @@ percentile bootstrap is too narrow by about a quarter. They are of the mean over
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -239,6 +240,7 @@ def t_interval(values: Sequence[float]) -> MeanInterval:
     return MeanInterval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
+@cache
 def t_quantile(freedom: int) -> float:
     """What Student's t with so many degrees of freedom exceeds in 2.5 % of cases.
 

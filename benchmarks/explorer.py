@@ -1,7 +1,8 @@
-"""python -m benchmarks.explorer: the page under twenty people at once, and its memory after many pictures.
+"""python -m benchmarks.explorer: the page under twenty people at once, its memory after many pictures, and at rest.
 
 Real gradio clients against a server of its own. Every visitor draws in turn and, while others draw, asks for the
-list of classes, which is cheap and must not wait. Memory is that of a process that draws as the page does.
+list of classes, which is cheap and must not wait. Memory is that of a process that draws as the page does. --rest
+opens the page in headless Chromium and counts what server and browser compute while nobody touches it.
 """
 
 import argparse
@@ -57,8 +58,8 @@ class Load:
 
 
 @contextmanager
-def served(model: str, device: str | None) -> Iterator[tuple[str, float]]:
-    """A server of its own: its address, and the seconds until it answered."""
+def served(model: str, device: str | None) -> Iterator[tuple[str, float, psutil.Process]]:
+    """A server of its own: its address, the seconds until it answered, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -70,7 +71,7 @@ def served(model: str, device: str | None) -> Iterator[tuple[str, float]]:
             if server.poll() is not None:
                 raise RuntimeError("the server ended before it answered")
             time.sleep(0.1)
-        yield address, time.perf_counter() - started
+        yield address, time.perf_counter() - started, psutil.Process(server.pid)
     finally:
         server.terminate()
         server.wait()
@@ -149,6 +150,32 @@ def measure_memory(model: str, device: str | None, counts: tuple[int, int]) -> d
     return seen
 
 
+def measure_rest(address: str, server: psutil.Process, seconds: float) -> dict[str, float]:
+    """Seconds of computing of the server and of a browser with the page open, in so many seconds at rest."""
+    from playwright.sync_api import sync_playwright
+
+    from app.screenshots import CHROMIUM
+
+    with sync_playwright() as running:
+        flags = ["--no-sandbox", "--disable-gpu"]
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=flags)
+        tab = browser.new_page()
+        tab.goto(address, timeout=120_000)
+        tab.wait_for_selector('.viewer[aria-busy="false"]', timeout=120_000)
+        tab.wait_for_timeout(15_000)  # the first pair has grown by then
+        (driver,) = (child for child in psutil.Process().children() if child != server)
+        before = _computed([server]), _computed(driver.children(recursive=True))
+        time.sleep(seconds)
+        after = _computed([server]), _computed(driver.children(recursive=True))
+        browser.close()
+    return {"server": after[0] - before[0], "browser": after[1] - before[1], "seconds": seconds}
+
+
+def _computed(processes: list[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return sum(one.user + one.system for one in times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
@@ -158,6 +185,7 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=int, nargs="*", default=[50, 500], help="compare memory after so many drawings"
     )
+    parser.add_argument("--rest", type=float, metavar="SECONDS", help="count what an open page computes at rest")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     found: dict[str, Any] = {}
@@ -165,6 +193,11 @@ def main() -> None:
         found |= _under_load(args)
         if not args.json:
             print(_words(args.model, found), flush=True)  # the memory takes many minutes yet
+    if args.rest:
+        with served(args.model, args.device) as (address, _, server):
+            found["rest"] = measure_rest(address, server, args.rest)
+        if not args.json:
+            print(_words(args.model, {"rest": found["rest"]}), flush=True)
     if args.memory:
         first, last = args.memory
         seen = measure_memory(args.model, args.device, (first, last))
@@ -176,7 +209,7 @@ def main() -> None:
 
 
 def _under_load(args: argparse.Namespace) -> dict[str, Any]:
-    with served(args.model, args.device) as (address, seconds):
+    with served(args.model, args.device) as (address, seconds, _):
         started = time.perf_counter()
         urllib.request.urlopen(address).read()
         page = time.perf_counter() - started
@@ -190,6 +223,9 @@ def _words(model: str, found: dict[str, Any]) -> str:
         lines += [f"{model}: up after {found['up_after']:.1f} s, the page in {found['page_seconds']:.2f} s", ""]
         rows = [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found["loads"]]
         lines.append(markdown_table(list(found["loads"][0]), rows))
+    if "rest" in found:
+        server, browser, seconds = found["rest"].values()
+        lines.append(f"at rest: {server:.2f} s of the server's and {browser:.2f} s of the browser's in {seconds:g} s")
     if "memory" in found:
         (first, before), (last, after), (_, ratio) = found["memory"].items()
         sizes = f"{before / 2**20:.0f} MiB after {first} drawings, {after / 2**20:.0f} MiB after {last}"

@@ -100,6 +100,7 @@ def position_view(
 
 
 def _view_of(found: Mechanism, position: int, head: int) -> dict[str, Any]:
+    """What a look says of one position."""
     codes, added = found.likeliest(position), found.added(position)
     shares = {side: found.sides[side].probabilities(position)[codes] for side in SIDES}
     patches = found.patches(position, codes)

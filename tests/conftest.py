@@ -114,9 +114,11 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
-    # by default it looks in every frame, and so asks for sixty a second
-    playwright.Page.wait_for_function = partialmethod(playwright.Page.wait_for_function, polling=100)
-    with playwright.sync_playwright() as running:
+    with pytest.MonkeyPatch.context() as patch, playwright.sync_playwright() as running:
+        # by default it looks in every frame, and so asks for sixty a second
+        patch.setattr(
+            playwright.Page, "wait_for_function", partialmethod(playwright.Page.wait_for_function, polling=100)
+        )
         browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()

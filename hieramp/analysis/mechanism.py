@@ -250,7 +250,11 @@ def look(
 ) -> Mechanism:
     """Look into one scale of a picture that `model` draws, at one block (None: the one whose saliency is reported).
 
-    As `looking`, without a word on the way.
+    `tokens` are those of the plain and of the amplified picture, where they are known, per scale (L,): the picture is
+    then not drawn first. What is found is what these very pictures were drawn by, but for float rounding.
+
+    Raises:
+        UserError: a label, scale or block that the model does not have.
     """
     *_, last = looking(model, label, seed, settings, scale, block, tokens)
     assert last.found is not None
@@ -266,25 +270,13 @@ def looking(
     block: int | None = None,
     tokens: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
 ) -> Iterator[Looking]:
-    """Look into one scale of a picture, telling after every scale how far it is.
-
-    `tokens` are those of the plain and of the amplified picture, where they are known, per scale (L,): the picture is
-    then not drawn first. What is found is what these very pictures were drawn by, but for float rounding.
+    """As `look`, telling after every scale how far it is; what is found comes with the last.
 
     Raises:
-        UserError: a label, scale or block that the model does not have.
+        UserError: as `look`, when the first is asked for.
     """
-    if not isinstance(model, Model):
-        raise UserError(f"{model.name} is no VAR: it has no tokens to look into")
-    model.check(settings)
-    if not 0 <= label < len(model.class_names):
-        raise UserError(f"label {label} does not exist: {model.name} has labels 0 to {len(model.class_names) - 1}")
+    wanted = _checked(model, label, settings, scale, block)
     scales, depth, amplification = model.var.scales, model.depth, settings.amplification
-    if not 0 <= scale < len(scales):
-        raise UserError(f"scale {scale} does not exist: {model.name} has scales 0 to {len(scales) - 1}")
-    wanted = amplification.read_block(depth) if block is None else block
-    if not 0 <= wanted < depth:
-        raise UserError(f"block {wanted} does not exist: {model.name} has blocks 0 to {depth - 1}")
     if tokens is None:
         drawing = model.generate([label] * 2, [seed] * 2, [settings.plain, settings])
         tokens = tuple(tuple(of_scale[row] for of_scale in drawing.tokens) for row in (0, 1))  # type: ignore[assignment]
@@ -320,6 +312,22 @@ def looking(
     }
     is_amplified = amplification.at(scale, scales) is not None and wanted in amplification.resolved_blocks(depth)
     yield Looking(of, of, Mechanism(model.vqvae, scale, step.side, wanted, is_amplified, found))
+
+
+def _checked(model: Model, label: int, settings: Settings, scale: int, block: int | None) -> int:
+    """The block to look into. Raises UserError where the model does not have what is asked for."""
+    if not isinstance(model, Model):
+        raise UserError(f"{model.name} is no VAR: it has no tokens to look into")
+    model.check(settings)
+    if not 0 <= label < len(model.class_names):
+        raise UserError(f"label {label} does not exist: {model.name} has labels 0 to {len(model.class_names) - 1}")
+    scales, depth = model.var.scales, model.depth
+    if not 0 <= scale < len(scales):
+        raise UserError(f"scale {scale} does not exist: {model.name} has scales 0 to {len(scales) - 1}")
+    wanted = settings.amplification.read_block(depth) if block is None else block
+    if not 0 <= wanted < depth:
+        raise UserError(f"block {wanted} does not exist: {model.name} has blocks 0 to {depth - 1}")
+    return wanted
 
 
 def _spared(amplification: Amplification, scale: int, num_scales: int) -> Amplification:

@@ -19,8 +19,8 @@ DRAWING = "drawing"
 
 def build(name: str) -> gr.HTML:
     """A place that nobody sees: what comes there is told to the viewer as the event hieramp-NAME."""
-    told = f"new CustomEvent('hieramp-{name}', {{ detail: props.value }})"
-    code = f"watch('value', () => window.dispatchEvent({told}));"
+    event = f"new CustomEvent('hieramp-{name}', {{ detail: props.value }})"
+    code = f"watch('value', () => window.dispatchEvent({event}));"
     return gr.HTML(None, html_template="", js_on_load=code, apply_default_css=False, elem_id=name)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from app import lent, view_models
+from app import computing, view_models
 from app.distill_requests import DistillRequest
 from app.jobs import JobBook
 from app.models import MODEL, Offered
@@ -23,7 +23,7 @@ from app.view_models import ViewModel
 from app.view_requests import ViewRequest
 from app.visitor_limits import VisitorLimits
 from app.words import shown
-from app.zero import is_lent
+from app.zero import on_zero_gpu
 from hieramp import Model
 from hieramp.data import has_test_split
 from hieramp.errors import UserError
@@ -51,7 +51,7 @@ class AppContext:
     limits: VisitorLimits
     device: Device
     jobs: JobBook
-    served: lent.Served
+    served: computing.Served
     models: tuple[Offered, ...] = ()  # that this server offers, this one among them; () where there is no other
     scheduling: DeviceQueue = field(default_factory=DeviceQueue)
     data: str | None = None  # real images, train/ and test/, for the verdict on a set
@@ -75,7 +75,7 @@ class AppContext:
             raise UserError(f"{data} is no folder of real images: give one with train/ and test/ inside")
         limits, device = limits or VisitorLimits(), device or Device()
         root = job_root or Path(gr.utils.get_upload_folder()) / "hieramp-jobs" / model.name
-        served = lent.Served(model)
+        served = computing.Served(model)
         return cls(model, limits, device, JobBook(model, root, device, limits, served), served, models, data=data)
 
     @property
@@ -85,27 +85,27 @@ class AppContext:
 
     def grow(self, view_request: ViewRequest) -> Generator[ViewModel, None, None]:
         """The view model after every scale, in turn with the jobs."""
-        return self.device.taken_for(lent.grow(self.served, view_request))
+        return self.device.taken_for(computing.grow(self.served, view_request))
 
     def first_view(self, view_request: ViewRequest) -> ViewModel:
         """What the page opens with: the finished drawing, or where the GPU is lent the view model before it."""
-        if is_lent:
+        if on_zero_gpu:
             return view_models.view_model_of(self.model, view_request)
         *_, view_model = self.grow(view_request)
         return view_model
 
     def answer(self, what: str, asked: ViewRequest, *more: Any) -> Any:
-        """`lent.answer`, in turn with the jobs."""
+        """`computing.answer`, in turn with the jobs."""
         with self.device.drawing():
-            return lent.answer(self.served, what, asked, *more)
+            return computing.answer(self.served, what, asked, *more)
 
     def pieces(self, what: str, view_request: ViewRequest, asked: Mapping[str, Any]) -> Generator[Piece, None, None]:
-        """`lent.study` of an answer that the viewer waits for, in turn with drawings as one of them."""
-        return self.device.taken_for(lent.study(self.served, what, view_request, asked))
+        """`computing.study` of an answer that the viewer waits for, in turn with drawings as one of them."""
+        return self.device.taken_for(computing.study(self.served, what, view_request, asked))
 
     def study(self, what: str, asked: ViewRequest | DistillRequest, *more: Any) -> Generator[Any, None, None]:
-        """`lent.study`, in the gaps between drawings."""
-        return self.device.in_gaps(lent.study(self.served, what, asked, *more))
+        """`computing.study`, in the gaps between drawings."""
+        return self.device.in_gaps(computing.study(self.served, what, asked, *more))
 
 
 def warn(text: str) -> None:
@@ -177,5 +177,5 @@ def html(value: Any = "", **options: Any) -> gr.HTML:
 def progress_bar(share: float, label: str) -> str:
     """HTML of a bar that a share from 0 to 1 of the work is done; a screen reader calls it by the label."""
     percent = 100 * share
-    told = f'aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}"'
-    return f'<div class="bar" role="progressbar" {told}><i style="width:{percent:.1f}%"></i></div>'
+    values = f'aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}"'
+    return f'<div class="bar" role="progressbar" {values}><i style="width:{percent:.1f}%"></i></div>'

@@ -31,7 +31,7 @@ PARTS = (
     "-present",
     "-link",
 )  # of the viewer, in order
-TELL = "(query, told) => window.hieramp.asked(JSON.parse(query), JSON.parse(told))"
+TELL = "(query, outcome) => window.hieramp.asked(JSON.parse(query), JSON.parse(outcome))"
 NOT_DRAWN = -1  # a ticket that is never anybody's turn
 # What a class token names its classes from (hieramp.var.class_tokens; HierAmp, Eq. 6).
 HIDDEN = (
@@ -80,7 +80,7 @@ class DrawChain:
         self.context, self.controls, self.viewer, self.place = context, controls, viewer, place
         self.ticket = gr.Number(0, visible=False, precision=0)
         self.address = gr.Textbox("{}", visible=False)
-        self.told = gr.Textbox(json.dumps(_told(0)), visible=False)
+        self.outcome = gr.Textbox(json.dumps(_outcome(0)), visible=False)
 
     def after(self, *triggers: Any) -> None:
         """Draw when one of these happens; the newest request of a visitor ends the one before."""
@@ -93,16 +93,16 @@ class DrawChain:
     def _asked_with(self) -> tuple[set[Any], list[Any]]:
         """What `_ask` takes and sets."""
         schedule = self.controls.schedule
-        return {schedule, *self.controls.inputs}, [self.ticket, self.address, schedule, self.told]
+        return {schedule, *self.controls.inputs}, [self.ticket, self.address, schedule, self.outcome]
 
     def _go_on(self, asked: Any) -> None:
-        asked.success(None, [self.address, self.told], None, js=TELL, api_visibility="private")
+        asked.success(None, [self.address, self.outcome], None, js=TELL, api_visibility="private")
         given = {self.ticket, *self.controls.inputs}
         how = {**DRAWING, "show_progress": "minimal", "show_progress_on": self.place}
         asked.success(self._draw, given, self.viewer, trigger_mode="always_last", **how)
 
     def _ask(self, request: gr.Request, given: dict[Any, Any]) -> tuple[Any, Any, Any, str]:
-        """A ticket, the address, the schedule to mark, and what the page is told of it (`_told`).
+        """A ticket, the address, the schedule to mark, and what came of it (`_outcome`).
 
         What cannot be drawn ends no other drawing, and is an answer, not an error: after an error Gradio 6.31 forgets
         what was set while it waited ("always_last"), so a number mended at once would not be drawn.
@@ -115,12 +115,12 @@ class DrawChain:
             except UserError as error:
                 warn(f"{error}.")
                 wrong = view_requests.wrong_names(model, values)
-                return NOT_DRAWN, gr.skip(), gr.skip(), json.dumps(_told(when, wrong))
+                return NOT_DRAWN, gr.skip(), gr.skip(), json.dumps(_outcome(when, wrong))
         schedule = kinds.schedule_name(view_request.settings, model.kind)
         is_chosen = given[self.controls.schedule] == schedule  # one chosen since stays chosen
         address = json.dumps(view_requests.address(model, view_request) | self.context.named)
         ticket = self.context.scheduling.take(str(request.session_hash))
-        return ticket, address, gr.skip() if is_chosen else schedule, json.dumps(_told(when))
+        return ticket, address, gr.skip() if is_chosen else schedule, json.dumps(_outcome(when))
 
     def _draw(self, request: gr.Request, given: dict[Any, Any]) -> Iterator[view_models.ViewModel]:
         visitor, number = str(request.session_hash), given[self.ticket]
@@ -138,7 +138,7 @@ class DrawChain:
                         return
 
 
-def _told(when: float, wrong: list[str] | None = None) -> dict[str, Any]:
+def _outcome(when: float, wrong: list[str] | None = None) -> dict[str, Any]:
     """When something was asked for, in seconds, by which an older answer that comes late is known; and the fields of
     what cannot be drawn, None where all can."""
     return {"when": when, "wrong": wrong}

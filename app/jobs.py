@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from app import zero
+from app.computing import Served, distilled, planned
 from app.distill_requests import DistillRequest
-from app.lent import Served, distilled, planned
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
 from app.words import without_folders
@@ -247,7 +247,7 @@ class JobBook:
 
     def _make(self, job: Job) -> Iterator[Progress]:
         distill_request, batch = job.distill_request, BATCH_ON_CPU if self.model.device.type == "cpu" else None
-        if zero.is_lent:
+        if zero.on_zero_gpu:
             return distilled(self.served, distill_request, job.path, batch)
         return iter(planned(self.model, distill_request, job.path, batch))  # what cannot be is told now
 

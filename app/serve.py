@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # where a proxy shows the page
         book = PageBook(models, context_of, args.root_path or os.environ.get("GRADIO_ROOT_PATH", "").rstrip("/"))
         demo = page.build_on(context_of(models[0]))
-        if zero.is_lent:
+        if zero.on_zero_gpu:
             book.make_all()
     except (UserError, FileNotFoundError) as error:
         _fail(error, 2)

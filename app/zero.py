@@ -13,9 +13,9 @@ try:
     import spaces
     from spaces.config import Config
 
-    is_lent = bool(Config.zero_gpu)  # whether there is a GPU only inside of what `gpu` decorates
+    on_zero_gpu = bool(Config.zero_gpu)  # whether there is a GPU only inside of what `gpu` decorates
 except ImportError:
-    spaces, is_lent = None, False
+    spaces, on_zero_gpu = None, False
 
 
 def gpu(seconds: Callable[..., int]) -> Callable[[F], F]:

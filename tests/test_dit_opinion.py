@@ -13,7 +13,7 @@ import torch
 from judged_dit import judged_dit
 
 import hieramp
-from app import lent, verdicts, view_requests
+from app import computing, verdicts, view_requests
 from app.distill_requests import has_classifier, read_distill_request
 from app.saved_files import saving
 from app.visitor_limits import VisitorLimits
@@ -103,17 +103,17 @@ def test_verdicts_and_agreement_are_of_the_pair_on_screen(dit: DiffusionModel) -
 def test_who_asks_about_the_pair_on_screen_does_not_draw_it_again(
     dit: DiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served, view_request = lent.Served(dit), order_of(dit, seed=11)
-    *_, first = lent.grow(served, view_request)
+    served, view_request = computing.Served(dit), order_of(dit, seed=11)
+    *_, first = computing.grow(served, view_request)
     fresh = occlusion_of(dit, view_request)
     monkeypatch.setattr(DiffusionModel, "steps", lambda *_, **__: pytest.fail("it is drawn again"))
-    *_, last = lent.study(served, "occlusion", view_request, {"sample": 0})
+    *_, last = computing.study(served, "occlusion", view_request, {"sample": 0})
     assert last.answer == fresh
-    *_, again = lent.grow(served, view_request)
+    *_, again = computing.grow(served, view_request)
     assert again == first
     served.growth.max_bytes = 1
     monkeypatch.undo()
-    list(lent.grow(served, order_of(dit, seed=12)))
+    list(computing.grow(served, order_of(dit, seed=12)))
     assert served.growth.num_bytes == 0  # what is too large is not kept
 
 
@@ -175,5 +175,5 @@ def test_the_verdict_on_a_set_counts_the_tokens_that_its_pictures_encode_to(
     path = tmp_path / "set.zip"
     hieramp.distill(dit, 2, path, Settings.of(dit.defaults, steps=2)).run()
     asked = read_distill_request(dit, VisitorLimits(), view_requests.defaults(dit) | {"ipc": 2, "set_seed": 0})
-    *_, found = lent.study(lent.Served(dit), "verdict", asked, path, None)
+    *_, found = computing.study(computing.Served(dit), "verdict", asked, path, None)
     assert found.agreement is not None and found.tokens["fine"][1] > found.tokens["coarse"][1] > 0

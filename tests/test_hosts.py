@@ -21,7 +21,7 @@ import gradio as gr
 import pytest
 
 import hieramp
-from app import lent, page, view_requests
+from app import computing, page, view_requests
 from app.serve import build_parser
 from app.visitor_limits import VisitorLimits
 
@@ -50,18 +50,25 @@ def test_on_zero_gpu_all_is_computed_by_one_lent_worker_for_each_kind_of_work(
     assert told["saved"] == "airplane-seed0-maps.zip"
     assert told["picture_is_the_same"] and told["is_finished"] and told["wrong"].startswith("the block is 99")
     assert told["job"] == {"state": "done", "done": 4}
-    assert all(lent.START <= seconds <= lent.MOST for seconds in told["seconds"]) and len(set(told["seconds"])) > 1
+    assert (
+        all(computing.START <= seconds <= computing.MOST for seconds in told["seconds"])
+        and len(set(told["seconds"])) > 1
+    )
 
 
 def test_more_images_are_lent_a_gpu_for_longer(model: hieramp.Model) -> None:
-    served = lent.Served(model)
+    served = computing.Served(model)
     few, many = (
         view_requests.read_request(model, view_requests.defaults(model) | {"count": count})
         for count in (1, view_requests.MAX_COUNT)
     )
-    assert lent._seconds_of_growing(served.key, few) <= lent._seconds_of_growing(served.key, many) <= lent.MOST
-    asked = [lent._seconds_of_study(served.key, "count_tokens", few, samples) for samples in (1, 10**9)]
-    assert asked[0] < asked[1] == lent.MOST
+    assert (
+        computing._seconds_of_growing(served.key, few)
+        <= computing._seconds_of_growing(served.key, many)
+        <= computing.MOST
+    )
+    asked = [computing._seconds_of_study(served.key, "count_tokens", few, samples) for samples in (1, 10**9)]
+    assert asked[0] < asked[1] == computing.MOST
 
 
 @contextmanager

@@ -58,7 +58,7 @@ import psutil  # noqa: E402
 import torch  # noqa: E402
 
 import hieramp  # noqa: E402
-from app import lent, page, view_requests  # noqa: E402
+from app import computing, page, view_requests  # noqa: E402
 from app.context import AppContext  # noqa: E402
 from app.visitor_limits import VisitorLimits  # noqa: E402
 from hieramp.var.model import VAR  # noqa: E402
@@ -125,7 +125,7 @@ def main() -> None:
     told |= {
         "workers": workers,
         "picture_is_the_same": answers["/generate"]
-        == json.loads(json.dumps(lent.handlers.generate(model, view_request))),
+        == json.loads(json.dumps(computing.handlers.generate(model, view_request))),
         "job": {name: job[name] for name in ("state", "done")},
         "file": job["file"] if isinstance(job["file"], str) else (job["file"] or {}).get("path"),
         "scenes": len(view_models),

@@ -27,7 +27,7 @@ from app.set_verdict import SetVerdict, judge_set
 from app.verdicts import classifier_of, occlusion_view, opinion_view
 from app.view_models import ViewModel
 from app.view_requests import MAX_COUNT, ViewRequest
-from app.zero import gpu, is_lent
+from app.zero import gpu, on_zero_gpu
 from hieramp import Model, Progress
 from hieramp.amplification.settings import SCHEDULES
 from hieramp.analysis.dose import DOSES, SEEDS, Knob, sweep
@@ -252,7 +252,7 @@ def _distill(
     try:
         for progress in planned(_SERVED[key].model, distill_request, path, batch_size):
             yield progress
-            if is_lent and time.monotonic() > end:
+            if on_zero_gpu and time.monotonic() > end:
                 return
     except UserError as error:
         yield _Wrong(str(error))

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from timm.data import ImageNetInfo
-
 from hieramp.errors import UserError
+from hieramp.imagenet import WORDS
 
 WNID = re.compile(r"n\d{8}")
-imagenet_info = cache(ImageNetInfo)  # it reads its files anew every time
 
 
 def described_classes(folders: Sequence[str]) -> dict[str, list[str]]:
@@ -21,10 +19,7 @@ def described_classes(folders: Sequence[str]) -> dict[str, list[str]]:
     names = list(folders)
     if not all(WNID.fullmatch(name) for name in names):
         return {"class_names": names}
-    info = imagenet_info()
-    known = set(info.label_names())
-    words = [info.label_name_to_description(name) if name in known else name for name in names]
-    return {"class_names": words, "wnids": names}
+    return {"class_names": [WORDS.get(name, name) for name in names], "wnids": names}
 
 
 def composed(name: str) -> str:
@@ -35,11 +30,8 @@ def composed(name: str) -> str:
 @cache
 def _imagenet() -> dict[str, str]:
     """ImageNet's 1,000 descriptions (and their synonyms, where only one class has it) to their ids."""
-    info = imagenet_info()
-    wnids = info.label_names()
     found: dict[str, set[str]] = {}
-    for wnid in wnids:
-        description = info.label_name_to_description(wnid)
+    for wnid, description in WORDS.items():
         for name in {description, *description.split(", ")}:
             found.setdefault(composed(name).casefold(), set()).add(wnid)
     return {name: next(iter(ids)) for name, ids in found.items() if len(ids) == 1}

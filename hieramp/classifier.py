@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +15,7 @@ from hieramp.checkpoints import built, has_part, home_of, load_part, read_config
 from hieramp.class_names import ids_of, keys_of_both
 from hieramp.config import ClassifierConfig, from_json
 from hieramp.errors import UserError
+from hieramp.imagenet import MEAN, STD
 
 PART = "classifier"  # of a model folder
 
@@ -26,6 +25,8 @@ class Classifier(nn.Module):
     std: Tensor
 
     def __init__(self, config: ClassifierConfig) -> None:
+        from timm.models.resnet import BasicBlock, ResNet  # takes seconds to load, and not all who draw need it
+
         super().__init__()
         self.config = config
         # timm's annotations ask for an instance of the block
@@ -39,7 +40,7 @@ class Classifier(nn.Module):
             network.maxpool = nn.Identity()
         _drop_idle_strides(network, config)
         self.network = network
-        for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
+        for name, values in {"mean": MEAN, "std": STD}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def features(self, images_BCHW: Tensor) -> Tensor:

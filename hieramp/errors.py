@@ -1,4 +1,4 @@
-"""Whose fault an error is."""
+"""Whose fault an error is, and how it is told."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,8 @@ class UserError(ValueError):
     Commands print it and end with exit code 2, the page shows it. Any other exception is a fault of the program and
     keeps its traceback.
     """
+
+
+def printable(text: str) -> str:
+    """Text from a stranger's file without characters that steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

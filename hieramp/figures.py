@@ -7,19 +7,20 @@ from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
 import numpy as np
 from einops import rearrange
-from matplotlib import font_manager
-from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from hieramp.errors import UserError
 from hieramp.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SETTINGS_KEY = "hieramp"
 STUDY = "study"  # beside the settings inside a plot or table: what was done with the pictures
@@ -80,8 +81,11 @@ def _characters(path: Path) -> frozenset[int]:
 @lru_cache(maxsize=256)
 def _font_for(wanted: frozenset[int], size: int) -> ImageFont.FreeTypeFont | None:
     """Of DejaVu Sans and the fonts of this machine the first that can write all of that."""
-    machines = sorted({Path(entry.fname) for entry in font_manager.fontManager.ttflist if entry.name != BOXES})
-    for path in (FONT, *machines):
+    if wanted <= _characters(FONT):
+        return _font(size)
+    from matplotlib import font_manager  # looks for all fonts of this machine
+
+    for path in sorted({Path(entry.fname) for entry in font_manager.fontManager.ttflist if entry.name != BOXES}):
         if wanted <= _characters(path):
             with suppress(OSError):  # a font of bitmaps has not every size
                 return _font(size, path)
@@ -156,7 +160,7 @@ def save_png(picture: Image.Image, path: Path, settings: dict[str, Any]) -> None
         part.write_bytes(png_bytes(picture, settings))
 
 
-def figure_bytes(figure: Figure, kind: Kind, settings: dict[str, Any] | None = None, dpi: int = 150) -> bytes:
+def figure_bytes(figure: "Figure", kind: Kind, settings: dict[str, Any] | None = None, dpi: int = 150) -> bytes:
     """A plot as PNG or SVG, its text as text, with settings inside: in a PNG's chunk, in an SVG's description."""
     buffer, text = BytesIO(), json.dumps(settings) if settings else None
     metadata: dict[str, Any] = {SETTINGS_KEY: text} if text else {}
@@ -167,7 +171,7 @@ def figure_bytes(figure: Figure, kind: Kind, settings: dict[str, Any] | None = N
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Path, settings: dict[str, Any] | None = None) -> None:
+def save_figure(figure: "Figure", path: Path, settings: dict[str, Any] | None = None) -> None:
     """Write a plot as PNG, or as SVG where the name ends so; whole or not at all."""
     with atomic(path) as part:
         part.write_bytes(figure_bytes(figure, "svg" if path.suffix == ".svg" else "png", settings))

@@ -23,7 +23,6 @@ from hieramp.checkpoints import (
     read_safetensors,
     shipped,
 )
-from hieramp.class_names import imagenet_info
 from hieramp.config import DiTClassTokenConfig, DiTConfig, VARConfig, VQVAEConfig, from_json
 from hieramp.data import described_classes, open_source
 from hieramp.devices import resolve_device
@@ -35,6 +34,7 @@ from hieramp.diffusion.official import OFFICIAL as OFFICIAL_DITS
 from hieramp.diffusion.official import load_official as load_official_dit
 from hieramp.errors import UserError
 from hieramp.generation.model import Model
+from hieramp.imagenet import WORDS
 from hieramp.official import from_official
 from hieramp.pickles import read_checkpoint, unwrapped
 from hieramp.settings import defaults_in
@@ -102,7 +102,7 @@ def load(
     if name in OFFICIAL_DITS:
         if kind == "var":
             raise UserError(f"{name} is a diffusion transformer: name a VAR here")
-        named = described_classes(imagenet_info().label_names())
+        named = described_classes(list(WORDS))
         return load_official_dit(name, tuple(named["class_names"]), tuple(named["wnids"])).to(target, dtype)
     if name in OFFICIAL:
         loaded = _load_official(name, var_checkpoint, classes_from)
@@ -245,8 +245,7 @@ def _load_official(name: str, var_checkpoint: str | Path | None, classes_from: s
 def _class_folders(classes_from: str | Path | None, num_classes: int) -> list[str]:
     """Names of the classes by label: those given, ImageNet's ids for 1,000 classes, else numbers."""
     if classes_from is None:
-        wnids = imagenet_info().label_names()
-        return wnids if num_classes == len(wnids) else [str(label) for label in range(num_classes)]
+        return list(WORDS) if num_classes == len(WORDS) else [str(label) for label in range(num_classes)]
     names = read_names(Path(classes_from))
     if len(names) > num_classes:
         raise UserError(f"{classes_from} names {len(names)} classes, the VAR has {num_classes}: give its own")

@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hieramp.checkpoints import load_strictly
 from hieramp.errors import UserError
+from hieramp.imagenet import MEAN, STD
 from hieramp.pickles import read_checkpoint, unwrapped
 
 IMAGENET_CLASSES = 1000
@@ -29,7 +29,7 @@ class Published(nn.Module):
         super().__init__()
         self.network, self.size = network, size
         config = getattr(network, "pretrained_cfg", {})
-        for name, default in {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}.items():
+        for name, default in {"mean": MEAN, "std": STD}.items():
             self.register_buffer(name, torch.tensor(config.get(name, default)).view(3, 1, 1), persistent=False)
 
     def prepared(self, images_BCHW: Tensor) -> Tensor:
@@ -53,8 +53,22 @@ def own_size(network: nn.Module, even_if_free: bool = True) -> int:
 
 def check_name(name: str) -> None:
     """Raise UserError where timm has no such network."""
+    import timm  # takes seconds to load
+
     if not timm.is_model(name):
         raise UserError(f"there is no network {name!r} in timm: see timm.list_models()")
+
+
+def plain_network(name: str, num_classes: int) -> nn.Module:
+    """timm's network `name` as timm makes it, with fresh weights.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    import timm
+
+    check_name(name)
+    return timm.create_model(name, pretrained=False, num_classes=num_classes)
 
 
 def fetch_network(name: str) -> nn.Module:
@@ -63,6 +77,8 @@ def fetch_network(name: str) -> nn.Module:
     Raises:
         UserError: there is no such network, or its weights cannot be fetched.
     """
+    import timm
+
     check_name(name)
     try:
         return timm.create_model(name, pretrained=True)
@@ -80,7 +96,7 @@ def read_network(name: str, path: Path) -> nn.Module:
     """
     check_name(name)
     state = unwrapped(read_checkpoint(path))
-    network = timm.create_model(name, pretrained=False, num_classes=width_of(state))
+    network = plain_network(name, width_of(state))
     load_strictly(network, fitted(state, network, path, name), f"{path} as {name}")
     return network
 

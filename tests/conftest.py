@@ -1,5 +1,6 @@
 """Tiny models and images made on the spot: nothing here needs a download or a trained model."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,6 +40,10 @@ TINY_VAR = VARConfig(
 CHROMIUM = next(filter(Path.exists, map(Path, ("/usr/bin/chromium-headless-shell", "/usr/bin/chromium"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--disable-features=LocalNetworkAccessChecks"]
+
+
+# Ray's workers ask for less of a processor than all else that runs, so beside other tests they would hardly get any.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 
 @pytest.fixture(scope="session", autouse=True)

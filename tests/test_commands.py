@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import hieramp
+from hieramp.commands import COMMANDS
 from hieramp.commands.main import build_parser, main
 from hieramp.data import what_is_missing
 from hieramp.figures import read_settings
@@ -182,9 +183,23 @@ def test_a_folder_that_is_a_file(image_folder: Path, tmp_path: Path, capsys: pyt
     assert stopped.value.code == 2 and "is a file: give a folder" in capsys.readouterr().err
 
 
-def test_help_needs_no_model() -> None:
-    shown = subprocess.run([sys.executable, "-m", "hieramp", "--help"], capture_output=True, text=True, check=True)
-    assert "generate" in shown.stdout and "train" in shown.stdout
+def test_help_needs_no_model_and_no_library_that_takes_seconds_to_load() -> None:
+    asked = "import runpy, sys; sys.argv = ['hieramp', '--help']\ntry: runpy.run_module('hieramp', run_name='__main__')"
+    loaded = "finally: print('loaded', *sorted({name.split('.')[0] for name in sys.modules}))"
+    shown = subprocess.run([sys.executable, "-c", f"{asked}\n{loaded}"], capture_output=True, text=True, check=True)
+    *text, last = shown.stdout.splitlines()
+    assert all(any(line.split()[:1] == [command] for line in text) for command in COMMANDS)
+    assert last.startswith("loaded") and " torch " in last
+    assert not {"timm", "torchvision", "accelerate", "sympy"} & set(last.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_listed_as_it_describes_itself(command: str) -> None:
+    """Its own parser and the outline that stands for it say the same."""
+    (listed,) = (action.choices for action in build_parser([])._actions if isinstance(action.choices, dict))
+    (whole,) = (action.choices for action in build_parser([command])._actions if isinstance(action.choices, dict))
+    assert list(listed) == list(whole) == list(COMMANDS)
+    assert whole[command].get_default("run") is not None and listed[command].get_default("run") is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 
 import hieramp
 from hieramp.commands.main import main
-from hieramp.commands.verify import printable
+from hieramp.errors import printable
 from hieramp.imageset.verify import problems
 
 Files = dict[str, bytes]

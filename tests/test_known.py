@@ -10,7 +10,9 @@ import pytest
 import tiny_train
 import torch
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 
+from hieramp import imagenet
 from hieramp.checkpoints import save_part, write_config
 from hieramp.class_names import described_classes
 from hieramp.classifier import Classifier
@@ -23,6 +25,13 @@ from hieramp.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 FEW = 4  # classes; as many as the tiny model has
+
+
+def test_imagenets_classes_and_colours_are_those_of_timm() -> None:
+    info = ImageNetInfo()
+    assert {wnid: info.label_name_to_description(wnid) for wnid in info.label_names()} == imagenet.WORDS
+    assert tuple(imagenet.WORDS) == tuple(info.label_names())
+    assert (imagenet.MEAN, imagenet.STD) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def draw(path: Path, seed: int) -> None:

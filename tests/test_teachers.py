@@ -197,7 +197,7 @@ def test_imagenets_networks_name_their_classes(tmp_path: Path, capsys: pytest.Ca
 def test_timm_names_bring_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network: what timm would have fetched is made here."""
     made = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
-    monkeypatch.setattr(teachers.timm, "create_model", lambda name, pretrained: made)
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: made)
     teacher = load_teacher("timm/vit_tiny_patch16_224")
     assert len(teacher.class_names) == 1000
     assert torch.allclose(teacher.network.mean.flatten(), torch.full((3,), 0.5))  # its own, not ResNet's
@@ -206,7 +206,7 @@ def test_timm_names_bring_published_weights(monkeypatch: pytest.MonkeyPatch) -> 
     def offline(name: str, pretrained: bool) -> nn.Module:
         raise OSError("we cannot reach the Hub\nand more")
 
-    monkeypatch.setattr(teachers.timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
         ValueError, match=r"timm/resnet10t cannot be fetched \(we cannot reach the Hub\): give resnet10t=FILE"
     ):

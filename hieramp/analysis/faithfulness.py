@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from hieramp.amplification.saliency import guidance_saliency, num_salient, salient_positions
 from hieramp.data import to_signed
@@ -101,6 +100,8 @@ def centre_prior(side: int) -> Tensor:
 
 def blurred(images_BCHW: Tensor) -> Tensor:
     """The images without detail: a Gaussian of an eighth of their side."""
+    from torchvision.transforms.v2.functional import gaussian_blur  # takes seconds to load
+
     size = images_BCHW.shape[-1]
     kernel = size // 4 * 2 + 1
     return gaussian_blur(images_BCHW, [kernel, kernel], [size / 8, size / 8])

@@ -13,6 +13,7 @@ from hieramp.analysis.judged import Judged, closeness, fid, judge
 from hieramp.analysis.settokens import SetUsage, token_usage
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.classifier import Classifier, load_classifier
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.analysis_files import Real, Subject, pair, report, summary, write_files
 from hieramp.commands.data_arguments import place
@@ -30,7 +31,7 @@ HELD_OUT = 2000  # real test images, to know how near such images are to the tra
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("analyse", help="look into a set: tokens, FID, nearest real images, confidence")
+    parser = commands.add_parser("analyse", help=COMMANDS["analyse"])
     parser.add_argument("set", type=place, help="distilled set (zip or folder), or a folder of class folders")
     parser.add_argument("--against", type=place, metavar="SET", help="a baseline, such as a set that is not amplified")
     parser.add_argument(

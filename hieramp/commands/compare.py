@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hieramp.commands import COMMANDS, distill, evaluate, recover
 from hieramp.commands import arguments as shared
-from hieramp.commands import distill, evaluate, recover
 from hieramp.commands.compare_ray import cluster, spread
 from hieramp.commands.data_arguments import place
 from hieramp.errors import UserError
@@ -21,7 +21,7 @@ OUT = Path("runs/compare")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("compare", help="a table of sets and students; makes what a study lacks, and resumes")
+    parser = commands.add_parser("compare", help=COMMANDS["compare"])
     parser.add_argument("sets", nargs="*", help="distilled sets; or give --study")
     parser.add_argument("--study", type=Path, metavar="FILE", help="such as studies/methods.json")
     parser.add_argument("--data", type=place, metavar="FOLDER", help="real training images for a study's sets of them")

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from hieramp.checkpoints import model_folder, read_config
 from hieramp.class_names import described_classes, ids_of, split_names
 from hieramp.classifier import Classifier
+from hieramp.commands import COMMANDS, matching
 from hieramp.commands import arguments as shared
-from hieramp.commands import matching
 from hieramp.commands.data_arguments import add_data_arguments, data_spec, place
 from hieramp.data import open_source
 from hieramp.data.known import KNOWN
@@ -27,7 +27,7 @@ from hieramp.imageset.layout import FORMATS
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("distill", help="make a distilled set that everything loads")
+    parser = commands.add_parser("distill", help=COMMANDS["distill"])
     parser.add_argument("--ipc", type=shared.positive, required=True, help="images per class")
     parser.add_argument("--out", type=Path, required=True, help="set.zip, or a folder with another --format")
     parser.add_argument(

@@ -10,6 +10,7 @@ from hieramp.captions import caption
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier_for
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.errors import UserError
@@ -23,7 +24,7 @@ MAX_COUNT = 64  # seeds, which are drawn together
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("dose", help="sweep a stage's strength or ρ: probability, distances, entropy")
+    parser = commands.add_parser("dose", help=COMMANDS["dose"])
     shared.add_class(parser)
     parser.add_argument("--stage", choices=STAGES, default="fine", help="which one is swept (default: fine)")
     parser.add_argument("--knob", choices=("strength", "rho"), default="strength", help="of it (default: strength)")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, place, refuse_missing
 from hieramp.errors import UserError
@@ -21,7 +22,7 @@ RESULTS = Path("runs/evaluate")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("evaluate", help="train students on a set and test them")
+    parser = commands.add_parser("evaluate", help=COMMANDS["evaluate"])
     parser.add_argument("set", help="distilled set (zip or folder), or a folder of class folders")
     parser.add_argument("--student", default="resnet18", help="resnet18, convnet, small (a preview) or timm's name")
     parser.add_argument("--size", type=shared.positive, help="train at this many pixels (default: the set's)")

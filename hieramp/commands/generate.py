@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from hieramp import figures
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.errors import UserError
 
@@ -16,7 +17,7 @@ STRIP = 12  # pictures of a strip: all scales of a VAR, and as many steps of a d
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("generate", help="draw images of a class, plain and amplified")
+    parser = commands.add_parser("generate", help=COMMANDS["generate"])
     shared.add_class(parser)
     shared.add_drawing(parser)
     parser.add_argument("--count", type=shared.positive, default=8, help=f"images per row, at most {MAX_COUNT}")

@@ -1,28 +1,14 @@
 """python -m hieramp: one parser, one place where errors become a sentence and an exit code."""
 
 import argparse
+import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
-from hieramp.commands import (
-    analyse,
-    compare,
-    distill,
-    dose,
-    evaluate,
-    generate,
-    measure,
-    push,
-    recover,
-    relabel,
-    saliency,
-    train,
-    tune,
-    verify,
-)
-from hieramp.errors import UserError
+from hieramp.commands import COMMANDS
+from hieramp.errors import UserError, printable
 
 TOO_LITTLE = "there is too little memory: take smaller images, fewer at once, or another machine"
 NO_MEMORY = "not enough memory"  # torch's words; on a GPU it has an error of its own
@@ -35,27 +21,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(whole: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of all commands; those that are not `whole` by name alone: what they need takes seconds to load."""
     parser = Parser(prog="hieramp", description="Generative dataset distillation you can see.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = (
-        generate,
-        saliency,
-        dose,
-        distill,
-        recover,
-        verify,
-        train,
-        measure,
-        relabel,
-        evaluate,
-        compare,
-        analyse,
-        tune,
-        push,
-    )
-    for module in modules:
-        module.add_parser(commands)
+    for name, purpose in COMMANDS.items():
+        if name in whole:
+            importlib.import_module(f"hieramp.commands.{name}").add_parser(commands)
+        else:
+            commands.add_parser(name, help=purpose)
     return parser
 
 
@@ -65,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Misuse (`UserError`) and what the machine says (a full disk, too little memory) are told in one sentence; any other
     exception is a fault of ours and goes on with its traceback.
     """
-    args = build_parser().parse_args(_with_negatives(sys.argv[1:] if arguments is None else arguments))
+    typed = _with_negatives(sys.argv[1:] if arguments is None else arguments)
+    args = build_parser([word for word in typed if word in COMMANDS][:1]).parse_args(typed)
     try:
         args.run(args)
     except (UserError, FileNotFoundError) as error:
@@ -98,5 +73,5 @@ def _with_negatives(arguments: Sequence[str]) -> list[str]:
 
 
 def _fail(error: Exception | str, code: int) -> None:
-    print(f"error: {verify.printable(str(error))}", file=sys.stderr)
+    print(f"error: {printable(str(error))}", file=sys.stderr)
     sys.exit(code)

@@ -18,8 +18,8 @@ from hieramp.analysis.measure import most_accurate, setting_name
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import short_name
 from hieramp.classifier import Classifier, load_classifier
+from hieramp.commands import COMMANDS, measure_dit
 from hieramp.commands import arguments as shared
-from hieramp.commands import measure_dit
 from hieramp.commands.card import write_card
 from hieramp.commands.data_arguments import add_data_arguments, data_spec, place
 from hieramp.commands.measure_dit import SALIENCY_RHO, saliency_of
@@ -38,7 +38,7 @@ SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # FID tends to be best low, named right 
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("measure", help="measure a model folder and write its card")
+    parser = commands.add_parser("measure", help=COMMANDS["measure"])
     parser.add_argument("--model", required=True, help="a model that ships, or a folder, with all four parts")
     parser.add_argument("--data", type=place, required=True, help="train/ and test/ of the images it was trained on")
     add_data_arguments(parser, split=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hieramp.checkpoints import model_folder, read_config
+from hieramp.commands import COMMANDS
 from hieramp.errors import UserError
 from hieramp.imageset.card import dataset_card
 from hieramp.imageset.layout import CARD, MANIFEST
@@ -22,7 +23,7 @@ MODEL_HEAD = "---\nlibrary_name: hieramp\ntags:\n- visual-autoregressive\n- data
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("push", help="upload a distilled set or a model to the Hugging Face Hub")
+    parser = commands.add_parser("push", help=COMMANDS["push"])
     parser.add_argument("what", metavar="SET|MODEL", help="a set (zip, folder, shards), a model folder or its name")
     parser.add_argument("name", metavar="NAME", help="on the Hub, like me/my-set")
     parser.add_argument("--private", action="store_true", help="for nobody else to see")

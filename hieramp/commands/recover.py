@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hieramp.checkpoints import model_folder
 from hieramp.class_names import split_names
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, refuse_missing
 from hieramp.commands.distill import make
@@ -21,7 +22,7 @@ MODEL = "cifar10-dit"  # the diffusion transformer that ships
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("recover", help="draw a distilled set anew by a diffusion transformer (DIVER)")
+    parser = commands.add_parser("recover", help=COMMANDS["recover"])
     parser.add_argument("set", help="a set of ours, an image folder, or a .pt file of DC, DM or MTT")
     parser.add_argument("--out", type=Path, help="needed: set.zip, or a folder with another --format")
     parser.add_argument("--seed", type=shared.whole_number, default=0, help="of the whole set")

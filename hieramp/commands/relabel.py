@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import place
 from hieramp.devices import resolve_device
@@ -18,7 +19,7 @@ from hieramp.evaluation.trainer import accuracy_of, confusion
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     soft = [name for name, protocol in PROTOCOLS.items() if protocol.soft]
-    parser = commands.add_parser("relabel", help="store a teacher's labels for every epoch of a student's training")
+    parser = commands.add_parser("relabel", help=COMMANDS["relabel"])
     parser.add_argument("set", type=place, help="distilled set, or a folder of class folders")
     parser.add_argument("--teacher", required=True, help="a model with a classifier, or as for evaluate")
     parser.add_argument("--out", type=Path, required=True, help="folder for the labels; evaluate --teacher takes it")

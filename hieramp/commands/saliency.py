@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hieramp import figures
 from hieramp.class_names import short_name
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.generate import check_out
 from hieramp.diffusion.model import DiffusionDrawing, DiffusionModel
@@ -14,7 +15,7 @@ MAPS = 12  # all scales of a VAR, and as many steps of a diffusion transformer
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("saliency", help="draw an image with its saliency map at every scale")
+    parser = commands.add_parser("saliency", help=COMMANDS["saliency"])
     shared.add_class(parser)
     shared.add_drawing(parser, stages="off")
     parser.add_argument("--out", type=Path, default=Path("saliency.png"), help="where to write the sheet (.png)")

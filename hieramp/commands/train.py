@@ -10,6 +10,7 @@ import torch
 
 import hieramp
 from hieramp.checkpoints import CONDITIONS, DIT_TOKEN, model_folder, read_config
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import add_data_arguments, data_spec, place
 from hieramp.commands.looks import load_perceptual
@@ -33,10 +34,7 @@ FREE_BYTES = 200_000_000  # less than this on the disk is not enough to begin wi
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "train",
-        help="train a model, or a part: vqvae, then var, class-tokens, classifier; or decoder or dit on the vqvae",
-    )
+    parser = commands.add_parser("train", help=COMMANDS["train"])
     parser.add_argument("part", choices=("all", *SHARES, "decoder", "dit"), help="all: those that a VAR needs, in turn")
     parser.add_argument(
         "--data", type=place, required=True, help="folder of class folders, a .tar of one, or a data set id"

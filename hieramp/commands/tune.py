@@ -9,6 +9,7 @@ from tqdm import tqdm
 from hieramp.analysis.judged import judge
 from hieramp.checkpoints import fingerprint, model_folder, read_config, write_text
 from hieramp.classifier import Classifier, load_classifier
+from hieramp.commands import COMMANDS
 from hieramp.commands import arguments as shared
 from hieramp.commands.data_arguments import place
 from hieramp.errors import UserError
@@ -24,7 +25,7 @@ PROXIES = ("judge", "fid", "student")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("tune", help="look for the schedule that serves a proxy best (needs Optuna)")
+    parser = commands.add_parser("tune", help=COMMANDS["tune"])
     parser.add_argument("--ipc", type=shared.positive, default=10, help="images per class of a trial (default: 10)")
     parser.add_argument("--trials", type=shared.positive, default=30, help="in all, earlier sessions counted")
     parser.add_argument(

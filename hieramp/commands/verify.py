@@ -4,19 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from hieramp.commands import COMMANDS
+from hieramp.errors import printable
 from hieramp.imageset.reader import open_set
 from hieramp.imageset.verify import problems
 
 SHOWN = 20
 
 
-def printable(text: str) -> str:
-    """Text from a stranger's file without characters that steer a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("verify", help="compare a distilled set with its manifest")
+    parser = commands.add_parser("verify", help=COMMANDS["verify"])
     parser.add_argument("set", type=Path, help="zip, folder, folder of shards or RDED layout")
     parser.set_defaults(run=run)
 

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 from tqdm import tqdm
 
-from hieramp.data.pictures import to_square
+from hieramp.data.pictures import pixels_of, to_square
 from hieramp.data.source import DataSource, read_image
 from hieramp.devices import to_device_async
 from hieramp.errors import UserError
@@ -135,8 +134,10 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, source: DataSource, size: int, whole: bool = False) -> None:
         self.source = source
+        from torchvision.transforms import v2  # takes seconds to load, and few need it
+
         random = v2.Compose([v2.Resize(round(size * 1.125)), v2.RandomCrop(size)])
-        self.crop = v2.Compose([partial(to_square, size=size) if whole else random, v2.PILToTensor()])
+        self.crop = v2.Compose([partial(to_square, size=size) if whole else random, pixels_of])
 
     def __len__(self) -> int:
         return len(self.source)

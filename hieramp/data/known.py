@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hieramp.class_names import imagenet_info, keys_of
+from hieramp.class_names import keys_of
 from hieramp.data.class_lists import CIFAR10, CIFAR100, IMAGENET100, IMAGENETTE, IMAGEWOOF, TINY_IMAGENET
 from hieramp.errors import UserError
+from hieramp.imagenet import WORDS
 
 FOLDERS = "HIERAMP_DATA"  # environment variable: where folders of data sets lie; else ./data and here
 
@@ -87,7 +88,7 @@ KNOWN = {
     "imagenet": KnownSet(
         "ImageNet-1K",
         "ILSVRC/imagenet-1k",
-        tuple(imagenet_info().label_names()),
+        tuple(WORDS),
         224,
         "imagenet256",
         "timm/resnet18.tv_in1k",

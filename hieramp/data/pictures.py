@@ -3,6 +3,8 @@
 from io import BytesIO
 
 import numpy as np
+import torch
+from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hieramp.errors import UserError
@@ -76,6 +78,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         # Pillow opens 16-bit files as I;16 or, in older versions, as I; an I whose values fit 8 bits is taken as such
         factor = 1.0 if image.mode == "I" and high <= 255 else 1 / 257
     return Image.fromarray((values * factor).round().astype(np.uint8))
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    """An RGB picture as uint8 (3, H, W)."""
+    return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").contiguous()
 
 
 def to_square(image: Image.Image, size: int) -> Image.Image:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hieramp import imagenet
 from hieramp.class_names import keys_of, label_of
 from hieramp.data import DataSource, DataSpec, open_source, read_image
 from hieramp.errors import UserError
@@ -32,7 +33,7 @@ PIXELS: dict[str, Stats] = {
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": (imagenet.MEAN, imagenet.STD),
 }
 TENSOR_FILES = (".pt", ".pth")
 _IMAGES, _LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets")

@@ -10,12 +10,11 @@ from einops import rearrange
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as vision
 
 from hieramp.checkpoints import fingerprint
 from hieramp.classifier import Classifier
 from hieramp.data import DataSource, read_image, to_square
+from hieramp.data.pictures import pixels_of
 from hieramp.distillation.distill import SOFT
 from hieramp.distillation.images import Collector, Shuffled, plan_of_images
 from hieramp.distillation.maker import parallel_map
@@ -107,6 +106,8 @@ class Rded:
     """
 
     def __init__(self, source: DataSource, plan: Plan, classifier: nn.Module, factor: int) -> None:
+        from torchvision.transforms import v2  # takes seconds to load, and few need it
+
         self.mean = _mean_colour(classifier)
         self.shuffled, self.plan, self.classifier, self.factor = Shuffled(source, plan), plan, classifier, factor
         self.shuffled.check(plan.ipc * factor**2, "RDED")
@@ -118,8 +119,8 @@ class Rded:
     def __call__(self, item: Item) -> Image.Image:
         count, k = self.factor**2, item.index % self.plan.ipc
         patches = self.best(item.label)[k : self.plan.ipc * count : self.plan.ipc]
-        mosaic = rearrange(patches, "(rows columns) c h w -> c (rows h) (columns w)", rows=self.factor)
-        picture = vision.to_pil_image(mosaic)
+        mosaic = rearrange(patches, "(rows columns) c h w -> (rows h) (columns w) c", rows=self.factor)
+        picture = Image.fromarray(mosaic.numpy())
         return picture if picture.width == self.plan.image_size else to_square(picture, self.plan.image_size)
 
     def _best(self, label: int) -> torch.Tensor:
@@ -131,7 +132,7 @@ class Rded:
         return torch.stack(surest)[losses.amin(1).argsort(stable=True)]
 
     def _crops(self, index: int, label: int) -> torch.Tensor:
-        image = vision.pil_to_tensor(read_image(self.shuffled.source, index))
+        image = pixels_of(read_image(self.shuffled.source, index))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.plan.seed, label, index))
             return torch.stack([self.crop(image) for _ in range(CROPS)])

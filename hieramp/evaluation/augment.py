@@ -4,14 +4,17 @@ All random numbers come from torch's CPU generator, so that a seed means the sam
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from hieramp.devices import to_device_async
 from hieramp.evaluation.protocols import Training
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 
 def augmented(images_BCHW: Tensor, training: Training) -> Tensor:
@@ -26,11 +29,13 @@ def augmented(images_BCHW: Tensor, training: Training) -> Tensor:
     return torch.where(flip_B[:, None, None, None], x.flip(-1), x)
 
 
-def mixer(training: Training, num_classes: int) -> v2.CutMix:
+def mixer(training: Training, num_classes: int) -> "v2.CutMix":
     """CutMix of a batch with its neighbour; of labels it makes the targets mixed by area, (B, K).
 
     The box is RDED's; every batch is freshly shuffled, so that the neighbour is as random as its permutation.
     """
+    from torchvision.transforms import v2  # takes seconds to load
+
     return v2.CutMix(alpha=training.cutmix, num_classes=num_classes)
 
 
@@ -39,12 +44,16 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 def _box(image_CHW: Tensor, least: float) -> Box:
     """Of a random crop of at least this share of the image, from a side ratio of 3/4 to 4/3."""
+    from torchvision.transforms import v2
+
     found = v2.RandomResizedCrop(image_CHW.shape[-1], scale=(least, 1.0)).make_params([image_CHW])
     return found["top"], found["left"], found["height"], found["width"]
 
 
 def _resized(image_CHW: Tensor, box: Box) -> Tensor:
-    return v2.functional.resized_crop(image_CHW, *box, list(image_CHW.shape[-2:]), antialias=True)
+    from torchvision.transforms.v2.functional import resized_crop
+
+    return resized_crop(image_CHW, *box, list(image_CHW.shape[-2:]), antialias=True)
 
 
 def cropped(images_BCHW: Tensor, boxes: Sequence[Box]) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop
 
 from hieramp.checkpoints import fingerprint
 from hieramp.class_names import keys_of_both
@@ -97,7 +96,11 @@ def _hold_source(
     source = open_source(path, split)
     size = size or min(read_image(source, 0).size)
     decoded = decode(source, resized or size, limit)
-    images = decoded.images if resized in (None, size) else center_crop(decoded.images, [size, size])
+    images = decoded.images
+    if resized not in (None, size):
+        from torchvision.transforms.v2.functional import center_crop  # takes seconds to load
+
+        images = center_crop(images, [size, size])
     names = tuple(described_classes(source.class_names)["class_names"])
     whole = len(images) == len(source)  # nothing was skipped or left out
     files = tuple(source.files.where(i) for i in range(len(source))) if whole else ()

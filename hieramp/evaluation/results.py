@@ -7,12 +7,11 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -90,8 +89,8 @@ def versions() -> dict[str, str]:
         "hieramp": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
+        "torchvision": version("torchvision"),
+        "timm": version("timm"),
     }
 
 

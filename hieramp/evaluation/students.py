@@ -8,10 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +18,8 @@ from hieramp.classifier import Classifier
 from hieramp.config import ClassifierConfig
 from hieramp.errors import UserError
 from hieramp.evaluation.protocols import SMALL_SIDE
+from hieramp.imagenet import MEAN, STD
+from hieramp.published import plain_network
 
 OWN = ("resnet18", "small", "convnet")
 PREVIEW = ("small",)
@@ -38,7 +38,7 @@ class Normalized(nn.Module):
     def __init__(self, network: nn.Module, size: int = 0) -> None:
         super().__init__()
         self.network, self.size = network, size
-        for name, values in {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}.items():
+        for name, values in {"mean": MEAN, "std": STD}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -83,6 +83,8 @@ class ConvNet(nn.Sequential):
 
 
 def _from_timm(name: str, num_classes: int, image_size: int) -> nn.Module:
+    import timm  # takes seconds to load
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], n=3, cutoff=0.4)
         raise UserError(f"there is no network {name!r}; the nearest are: {', '.join(near or OWN)}")
@@ -164,16 +166,9 @@ def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, t
     if name is None:
         raise UserError(f"{path} does not name its network: give it as NAME={path}, such as resnet18={path}")
     names = _names_beside(path)
-    network = _plain(name, len(names))
+    network = plain_network(name, len(names))
     load_strictly(network, state, str(path))
     return Normalized(network), name, names
-
-
-def _plain(name: str, num_classes: int) -> nn.Module:
-    """A timm network as timm makes it, with the stem that its published weights have."""
-    if not timm.is_model(name):
-        raise UserError(f"there is no network {name!r} in timm: see timm.list_models()")
-    return timm.create_model(name, pretrained=False, num_classes=num_classes)
 
 
 def _about(path: Path) -> dict | None:

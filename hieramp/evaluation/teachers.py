@@ -6,18 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from hieramp.checkpoints import fingerprint, load_strictly, model_folder, read_config
-from hieramp.class_names import imagenet_info, keys_of_both
+from hieramp.class_names import keys_of_both
 from hieramp.classifier import load_classifier
 from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages, align_classes
 from hieramp.evaluation.students import load_network
+from hieramp.imagenet import WORDS
 from hieramp.pickles import read_checkpoint, unwrapped
-from hieramp.published import IMAGENET_CLASSES, Published, check_name, fetch_network, fitted, own_size, width_of
+from hieramp.published import (
+    IMAGENET_CLASSES,
+    Published,
+    check_name,
+    fetch_network,
+    fitted,
+    own_size,
+    plain_network,
+    width_of,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Teacher:
         """The ImageNet ids of its classes, or their names where they have none."""
         if self.wnids or self.class_names != _imagenet_names():
             return self.wnids or self.class_names
-        return tuple(imagenet_info().label_names())
+        return tuple(WORDS)
 
     def for_classes(self, class_names: Sequence[str], whose: str, wnids: Sequence[str] = ()) -> "Teacher":
         """The same teacher with the logits of some of its classes alone, found by name or ImageNet id, in their order.
@@ -141,7 +150,7 @@ def _foreign(name: str, path: Path) -> tuple[nn.Module, str, tuple[str, ...]]:
     check_name(name)
     state = unwrapped(read_checkpoint(path))
     names = _names_of(path, state)
-    plain = timm.create_model(name, pretrained=False, num_classes=len(names))
+    plain = plain_network(name, len(names))
     first = getattr(plain, "conv1", None)
     small = isinstance(first, nn.Conv2d) and _has_small_stem(state)
     if isinstance(first, nn.Conv2d) and small:
@@ -177,8 +186,7 @@ def _names_of(path: Path, state: dict[str, Tensor]) -> tuple[str, ...]:
 
 
 def _imagenet_names() -> tuple[str, ...]:
-    info = imagenet_info()
-    return tuple(info.label_name_to_description(wnid) for wnid in info.label_names())
+    return tuple(WORDS.values())
 
 
 def _has_small_stem(state: dict[str, Tensor]) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
 from hieramp.checkpoints import fingerprint
 from hieramp.data import DataSource, read_image, to_square
+from hieramp.data.pictures import pixels_of
 from hieramp.devices import to_device_async
 from hieramp.diffusion.model import DiffusionModel
 from hieramp.distillation.maker import full_float32
@@ -45,7 +45,7 @@ class RealImages:
 
     def pixels(self, indices: Sequence[int], size: int) -> Tensor:
         """Images as squares of this side, uint8 (N, 3, size, size)."""
-        return torch.stack([vision.pil_to_tensor(to_square(read_image(self.source, i), size)) for i in indices])
+        return torch.stack([pixels_of(to_square(read_image(self.source, i), size)) for i in indices])
 
     def check_count(self, needed: int, limit: int, what: str) -> None:
         """Raise UserError where a class has fewer images than are needed."""

@@ -124,6 +124,42 @@ def test_both_solvers_arrive_on_both_paths(levels: list[NoiseLevel], solver: str
     assert torch.allclose(pushed.after, 2.5 * goal, atol=1e-4)  # w = 2.5, and the null label's data lie at 0
 
 
+class Gaussian(Straight):
+    """Data of deviation τ around 0, whose exact x0 is known; on its way z stays at z / √(a²τ² + s²)."""
+
+    tau = 0.5
+
+    def __init__(self) -> None:
+        super().__init__(torch.zeros(1))
+
+    def predict(self, z: Tensor, level: NoiseLevel, labels_B: Tensor, factors: object = None) -> Prediction:
+        a, s = level.signal, level.noise
+        x0 = z * (a * self.tau**2 / (a**2 * self.tau**2 + s**2))
+        return Prediction(x0, (z - a * x0) / s)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_twice_the_steps_halve_the_error_of_euler_and_quarter_that_of_heun(solver: str, order: int) -> None:
+    noise = gaussian([0], [0], (4, 4, 4), CPU)
+
+    def error(steps: int) -> float:
+        *_, last = sample(Gaussian(), noise, flow_levels(steps), torch.tensor([0]), solver=solver)  # type: ignore[arg-type]
+        return (last.after - Gaussian.tau * noise).abs().max().item()
+
+    assert error(16) / error(32) == pytest.approx(2**order, rel=0.15)
+
+
+@pytest.mark.parametrize("levels", [flow_levels(6), ddpm_levels(6, alphas_bar())], ids=["flow", "ddpm"])
+def test_the_first_round_of_an_inversion_is_that_of_ddim(levels: list[NoiseLevel]) -> None:
+    """Back along the velocity that is foreseen at the picture itself, brought to the noisier level."""
+    picture = gaussian([0], [1], (2, 2, 2), CPU)
+    level, following = levels[3:5]
+    back = invert(Gaussian(), picture, [level, following], torch.tensor([0]), rounds=1)  # type: ignore[arg-type]
+    here, there = level.signal + level.noise, following.signal + following.noise
+    found = Gaussian().predict(picture * here / there, level, torch.tensor([0]))
+    assert torch.allclose(back, here * (picture / there + (level.t - following.t) * found.velocity), atol=1e-6)
+
+
 def test_a_guide_leads_elsewhere() -> None:
     """A guide that wants x0 elsewhere, as those of MGD3 or DIVER will, in terms of ε: Δx0 = -(s/a)·Δε."""
     goal, anchor = torch.ones(1, 2, 2, 2), torch.full((1, 2, 2, 2), -3.0)

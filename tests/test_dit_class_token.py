@@ -18,7 +18,7 @@ from hieramp.checkpoints import load_part, read_config, save_part
 from hieramp.classifier import Classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, DiTClassTokenConfig, to_json
-from hieramp.diffusion.class_token import DiTClassToken
+from hieramp.diffusion.class_token import SPANS, DiTClassToken
 from hieramp.diffusion.dit import DiT
 from hieramp.diffusion.latents import LatentBasis
 from hieramp.diffusion.levels import COARSE_UNTIL, MID_UNTIL, NoiseLevel
@@ -113,6 +113,23 @@ def test_it_looks_by_the_noise(seeing: DiffusionModel) -> None:
     for stage, times in TIMES.items():
         assert all(NoiseLevel(1 - t, t, 0).stage == stage for t in times)
     assert COARSE_UNTIL < MID_UNTIL and another_of_class(torch.tensor([0, 1, 0])).tolist() == [2, 1, 0]
+
+
+def test_no_place_is_looked_at_for_being_at_the_edge(seeing: DiffusionModel) -> None:
+    """Where all positions are alike, so are their weights: the average of neighbours counts those that there are."""
+    assert seeing.class_token is not None
+    alike = torch.randn(1, 1, TINY.width).expand(1, 64, -1)
+    assert torch.allclose(seeing.class_token(alike, torch.tensor([0.5])).map(), torch.full((1, 64), 1 / 64), atol=1e-6)
+
+
+def test_calibrated_it_sees_tokens_of_mean_0_and_spread_1() -> None:
+    made, x = token(), 3 * torch.randn(50, 64, TINY.width) + torch.linspace(-2, 2, TINY.width)
+    made.calibrate(2, x)
+    seen: list[torch.Tensor] = []
+    made.key.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    made(x, torch.full((50,), 2.5 / SPANS))
+    assert torch.allclose(seen[0].mean((0, 1)), torch.zeros(TINY.width), atol=1e-3)
+    assert torch.allclose(seen[0].std((0, 1)), torch.ones(TINY.width), atol=1e-3)
 
 
 def test_the_commands_train_draw_and_judge_it(

@@ -98,6 +98,13 @@ def test_a_step_goes_down_the_gradient_of_the_distance_of_means(image_folder: Pa
     assert torch.allclose(matcher.images, before - images.grad, atol=1e-4)  # learning rate 1
 
 
+def test_the_descent_is_the_papers(image_folder: Path) -> None:
+    """SGD with momentum 0.5, at rate 1, from 100 images a class on at 10."""
+    (group,) = _matcher(image_folder, Matching()).optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (1.0, 0.5, 0)
+    assert Matching().rate(99) == 1 and Matching().rate(100) == 10 and Matching(learning_rate=3.0).rate(100) == 3
+
+
 def test_the_distance_falls(image_folder: Path) -> None:
     def distance(images: torch.Tensor) -> float:
         network = fresh_network(32, 99, CPU)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from hieramp.distillation.methods import store
 from hieramp.distillation.methods.anchors import AnchorsOf, k_means
 from hieramp.distillation.methods.cao2 import CaO2, Refined
 from hieramp.distillation.methods.d3hr import D3HR
-from hieramp.distillation.methods.d4m import D4M
+from hieramp.distillation.methods.d4m import D4M, NoisedAnchors
 from hieramp.distillation.methods.method import Method
 from hieramp.distillation.methods.mgd3 import MGD3, Pull
 from hieramp.distillation.methods.noise_levels import levels_of, log_snr_of, respaced
@@ -36,7 +37,7 @@ from hieramp.distillation.plan import Item
 from hieramp.errors import UserError
 from hieramp.imageset.reader import open_set
 from hieramp.scales import Scales
-from hieramp.training.minimax import LatentMemory, folded, only_small_parts
+from hieramp.training.minimax import LatentMemory, MinimaxObjective, MinimaxOptions, folded, only_small_parts
 from hieramp.vqvae.model import VQVAE
 
 CPU = torch.device("cpu")
@@ -145,6 +146,16 @@ def test_anchors_are_of_the_class_by_its_name(small: DiffusionModel, source: Dat
     ]
     distances = [min(float((one[0] - anchor).abs().max()) for one in found) for anchor in anchors]
     assert max(distances) < 1e-4
+
+
+@pytest.mark.parametrize("level", [NoiseLevel(0.3, 0.7, 700), NoiseLevel(0.8, 0.6, 400)], ids=["flow", "ddpm"])
+def test_d4m_starts_from_the_anchor_with_the_noise_of_its_level(level: NoiseLevel) -> None:
+    """z = a·m + s·ε, with the ε that is the image's own."""
+    anchors = AnchorsOf({1: torch.randn(2, 3, 4, 4)}, 2)
+    items = [Item(0, 1, 5, "a"), Item(1, 1, 6, "b")]
+    eps = gaussian([1, 1], [5, 6], (3, 4, 4), torch.device("cpu"))
+    wanted = level.signal * anchors(items) + level.noise * eps
+    assert torch.allclose(NoisedAnchors(anchors, level)(items), wanted)
 
 
 def hieramp_picture(source: DataSource, index: int) -> np.ndarray:
@@ -271,6 +282,37 @@ def test_the_distance_of_a_group_is_that_of_its_statistics() -> None:
         skewness = (((group - group.mean(0)) / group.std(0)) ** 3).mean(0)
         wanted = (group.mean(0) - mean).norm() + (group.std(0) - std).norm() + 0.5 * skewness.norm()
         assert float(distance) == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_a_chosen_group_has_the_mean_and_deviation_of_its_class() -> None:
+    """z = μ + σ·normal, with the deviation of a sample (n - 1): few images are not taken for all."""
+    inverted = 3 * torch.randn(5, 2, 4, 4) + 1
+    few = D3HR(groups=10)._chosen(SimpleNamespace(ipc=50, seed=0), 0, inverted)  # type: ignore[arg-type]
+    assert torch.allclose(few["mean"], inverted.mean(0), atol=1e-5) and torch.allclose(few["std"], inverted.std(0))
+    normal = (few["z"] - few["mean"]) / few["std"]
+    assert normal.shape == (50, 2, 4, 4) and abs(float(normal.mean())) < 0.1 and 0.9 < float(normal.std()) < 1.1
+
+
+def test_the_largest_cluster_comes_first_with_its_own_size() -> None:
+    z = torch.cat([torch.full((2, 1, 2, 2), -5.0), torch.full((6, 1, 2, 2), 5.0), torch.full((4, 1, 2, 2), 0.0)])
+    z += 0.1 * torch.randn(z.shape)
+    found = D4M()._clustered(SimpleNamespace(ipc=3, seed=0), 0, z)  # type: ignore[arg-type]
+    assert found["sizes"].tolist() == [6, 4, 2]
+    assert found["centroids"].mean((1, 2, 3)).round().tolist() == [5, 0, -5]
+    assert found["nearest"].mean((1, 2, 3)).round().tolist() == [5, 0, -5]
+
+
+def test_minimax_compares_what_is_foreseen_with_both_memories() -> None:
+    """Near to the farthest real latent of the class, far from the nearest of those foreseen before."""
+    options = MinimaxOptions(representative=2.0, diverse=3.0, whole=True)
+    objective = MinimaxObjective(DiT(SMALL), VQVAE(TINY_VQVAE), LatentBasis(SMALL.channels, 1), options)
+    x0, before, now = (torch.randn(3, *SMALL_SHAPE) for _ in range(3))
+    objective.further(x0, before, torch.tensor([0, 0, 1]))
+    terms = objective.further(torch.randn(1, *SMALL_SHAPE), now[:1], torch.tensor([0]))
+    to_real = torch.cosine_similarity(now[:1].flatten(1), x0[:2].flatten(1))
+    to_foreseen = torch.cosine_similarity(now[:1].flatten(1), before[:2].flatten(1))
+    assert float(terms["representative"]) == pytest.approx(2 * (1 - float(to_real.min())), rel=1e-4)
+    assert float(terms["diverse"]) == pytest.approx(3 * float(to_foreseen.max()), rel=1e-4)
 
 
 def test_cao2_takes_those_named_right_first() -> None:

@@ -26,7 +26,8 @@ def test_saliency_is_the_mean_over_heads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rho", "positions", "expected"), [(0.5, 4, 2), (0.5, 9, 4), (0.29, 100, 29), (0.01, 4, 1), (1.0, 9, 9)]
+    ("rho", "positions", "expected"),
+    [(0.5, 4, 2), (0.5, 9, 4), (0.29, 100, 29), (0.3, 16, 4), (0.01, 4, 1), (1.0, 9, 9)],
 )
 def test_share_is_floored_and_at_least_one(rho: float, positions: int, expected: int) -> None:
     assert num_salient(rho, positions) == expected
@@ -53,6 +54,16 @@ def test_guidance_saliency_lies_where_the_class_matters() -> None:
     m = guidance_saliency(conditional, unconditional)
     assert torch.allclose(m, torch.tensor([[0.0, 1.0]]), atol=1e-6)
     assert torch.allclose(guidance_saliency(unconditional, unconditional), torch.tensor([[0.5, 0.5]]))
+
+
+def test_guidance_saliency_is_the_divergence_from_the_unconditional_half() -> None:
+    """KL(conditional ‖ unconditional): what the class makes likely counts, more than what it rules out."""
+    conditional, unconditional = (
+        torch.tensor([[[0.9, 0.1], [0.5, 0.5]]]).log(),
+        torch.tensor([[[0.5, 0.5], [0.9, 0.1]]]).log(),
+    )
+    expected = torch.tensor([0.9 * math.log(1.8) + 0.1 * math.log(0.2), 0.5 * math.log(5 / 9) + 0.5 * math.log(5)])
+    assert torch.allclose(guidance_saliency(conditional, unconditional)[0], expected / expected.sum(), atol=1e-5)
 
 
 def test_stages_of_the_official_scales_and_of_others() -> None:

@@ -18,7 +18,7 @@ from hieramp.config import ClassifierConfig, to_json
 from hieramp.data.known import KNOWN
 from hieramp.evaluation.images import load_set
 from hieramp.evaluation.studies import Study, filled, read_study
-from hieramp.evaluation.tables import figures, markdown, plot, write_into
+from hieramp.evaluation.tables import figures, markdown, plot, summary, write_into
 
 ROOT = Path(__file__).parent.parent
 REAL = "--method random-real"
@@ -237,6 +237,17 @@ def test_a_row_may_be_left_out_of_a_column() -> None:
     study = Study("s", "S", rows={"a": "", "b": ""}, columns={"one": "--ipc 1", "two": ""}, left_out={"a": ["one"]})
     assert [(cell.row, cell.column) for cell in study.cells()] == [("b", "one"), ("a", "two"), ("b", "two")]
     assert "| a |  | – |" in figures(study, dict.fromkeys(study.cells()))
+
+
+def test_rows_of_fewer_than_three_students_are_marked_and_explained() -> None:
+    study = Study("s", "S", rows={"a": "", "b": "", "c": ""}, columns={"one": ""})
+    runs = [[{"best": 0.5, "last": 0.5}, {"best": 0.6, "last": 0.6}, {"best": 0.7, "last": 0.7}][:n] for n in (1, 2, 3)]
+    results = {cell: {"runs": some, "preview": []} for cell, some in zip(study.cells(), runs, strict=True)}
+    text = summary(study, results)
+    assert "| a | 50.0¹ |" in text and "| b | 55.0 ± 7.1² |" in text and "| c | 60.0 ± 10.0 |" in text
+    assert "¹ one run, so no deviation." in text and "² two runs, so the deviation is hardly known." in text
+    first, *_ = study.cells()
+    assert "²" not in summary(study, dict.fromkeys(study.cells()) | {first: results[first]})
 
 
 def test_a_foreign_study_and_a_document_without_a_place(tmp_path: Path) -> None:

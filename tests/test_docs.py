@@ -14,7 +14,7 @@ from hieramp.commands import data_arguments
 from hieramp.commands.main import build_parser
 from hieramp.evaluation.results import read_result, scores
 from hieramp.evaluation.studies import Results, read_study
-from hieramp.evaluation.tables import summary
+from hieramp.evaluation.tables import FEW, summary
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -156,7 +156,7 @@ def test_the_readmes_figures_are_those_measured() -> None:
             result = measured.get((row[0], heading))  # some sets cannot be made at IPC 1
             assert (figure == "–") == (result is None)
             if result:
-                assert figure == f"{scores(result)[0]}" + "¹" * (len(result["runs"]) == 1), (row[0], heading)
+                assert figure == f"{scores(result)[0]}" + FEW.get(len(result["runs"]), "")[:1], (row[0], heading)
 
 
 def test_no_path_of_one_machine() -> None:

@@ -27,7 +27,7 @@ from hieramp.evaluation.augment import augmented, mixer
 from hieramp.evaluation.epoch_labels import EpochLabels
 from hieramp.evaluation.images import LabeledImages, align_classes, load_set, load_test
 from hieramp.evaluation.keeper import EpochRow, Keeper
-from hieramp.evaluation.protocols import PROTOCOLS, Training, training_of
+from hieramp.evaluation.protocols import PROTOCOLS, SMALL_SIDE, Training, training_of
 from hieramp.evaluation.runner import Evaluation, EvaluationConfig
 from hieramp.evaluation.students import (
     ConvNet,
@@ -117,6 +117,7 @@ def test_the_numbers_of_the_protocols(
     training = training_of(PROTOCOLS[protocol], student, images, classes, size)
     assert (training.epochs, training.batch_size, training.learning_rate) == (epochs, batch, rate)
     assert training.min_crop == crop and training.soft == (protocol != "hard")
+    assert training.shuffle_patches == (2 if protocol == "rded" and size > SMALL_SIDE else 1)
     assert (training.temperature, training.weight_decay, training.betas) == (20.0, 0.01, (0.9, 0.999))
 
 
@@ -149,11 +150,11 @@ def test_cutmix_mixes_what_it_says() -> None:
 
 def test_small_images_are_only_flipped() -> None:
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (40, 3, SIDE, SIDE)).byte()
-    out = augmented(images, short())
-    kept = [torch.equal(out[i], images[i] / 255) for i in range(40)]
-    flipped = [torch.equal(out[i], images[i].flip(-1) / 255) for i in range(40)]
-    assert all(k or f for k, f in zip(kept, flipped, strict=True)) and 8 < sum(kept) < 32
+    images = torch.randint(0, 256, (400, 3, SIDE, SIDE)).byte()
+    out = augmented(images, training_of(PROTOCOLS["rded"], "small", 400, 4, SIDE))
+    kept = [torch.equal(out[i], images[i] / 255) for i in range(400)]
+    flipped = [torch.equal(out[i], images[i].flip(-1) / 255) for i in range(400)]
+    assert all(k or f for k, f in zip(kept, flipped, strict=True)) and 160 < sum(kept) < 240
 
 
 def test_larger_images_are_cropped_by_the_protocols_share() -> None:
@@ -172,6 +173,7 @@ def test_quarters_change_places_and_nothing_is_lost() -> None:
     images = (quarters * 50).byte().expand(32, 3, SIDE, SIDE)
     out = (augmented(images, replace(short(), shuffle_patches=2)) * 255 / 50).round().long()
     assert all(sorted(image[0, ::4, ::4].flatten().tolist()) == [0, 1, 2, 3] for image in out)
+    assert torch.equal(out, out[..., ::4, ::4].repeat_interleave(4, -2).repeat_interleave(4, -1))  # none was cut
     assert len({tuple(image[0, ::4, ::4].flatten().tolist()) for image in out}) == 4
 
 
@@ -235,6 +237,28 @@ def build_like(student: nn.Module) -> nn.Module:
     copy = build()
     copy.load_state_dict(student.state_dict())
     return copy
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_confusion_is_by_true_class_and_leaves_the_network_as_it_came(training: bool) -> None:
+    class NamesRed(nn.Module):
+        def forward(self, images_BCHW: Tensor) -> Tensor:
+            assert not self.training
+            return F.one_hot(torch.ones(len(images_BCHW), dtype=torch.long), 4).float()
+
+    network = NamesRed().train(training)
+    counts_KK = confusion(network, patterns(3, 0))
+    assert counts_KK.tolist() == [[0, 3, 0, 0]] * 4 and accuracy_of(counts_KK) == 0.25
+    assert network.training == training
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a last batch of 4 among 8 every image counts as much as those before."""
+    held = patterns(3, 0)
+    trainer = Trainer(build(), None, held, short(held=held))
+    monkeypatch.setattr(trainer, "step", lambda images, _: torch.tensor([len(images), 1 / len(images)]))
+    loss, agreement = trainer.epoch(0)
+    assert loss == pytest.approx((8 * 8 + 4 * 4) / 12) and agreement == pytest.approx(2 / 12)
 
 
 def test_real_labels_teach_and_shuffled_ones_do_not() -> None:

@@ -86,6 +86,17 @@ def test_a_judges_attribution_sums_to_what_blurring_costs_and_finds_the_spot() -
     assert torch.equal(on_grid(attribution_NHW, SIDE).argmax(1), truth_NL.argmax(1))
 
 
+def test_attribution_leaves_out_what_the_blurred_picture_has_too() -> None:
+    """A judge of brightness alone: blurring costs it next to nothing, however bright the picture is."""
+
+    def bright(images_NCHW: torch.Tensor) -> torch.Tensor:
+        light = 5 * images_NCHW.mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(light), light], 1)
+
+    pictures, _ = spotted()
+    assert attribution(bright, pictures).sum((1, 2)).abs().max() < 0.05
+
+
 class Pooled(nn.Module):
     """A convolution, an average over all positions, a linear layer: what CAM (arXiv 1512.04150) was made for."""
 

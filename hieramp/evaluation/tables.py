@@ -12,6 +12,8 @@ from hieramp.evaluation.studies import Cell, Results, Study
 from hieramp.figures import save_figure
 from hieramp.files import csv_text, markdown_table, write_text
 
+# of rows with fewer than three students: a sign, and what it says
+FEW = {1: "¹ one run, so no deviation.", 2: "² two runs, so the deviation is hardly known."}
 MISSING = "–"
 COLORS = ("#1c1b22", "#b5483a", "#4a6fa5", "#7a8b4f", "#c9a13b", "#8a6aa8", "#5f9ea0", "#a0a0a0")
 HATCHES = ("", "//", "..")  # a table with more rows than colours uses each again, hatched
@@ -62,8 +64,8 @@ def _figure(result: dict[str, Any] | None) -> str:
     if not result or not result["runs"]:
         return MISSING
     star = "*" if result["preview"] else ""
-    one = "¹" if len(result["runs"]) == 1 else ""
-    return f"{scores(result)[0]}{one}{star}"
+    few = FEW.get(len(result["runs"]), "")[:1]
+    return f"{scores(result)[0]}{few}{star}"
 
 
 def details(measured: dict[Cell, dict[str, Any]]) -> str:
@@ -91,7 +93,8 @@ def details(measured: dict[Cell, dict[str, Any]]) -> str:
 
 
 def _notes(measured: dict[Cell, dict[str, Any]]) -> list[str]:
-    notes = ["¹ one run, so no deviation."] if any(len(r["runs"]) == 1 for r in measured.values()) else []
+    counts = {len(result["runs"]) for result in measured.values()}
+    notes = [note for count, note in FEW.items() if count in counts]
     return notes + (["\\* a preview: not the whole protocol."] if any(r["preview"] for r in measured.values()) else [])
 
 

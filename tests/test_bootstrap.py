@@ -105,7 +105,7 @@ def test_the_papers_direction_is_one_sentence(stage: str, low: float, high: floa
 
 def test_the_bias_of_few_images_is_taken_from_the_interval_not_added() -> None:
     """Images drawn again are fewer kinds, so their entropy is lower: of few much more than of many. With 5 images
-    before and 200 after, a difference drawn again is too high; the middle of the interval 2θ - θ* is below the value."""
+    before and 200 after, a difference drawn again is too high; the middle of 2θ - θ* is below the value."""
     generator = torch.Generator().manual_seed(0)
     few, many = (code_counts(torch.randint(40, (n, 6), generator=generator), 40) for n in (5, 200))
     found = usage_difference(few, many, is_paired=False)

@@ -36,6 +36,7 @@ PLAIN = {
     "data",
     "classifier",
     "figures",
+    "imagenet",
     "version",
     "devices",
     "fields",

@@ -537,10 +537,11 @@ def test_a_number_mended_at_once_is_drawn(browser: Any, address: str, monkeypatc
 
 
 def test_a_study_begins_at_once_and_stops(browser: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, job = threading.Event(), Device.job
+    gate, waits, job = threading.Event(), threading.Event(), Device.job
 
     @contextmanager
     def held_up(device: Device) -> Iterator[None]:
+        waits.set()
         gate.wait(60)
         with job(device):
             yield
@@ -550,6 +551,7 @@ def test_a_study_begins_at_once_and_stops(browser: Any, address: str, monkeypatc
         monkeypatch.setattr(Device, "job", held_up)
         tab.get_by_role("button", name="Compare schedules").click()
         tab.get_by_text("Counting: the first samples are being drawn").wait_for()  # nothing is drawn yet
+        assert waits.wait(60)  # a Stop before it had begun would leave nothing to say
         tab.locator("#stop-compare").click()
         gate.set()
         tab.get_by_text("Stopped: this is as far as it came.").wait_for()

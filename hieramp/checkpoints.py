@@ -12,7 +12,7 @@ own goes before.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,12 +118,14 @@ def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.float16) -> None:
+def save_part(
+    folder: Path, part: str, state: State, dtype: torch.dtype = torch.float16, followed_by: Collection[str] = ()
+) -> None:
     """Write the weights of one part; floating tensors are stored in `dtype`.
 
     All shards carry the fingerprint of the whole, and none is renamed before all are written: after a kill between two
     renames the others are found by `load_part`. What was trained on the part before is told of, and refused by
-    `load_part` from then on.
+    `load_part` from then on; of `followed_by`, the parts that are written next, nothing is told.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored = {
@@ -148,8 +150,8 @@ def save_part(folder: Path, part: str, state: State, dtype: torch.dtype = torch.
     for old in set(_shards(folder, part)) - set(shards):
         old.unlink()
     record_bases(folder, [part], anew=True)
-    for other in BASES:
-        if has_part(folder, other) and BASES[other] == part and has_other_base(folder, other):
+    for other in parts_on(folder, part):
+        if other not in followed_by and has_other_base(folder, other):
             log.warning(_on_another_base(folder, other))
 
 

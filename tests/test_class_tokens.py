@@ -200,7 +200,9 @@ def test_they_find_a_planted_object() -> None:
 TRAIN = ["train", "--preset", "tiny"]
 
 
-def test_training_makes_a_small_file_and_leaves_the_backbone(image_folder: Path, tmp_path: Path) -> None:
+def test_training_makes_a_small_file_and_leaves_the_backbone(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import tiny_train
 
     assert tiny_train.PRESET.var.depth == 2
@@ -217,6 +219,7 @@ def test_training_makes_a_small_file_and_leaves_the_backbone(image_folder: Path,
     assert loaded.var.config.own_class_tokens and loaded.var.class_attention.mean_SC.abs().max() > 0
     tokens = load_part(tmp_path, "class_tokens-dropped")
     main([*TRAIN, "class-tokens", *common, "--watch-block", "1", "--token-width", "16", "--with-backbone"])
+    assert "trained on another" not in caplog.text  # they were written anew with it
     assert fingerprint(load_part(tmp_path, "var")) != fingerprint(before)
     assert fingerprint(load_part(tmp_path, "class_tokens-dropped")) != fingerprint(tokens)
     assert torch.isfinite(hieramp.load(tmp_path, "cpu").generate([0, 1], [0, 0], ALL).images).all()

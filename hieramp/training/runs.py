@@ -236,7 +236,7 @@ def train_class_tokens(
             about |= {"block": config.watched_block, "width": config.own_width}
             about |= {name: getattr(options, name) for name in ("same_map", "left_out", "narrow")}
         if options.with_backbone:
-            save_part(settings.folder, "var", rest)
+            save_part(settings.folder, "var", rest, followed_by=[f"class_tokens-{condition}"])
         known = (settings.folder / "config.json").is_file()
         variants = class_token_variants(settings.folder) if known and not options.with_backbone else {}
         save_part(settings.folder, f"class_tokens-{condition}", tokens)

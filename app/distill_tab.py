@@ -93,10 +93,10 @@ def build(context: AppContext, controls: Controls, demo: gr.Blocks, memory: Reme
     fill: list[Any] = list(asked.values())  # what is filled in outlives a reload
     gr.on([field.input for field in fill], lambda *values: list(values), fill, form, **CHEAP)
     filled = demo.load(lambda values: form_of(context, values), form, fill, **CHEAP)
-    filled.success(does.recount, fields, count, **ASKING)
+    filled.success(does.recount, fields, count, **CHEAP)
     kept = [remembered, listed]
     estimate_tab.connect(context, estimated, does.recipe, controls, [classes, ipc, soft], {seed})
-    gr.on([classes.input, ipc.input], does.recount, fields, count, trigger_mode="always_last", **ASKING)
+    gr.on([classes.input, ipc.input], does.recount, fields, count, trigger_mode="always_last", **CHEAP)
     start.click(does.begin, {remembered, *fields}, [remembered, *shown], trigger_mode="once", **ASKING)
     stop.click(does.stop, kept, shown, **CHEAP)
     resume.click(does.resume, kept, shown, **ASKING)

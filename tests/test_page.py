@@ -493,6 +493,20 @@ def test_a_page_at_rest_asks_for_no_frames(browser: Any, address: str) -> None:
     tab.close()
 
 
+def test_a_page_at_rest_holds_one_connection(browser: Any, address: str) -> None:
+    """A browser has six for a server that speaks HTTP/1.1: with two each, a fourth tab would stay empty."""
+    for _ in range(4):
+        tab, held = browser.new_page(), set()
+        tab.on("request", lambda request, held=held: held.add(request.url))
+        for ended in ("requestfinished", "requestfailed"):
+            tab.on(ended, lambda request, held=held: held.discard(request.url))
+        tab.goto(address)
+        tab.wait_for_selector(FINISHED)
+        tab.wait_for_timeout(500)
+        assert [url.split("/")[-2] for url in held] == ["heartbeat"], held
+        tab.close()
+
+
 def test_an_answer_that_comes_late_takes_nothing_back(
     browser: Any, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

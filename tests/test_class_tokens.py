@@ -111,6 +111,20 @@ def test_neighbours_are_averaged_within_a_map() -> None:
     assert torch.equal(neighbourhood(3), torch.eye(9))
 
 
+def test_calibrated_they_see_tokens_of_mean_0_and_spread_1() -> None:
+    """At each scale by itself, whatever its image tokens have in common."""
+    attention, width = own_model().var.class_attention, TINY_VAR.width
+    common = torch.arange(len(attention.scale_L) * width).view(-1, width).sin()  # of each position
+    image_NLC = 3 * common + torch.randn(200, *common.shape, generator=torch.Generator().manual_seed(0))
+    attention.calibrate(image_NLC)
+    seen: list[torch.Tensor] = []
+    attention.key.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    attention(torch.zeros(1, OWN.own_width), image_NLC)
+    for part in seen[0].split([side * side for side in SIDES], 1):
+        assert torch.allclose(part.mean((0, 1)), torch.zeros(width), atol=1e-3)
+        assert torch.allclose(part.std((0, 1)), torch.ones(width), atol=1e-2)
+
+
 @pytest.fixture
 def folder(model_folder: Path, tmp_path: Path) -> Path:
     """The tiny model, with class tokens of their own in a file beside the folder."""

@@ -99,6 +99,14 @@ def test_other_official_variants_are_recognised(change: dict) -> None:
     assert torch.isfinite(model.generate([1], [0]).images).all()
 
 
+def test_the_temperature_of_attention_ends_at_100() -> None:
+    """As in the authors' code: an exponent learned beyond log 100 counts as log 100."""
+    attention = VAR(TRANSFORMER).blocks[0].attn
+    attention.scale_mul_1H11.data.fill_(9.0)
+    gain_2H1 = attention.qkv_params().gain_2H1
+    assert gain_2H1 is not None and torch.allclose(gain_2H1[0], torch.tensor(100.0)) and (gain_2H1[1] == 1).all()
+
+
 @pytest.mark.parametrize("depth", [16, 20, 24, 30])
 def test_every_official_depth_has_its_sizes(depth: int) -> None:
     """Built without memory: shapes alone, as in var_d16 … var_d30."""

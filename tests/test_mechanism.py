@@ -20,6 +20,7 @@ KINDS = {
     "own class tokens": replace(TINY_VAR, **OWN),
     "four passes": replace(TINY_VAR, **OWN, last_passes=4),
     "no class tokens": replace(TINY_VAR, class_token_scales=()),
+    "dot products": replace(TINY_VAR, l2_attention=False),
 }
 LABEL, SEED = 1, 3
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from tiny_train import PRESET
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 from hieramp.training import class_tokens, runs, var
 from hieramp.training.augment import randomly_flipped, randomly_shifted
 from hieramp.training.class_tokens import FIXED_WEIGHT, ClassTokenOptions, OwnClassTokenObjective
-from hieramp.training.loop import Objective, RunSettings
+from hieramp.training.loop import Objective, RunSettings, _Run
 from hieramp.training.recipe import MUON_RATE, Muon, Recipe, build_optimizers
 from hieramp.training.tokens import Tokenizer
 from hieramp.training.var import ClassTokenObjective, VARObjective
@@ -183,6 +185,28 @@ def test_decay_falls_on_matrices_and_not_on_the_discriminator() -> None:
         "judge.weight": ("AdamW", 0.0, 1e-3),
         "judge.bias": ("AdamW", 0.0, 1e-3),
     }
+
+
+def test_every_step_and_every_process_draws_numbers_of_its_own() -> None:
+    def seed(step: int, process: int) -> int:
+        at = SimpleNamespace(clock=SimpleNamespace(step=step), accelerator=SimpleNamespace(process_index=process))
+        _Run._reseed(SimpleNamespace(recipe=PRESET.var_recipe, **vars(at)))  # type: ignore[arg-type]
+        return torch.initial_seed()
+
+    assert len({seed(step, process) for step in range(5) for process in range(4)}) == 20
+    assert seed(3, 1) == seed(3, 1)
+
+
+def test_the_average_knows_its_step(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would weigh the first weights, which mean nothing, as if the run were an old one."""
+    seen: list[int] = []
+    update = ModelEmaV3.update
+    monkeypatch.setattr(
+        ModelEmaV3, "update", lambda self, model, step: (seen.append(step), update(self, model, step=step))
+    )
+    preset = replace(PRESET, vqvae_recipe=replace(PRESET.vqvae_recipe, epochs=1.0))
+    runs.train_vqvae(str(image_folder), preset, RunSettings(tmp_path, "vqvae"))
+    assert seen == list(range(preset.vqvae_recipe.num_steps(48)))
 
 
 def test_every_optimiser_keeps_its_own_rate_along_the_schedule(

@@ -1,6 +1,7 @@
 """Distilled sets: the same bytes however they are made, nothing lost, nothing half-written."""
 
 import gc
+import io
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import open_source
 from hieramp.distillation import distill as planning
-from hieramp.distillation import maker, plan
+from hieramp.distillation import assemble, maker, plan
 from hieramp.distillation.distill import distill
 from hieramp.distillation.estimate import estimate
 from hieramp.distillation.real import collect
@@ -168,6 +169,19 @@ def test_of_the_candidates_the_surest_is_kept(
     run(loaded, 1, tmp_path / "hard.zip", candidates=2, classes=[1])
     with hieramp.open_set(tmp_path / "hard.zip") as hard:
         assert hard.soft_labels() is None and not list(problems(hard))
+
+
+def test_the_contact_sheet_shows_the_first_images_of_each_class_in_order(
+    loaded: hieramp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, list[bytes]]] = []
+    monkeypatch.setattr(assemble, "contact_sheet", lambda rows: shown.extend(rows) or b"<svg/>")
+    run(loaded, 3, tmp_path / "set.zip", classes=[2, 1])
+    with hieramp.open_set(tmp_path / "set.zip") as made:
+        pictures = [made.image(index) for index in range(6)]
+        assert [name for name, _ in shown] == [made.class_names[label] for label in (1, 2)]
+    for picture, png in zip(pictures, [png for _, pngs in shown for png in pngs], strict=True):
+        assert Image.open(io.BytesIO(png)).tobytes() == picture.tobytes()
 
 
 def test_half_precision_keeps_its_batches(loaded: hieramp.Model, judged: Path, tmp_path: Path) -> None:

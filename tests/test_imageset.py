@@ -189,6 +189,7 @@ LABEL = "train/00001/00000.cls"
     [
         (lambda f: f.update({LABEL: b"9"}), f"{LABEL} does not say 1"),
         (lambda f: f.update({LABEL: b"#!/bin/sh" * 99}), f"{LABEL} does not say 1"),
+        (lambda f: f.update({LABEL: b"1".ljust(99)}), f"{LABEL} does not say 1"),  # not read at all: it is too long
         (lambda f: f.pop(LABEL), f"{LABEL} is missing"),
         (lambda f: f.update({"train/00000/payload.cls": b"0"}), "payload.cls is not listed"),
     ],

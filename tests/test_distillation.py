@@ -26,8 +26,8 @@ from hieramp.classifier import Classifier, load_classifier
 from hieramp.commands.main import main
 from hieramp.config import ClassifierConfig, to_json
 from hieramp.data import open_source
-from hieramp.distillation import distill as planning
 from hieramp.distillation import assemble, maker, plan
+from hieramp.distillation import distill as planning
 from hieramp.distillation.distill import distill
 from hieramp.distillation.estimate import estimate
 from hieramp.distillation.real import collect

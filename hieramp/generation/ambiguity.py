@@ -33,6 +33,7 @@ from hieramp.vqvae.model import VQVAE
 LOGIT_ERROR = 1.5e-5
 SALIENCY_ERROR = 2e-5
 PILOT_IMAGES, RIVALS = 8, 8
+PILOT_AT_ONCE = 2  # one of them amplified; more would fill a small GPU where the model is large
 # A kept code of more mass, further above the cut than logits err, stays kept whatever they do to the tail.
 SAFE_MASS = 1e-4
 
@@ -127,27 +128,33 @@ def pilot_errors(vqvae: VQVAE, var: VAR, seeds: range) -> Tolerances:
     can turn, so that what differs is rounding. Of the logits it is the difference of any two of the RIVALS codes that
     come closest to being drawn, of the saliency the more salient half of each map, where a share of up to 50 % ends.
     """
+    exact_vqvae, exact_var = copy.deepcopy(vqvae).double(), copy.deepcopy(var).double()
+    parts = [seeds[i : i + PILOT_AT_ONCE] for i in range(0, len(seeds), PILOT_AT_ONCE)]
+    errors = [_errors((vqvae, var), (exact_vqvae, exact_var), part) for part in parts]
+    return Tolerances(*(max(worst) for worst in zip(*errors, strict=True)))
+
+
+def _errors(ours: tuple[VQVAE, VAR], exact: tuple[VQVAE, VAR], seeds: range) -> Tolerances:
     from hieramp.generation.loop import draw  # not above: the loop imports this file
 
-    num_classes, sides = var.config.num_classes, var.scales.sides
+    config, sides = ours[1].config, ours[1].scales.sides
     every_second = {scale: range(0, side * side, 2) for scale, side in enumerate(sides)}
     amplified = Amplification((0.5, 5.0), (0.5, 5.0), (0.5, 5.0), positions=every_second)
-    labels = tuple(seed % num_classes for seed in seeds)
+    labels = tuple(seed % config.num_classes for seed in seeds)
     request = Request(labels, tuple(seeds), tuple(amplified if seed % 2 else OFF for seed in seeds), Sampling())
-    steps = list(draw(vqvae, var, request))
+    steps = list(draw(*ours, request))
     prefix_tokens = zip(*([tuple(row) for row in step.tokens.tolist()] for step in steps), strict=True)
-    exact_vqvae, exact_var = copy.deepcopy(vqvae).double(), copy.deepcopy(var).double()
-    exact = draw(exact_vqvae, exact_var, replace(request, prefix_tokens=tuple(prefix_tokens)))
+    exact_steps = draw(*exact, replace(request, prefix_tokens=tuple(prefix_tokens)))
     logit_error, saliency_error = 0.0, 0.0
-    for step, exact_step in zip(steps, exact, strict=True):
-        ours, theirs, t = step.rows.result, exact_step.rows.result, step.rows.settings.guidance
-        rivals_ULR = (ours.filtered + ours.noise).topk(min(RIVALS, ours.noise.shape[-1]), dim=-1).indices
-        error_ULR = (ours.logits.double() - theirs.logits).gather(-1, rivals_ULR)
+    for step, exact_step in zip(steps, exact_steps, strict=True):
+        mine, theirs, t = step.rows.result, exact_step.rows.result, step.rows.settings.guidance
+        rivals_ULR = (mine.filtered + mine.noise).topk(min(RIVALS, mine.noise.shape[-1]), dim=-1).indices
+        error_ULR = (mine.logits.double() - theirs.logits).gather(-1, rivals_ULR)
         logit_error = max(logit_error, float((error_ULR.amax(-1) - error_ULR.amin(-1)).max()) / (1 + 2 * t))
-        if ours.class_saliency is not None and theirs.class_saliency is not None:  # of both halves
-            m_BL, exact_BL = ours.class_saliency, theirs.class_saliency
+        if mine.class_saliency is not None and theirs.class_saliency is not None:  # of both halves
+            m_BL, exact_BL = mine.class_saliency, theirs.class_saliency
         else:
-            m_BL, exact_BL = ours.saliency(), theirs.saliency()
+            m_BL, exact_BL = mine.saliency(), theirs.saliency()
         is_upper_half_BL = exact_BL >= exact_BL.median(dim=-1, keepdim=True).values
         saliency_error = max(saliency_error, float((m_BL.double() / exact_BL - 1)[is_upper_half_BL].abs().max()))
     return Tolerances(logit_error, saliency_error)

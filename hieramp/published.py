@@ -96,13 +96,23 @@ def read_network(name: str, path: Path) -> nn.Module:
     """
     check_name(name)
     state = unwrapped(read_checkpoint(path))
-    network = plain_network(name, width_of(state))
+    network = plain_network(name, width_of(state, name))
     load_strictly(network, fitted(state, network, path, name), f"{path} as {name}")
     return network
 
 
-def width_of(state: dict[str, Tensor]) -> int:
-    """Number of classes: rows of the last weight matrix."""
+def width_of(state: dict[str, Tensor], name: str) -> int:
+    """Number of classes: rows of the classifier of timm's network `name`, or of the last matrix where there is none.
+
+    A safetensors file keeps no order: the last matrix of it may be any.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    classifier = config.classifier if config else None
+    for layer in [classifier] if isinstance(classifier, str) else classifier or ():
+        if f"{layer}.weight" in state:
+            return len(state[f"{layer}.weight"])
     matrices = [value for key, value in state.items() if value.ndim in (2, 4) and key.endswith("weight")]
     return len(matrices[-1]) if matrices else 0
 

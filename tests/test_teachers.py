@@ -13,6 +13,7 @@ import timm
 import torch
 from conftest import TINY_VAR, build_model
 from PIL import Image
+from safetensors.torch import save_file
 from test_conformance import SIDES, TRANSFORMER, VAE, filled
 from timm.data import ImageNetInfo
 from torch import nn
@@ -37,6 +38,7 @@ from hieramp.evaluation.protocols import PROTOCOLS, training_of
 from hieramp.evaluation.runner import Evaluation, EvaluationConfig, begin
 from hieramp.evaluation.teachers import Teacher, load_teacher
 from hieramp.pickles import read_checkpoint
+from hieramp.published import read_network
 from hieramp.var.model import VAR
 from hieramp.vqvae.model import VQVAE
 
@@ -226,6 +228,37 @@ def test_imagenets_weights_see_images_as_their_network_was_made_to(tmp_path: Pat
     small = torch.rand(1, 3, 64, 64)
     enlarged = nn.functional.interpolate(small, (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
     assert torch.allclose(teacher(small), network((enlarged - 0.5) / 0.5), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "convnext_atto"])
+def test_safetensors_of_the_hub_are_imagenets_without_a_list(tmp_path: Path, name: str) -> None:
+    """They keep no order, so that the classifier's weights are not the last: it is found by its name."""
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    torch.save(network.state_dict(), tmp_path / "t.pth")
+    saved, pickled = (load_teacher(f"{name}={tmp_path / file}") for file in ("model.safetensors", "t.pth"))
+    assert len(saved.class_names) == 1000 and saved.class_names == pickled.class_names
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(saved.network(images), pickled.network(images))
+    assert read_network(name, tmp_path / "model.safetensors").num_classes == 1000
+
+
+def test_safetensors_that_others_wrote_are_as_good_as_their_pickles(tmp_path: Path) -> None:
+    """RDED's ResNet-18 for small images, and a list of its classes."""
+    from torchvision.models import resnet18
+
+    network = resnet18(num_classes=2)
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    torch.save(network.state_dict(), tmp_path / "t.pth")
+    save_file(network.state_dict(), tmp_path / "t.safetensors")
+    with pytest.raises(ValueError, match="does not say which class is which"):
+        load_teacher(f"resnet18={tmp_path / 't.safetensors'}")
+    (tmp_path / "t.json").write_text('["cat", "dog"]')
+    saved, pickled = (load_teacher(f"resnet18={tmp_path / file}") for file in ("t.safetensors", "t.pth"))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(saved.network(images), pickled.network(images))
+    assert saved.class_names == ("cat", "dog") and saved.sha256 == pickled.sha256
 
 
 def test_weights_of_other_names_are_taken_by_their_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

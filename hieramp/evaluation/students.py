@@ -19,7 +19,6 @@ from hieramp.config import ClassifierConfig
 from hieramp.errors import UserError
 from hieramp.evaluation.protocols import SMALL_SIDE
 from hieramp.imagenet import MEAN, STD
-from hieramp.published import plain_network
 
 OWN = ("resnet18", "small", "convnet")
 PREVIEW = ("small",)
@@ -147,28 +146,25 @@ def how_trained(path: Path) -> dict[str, Any] | None:
     return (_about(path) or {}).get("trained") if path.is_file() else None
 
 
-def load_network(path: Path, name: str | None = None) -> tuple[nn.Module, str, tuple[str, ...]]:
-    """A network of `save_network`, or foreign weights of the timm network `name`; its name and class names.
+def is_saved_network(path: Path) -> bool:
+    """Whether a file is one of `save_network`, and not somebody else's weights."""
+    return path.suffix == ".safetensors" and path.is_file() and _about(path) is not None
 
-    A file that does not name its classes needs them in label order in a list, FILE.json beside it.
+
+def load_network(path: Path) -> tuple[nn.Module, str, tuple[str, ...]]:
+    """A network of `save_network`; its name and class names.
 
     Raises:
-        UserError: a damaged file, one that does not say which class is which, weights of another network.
+        UserError: a damaged file, one that does not name its network, weights of another network.
     """
     about = _about(path)
     state = read_safetensors(path)
-    if about:
-        name, size = about["network"], about["image_size"]
-        names = tuple(about["class_names"])
-        network = build_student(name, len(names), size)
-        load_strictly(network, state, str(path))
-        return network, name, names
-    if name is None:
+    if about is None:
         raise UserError(f"{path} does not name its network: give it as NAME={path}, such as resnet18={path}")
-    names = _names_beside(path)
-    network = plain_network(name, len(names))
+    name, names = about["network"], tuple(about["class_names"])
+    network = build_student(name, len(names), about["image_size"])
     load_strictly(network, state, str(path))
-    return Normalized(network), name, names
+    return network, name, names
 
 
 def _about(path: Path) -> dict | None:
@@ -188,18 +184,3 @@ def _about(path: Path) -> dict | None:
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"what {path} says of itself is damaged: copy it again ({error})") from error
     return about
-
-
-def _names_beside(path: Path) -> tuple[str, ...]:
-    beside = path.with_suffix(".json")
-    try:
-        names = json.loads(beside.read_text())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not say which class is which: put the class names, in label order, as a list into {beside}"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{beside} is damaged: {error}") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{beside} must hold a list of class names in label order")
-    return tuple(names)

@@ -14,7 +14,7 @@ from hieramp.class_names import keys_of_both
 from hieramp.classifier import load_classifier
 from hieramp.errors import UserError
 from hieramp.evaluation.images import LabeledImages, align_classes
-from hieramp.evaluation.students import load_network
+from hieramp.evaluation.students import is_saved_network, load_network
 from hieramp.imagenet import WORDS
 from hieramp.pickles import read_checkpoint, unwrapped
 from hieramp.published import (
@@ -114,12 +114,10 @@ def load_teacher(spec: str) -> Teacher:
     wnids: tuple[str, ...] = ()
     if spec.startswith("timm/"):
         network, name, class_names = _published(spec.removeprefix("timm/"))
-    elif found and (not file.endswith(".safetensors") or _is_imagenets(Path(file))):
+    elif found and not is_saved_network(Path(file)):
         network, name, class_names = _foreign(name, Path(file))
-    elif found:
-        network, name, class_names = load_network(Path(file), name)
-    elif spec.endswith(".safetensors"):
-        network, name, class_names = load_network(Path(spec))
+    elif found or spec.endswith(".safetensors"):
+        network, name, class_names = load_network(Path(file or spec))
     elif spec.endswith((".pth", ".pt", ".bin", ".tar")):
         raise UserError(f"{spec} does not name its network: give it as NAME={spec}, such as resnet18={spec}")
     else:
@@ -149,7 +147,7 @@ def _foreign(name: str, path: Path) -> tuple[nn.Module, str, tuple[str, ...]]:
     """
     check_name(name)
     state = unwrapped(read_checkpoint(path))
-    names = _names_of(path, state)
+    names = _names_of(path, state, name)
     plain = plain_network(name, len(names))
     first = getattr(plain, "conv1", None)
     small = isinstance(first, nn.Conv2d) and _has_small_stem(state)
@@ -161,14 +159,7 @@ def _foreign(name: str, path: Path) -> tuple[nn.Module, str, tuple[str, ...]]:
     return Published(plain, size), name, names
 
 
-def _is_imagenets(path: Path) -> bool:
-    """Whether weights have 1,000 classes, and nothing beside them says which."""
-    if not path.is_file() or path.with_suffix(".json").is_file():
-        return False
-    return width_of(unwrapped(read_checkpoint(path))) == IMAGENET_CLASSES
-
-
-def _names_of(path: Path, state: dict[str, Tensor]) -> tuple[str, ...]:
+def _names_of(path: Path, state: dict[str, Tensor], network: str) -> tuple[str, ...]:
     beside = path.with_suffix(".json")
     if beside.is_file():
         try:
@@ -178,7 +169,7 @@ def _names_of(path: Path, state: dict[str, Tensor]) -> tuple[str, ...]:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{beside} must hold a list of class names in label order")
         return tuple(names)
-    if width_of(state) == IMAGENET_CLASSES:
+    if width_of(state, network) == IMAGENET_CLASSES:
         return _imagenet_names()
     raise UserError(
         f"{path} does not say which class is which: put the class names, in label order, as a list into {beside}"

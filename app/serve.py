@@ -21,6 +21,7 @@ from app.models import Offered, offered
 from app.scheduling import Device
 from app.visitor_limits import VisitorLimits
 from hieramp.checkpoints import DEFAULT_MODEL, shipped
+from hieramp.devices import flush_denormals
 from hieramp.errors import UserError
 
 
@@ -81,6 +82,7 @@ def cap(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit codes: 0 done, 1 the machine failed us (a port in use), 2 misuse."""
     args = build_parser().parse_args(arguments)
+    flush_denormals()
     if args.mcp and importlib.util.find_spec("mcp") is None:
         _fail('--mcp needs another package: run pip install "gradio[mcp]", or leave --mcp out', 2)
     try:

@@ -50,6 +50,17 @@ def autocast_bf16_if_fast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=supports_fast_bf16(device))
 
 
+def flush_denormals() -> None:
+    """From here on numbers below 1.2e-38 are 0, in this thread and those that it begins; on CPUs alone.
+
+    They are what is left of exp(2x) in GELU by tanh where x is far below 0, as it often is in a trained transformer,
+    and a CPU takes many times as long over them: without them the shipped VAR draws 1.5 times as fast, to the same bit
+    (docs/notebook/2026-11-28-denormals.md). It holds for a whole process, so commands and the page call it, not the
+    library.
+    """
+    torch.set_flush_denormal(True)
+
+
 @contextmanager
 def fastest_convolutions() -> Iterator[None]:
     """cuDNN tries a few algorithms for each convolution and keeps the fastest: for batches of one shape.

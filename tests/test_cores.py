@@ -68,6 +68,38 @@ def test_the_openmp_of_torch_reads_what_is_set() -> None:
     assert len(openmp) == 1
 
 
+FLUSHED = """
+import torch
+from concurrent.futures import ThreadPoolExecutor
+def flushed():
+    return float((torch.full((10**6,), 1e-39) * 0.5 == 0).float().mean())
+with ThreadPoolExecutor(1) as pool:
+    print(flushed(), pool.submit(flushed).result())
+"""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "from hieramp.commands.main import main; main(['verify', '/nothing'])",
+        "from app.serve import main; main(['--model', '/nothing'])",
+    ],
+    ids=["commands", "page"],
+)
+def test_denormals_are_zero_in_every_thread_of_ours(entry: str) -> None:
+    """OpenMP's threads too, which see the halves of a large tensor."""
+    statements = "\n    ".join(entry.split("; "))
+    code = f"try:\n    {statements}\nexcept SystemExit: pass\n{FLUSHED}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "1.0 1.0"
+
+
+def test_the_library_leaves_denormals_to_its_user() -> None:
+    code = f"import hieramp\n{FLUSHED}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0.0 0.0"
+
+
 def group(folder: Path, **files: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

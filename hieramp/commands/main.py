@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from hieramp.commands import COMMANDS
+from hieramp.devices import flush_denormals
 from hieramp.errors import UserError, printable
 
 TOO_LITTLE = "there is too little memory: take smaller images, fewer at once, or another machine"
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     typed = _with_negatives(sys.argv[1:] if arguments is None else arguments)
     args = build_parser([word for word in typed if word in COMMANDS][:1]).parse_args(typed)
+    flush_denormals()
     try:
         args.run(args)
     except (UserError, FileNotFoundError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hieramp.devices import flush_denormals
 from hieramp.distillation.maker import Batch, BatchRequest, Drawer
 from hieramp.distillation.methods.drawing import Selected
 from hieramp.distillation.parts import PartFolder
@@ -46,6 +47,7 @@ class _Worker:
 
     def __init__(self, drawer: Drawer | Selected, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        flush_denormals()
         _move(drawer, torch.device(device))
         self.drawer = drawer
 

@@ -16,7 +16,7 @@ import hieramp
 from benchmarks.measuring import in_turns, paired_ratio
 from hieramp.amplification.settings import OUTPUT_SCHEDULES
 from hieramp.commands.arguments import DTYPES
-from hieramp.devices import resolve_device, supports_fast_bf16
+from hieramp.devices import flush_denormals, resolve_device, supports_fast_bf16
 from hieramp.settings import DEFAULTS, Settings
 
 PLAIN, AMPLIFIED = "plain", "amplified"
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cpu-time", action="store_true")
     args = parser.parse_args()
+    flush_denormals()
     clock = time.process_time if args.cpu_time else time.perf_counter
     seconds = in_turns(runs_of(args.model, args.device, args.batch, args.steps, clock), args.rounds)
     for (dtype, kind), taken in seconds.items():

@@ -25,6 +25,7 @@ import hieramp
 from benchmarks import phases, reference
 from benchmarks.measuring import in_turns, paired_ratio, peak_of
 from hieramp import SCHEDULES, Amplification, Model
+from hieramp.devices import flush_denormals
 from hieramp.files import markdown_table
 from hieramp.var.class_tokens import is_class_token
 from hieramp.var.model import VAR
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--sizes", choices=reference.SIZES, default="d16", help="of the models with --reference")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    flush_denormals()
     if args.reference:
         sizes, batches = reference.SIZES[args.sizes], args.batch or [1, 25]
         rows, rates = reference.measure(

@@ -5,7 +5,7 @@ import torch
 from tiny_train import PRESET
 
 import hieramp
-from benchmarks import phases, precision, training
+from benchmarks import denormals, phases, precision, training
 from benchmarks.measuring import in_turns, paired_ratio
 from hieramp import SCHEDULES
 from hieramp.generation import loop
@@ -82,3 +82,10 @@ def test_runs_take_turns_and_the_first_round_is_not_counted() -> None:
 
     seconds = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, rounds=2)
     assert "".join(order) == "baabba" and seconds == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
+
+
+def test_denormals_are_flushed_in_one_run_of_two_and_are_there_afterwards() -> None:
+    seen: list[float] = []
+    runs = denormals.both_ways(lambda: seen.append(float(torch.tensor(1e-39) * 0.5)))
+    assert all(run() >= 0 for run in runs.values())
+    assert seen[0] > 0 and seen[1] == 0 and float(torch.tensor(1e-39) * 0.5) > 0

@@ -54,9 +54,9 @@ def flush_denormals() -> None:
     """From here on numbers below 1.2e-38 are 0, in this thread and those that it begins; on CPUs alone.
 
     They are what is left of exp(2x) in GELU by tanh where x is far below 0, as it often is in a trained transformer,
-    and a CPU takes many times as long over them: without them the shipped VAR draws 1.5 times as fast, to the same bit
-    (docs/notebook/2026-11-28-denormals.md). It holds for a whole process, so commands and the page call it, not the
-    library.
+    and a CPU takes many times as long over them: without them the shipped VAR draws 1.3 to 1.5 times as fast, to the
+    same bit (docs/notebook/2026-11-28-denormals.md). It holds for a whole process, so commands and the page call it,
+    not the library.
     """
     torch.set_flush_denormal(True)
 

@@ -135,6 +135,7 @@ def pilot_errors(vqvae: VQVAE, var: VAR, seeds: range) -> Tolerances:
 
 
 def _errors(ours: tuple[VQVAE, VAR], exact: tuple[VQVAE, VAR], seeds: range) -> Tolerances:
+    """The same of a few seeds, drawn at once; `exact` is the copy in float64."""
     from hieramp.generation.loop import draw  # not above: the loop imports this file
 
     config, sides = ours[1].config, ours[1].scales.sides
